@@ -1,0 +1,44 @@
+# The same commands locally and in CI: `.ci/run` calls `make check test`.
+.PHONY: setup run demo check test test-unit test-e2e bench lock clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+setup: $(STAMP)
+
+# pip checks every wheel against the hashes in the lock file; uv only resolves that file (make lock).
+$(STAMP): requirements.lock pyproject.toml scripts/find-python
+	@python=$$(scripts/find-python) && rm -rf .venv && echo "setting up .venv with $$($$python --version)" && $$python -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup
+	@$(BIN)/keybroker demo --serve
+
+demo: setup
+	@$(BIN)/keybroker demo
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: test-unit test-e2e
+
+test-unit: setup
+	$(BIN)/pytest -m "not e2e" -n 2 -q
+
+test-e2e: setup
+	@scripts/ensure-chromium
+	$(BIN)/pytest -m e2e -n 2 -q
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info
