@@ -1,0 +1,194 @@
+"""What the admin surface needs from the broker: duties, in prose. Fakes for tests stand here.
+
+All methods but `Changes.wait` are synchronous and may block on the store for a moment; they are
+called from worker threads. Errors are those of broker.errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from broker.model import Agent, Choice, Session, User
+
+type Json = Mapping[str, Any]
+"""A JSON object as the REST API shows it. Whatever an agent wrote in it is not to be trusted."""
+
+
+class People(Protocol):
+    """Accounts, page sessions and API tokens. Every act here is recorded in the ledger by it."""
+
+    def any(self) -> bool:
+        """Is there any account yet?"""
+        ...
+
+    def check_password(self, name: str, password: str) -> User | None:
+        """The user whose password this is (argon2); None in the same time for any other pair."""
+        ...
+
+    def start_session(self, user: User, *, ttl: int) -> Session:
+        """A fresh session of `ttl` seconds, never an old id again."""
+        ...
+
+    def session(self, token: str) -> Session | None:
+        """The session, unless it expired, ended, or its user is disabled."""
+        ...
+
+    def end_session(self, token: str) -> None:
+        """Ends it everywhere, at once. An unknown token is no error."""
+        ...
+
+    def end_all(self, user: str) -> None:
+        """Ends every session of the user called `user`."""
+        ...
+
+    def new_api_token(self, name: str, by: str) -> str:
+        """A new API token of the user `name`; only its hash is kept."""
+        ...
+
+    def by_api_token(self, token: str) -> User | None:
+        """Whose token this is; None if nobody's, or if its user is disabled."""
+        ...
+
+    def link_is_open(self, token: str) -> bool:
+        """May this one-time link still make the first user? Asking does not use it up."""
+        ...
+
+    def redeem_link(self, token: str, name: str, password: str) -> User:
+        """Makes the first user, an admin, and uses the link up.
+
+        Raises NotFound (link unknown, used or expired), InvalidInput (name or password).
+        """
+        ...
+
+
+class Desk(Protocol):
+    """Held calls, as people see and decide them."""
+
+    def list(self, state: str | None = None, limit: int = 100) -> Sequence[Json]:
+        """Cards without the request; `state` None means all of them, newest first."""
+        ...
+
+    def card(self, id: str, viewer: User | None) -> Json:
+        """The card of one approval, with what `viewer` may do about it. Raises NotFound."""
+        ...
+
+    def vote(
+        self,
+        id: str,
+        user: User,
+        decision: Choice,
+        *,
+        reason: str | None,
+        confirm: str | None,
+        via: str,
+    ) -> Json:
+        """Records the vote durably, then returns the card.
+
+        Raises NotFound, NotEntitled, Conflict (decided, stale, voted already), Unconfirmed.
+        """
+        ...
+
+
+class Agents(Protocol):
+    def list(self) -> Sequence[Agent]:
+        """All agents, revoked ones too."""
+        ...
+
+
+class Changes(Protocol):
+    async def wait(self, since: int, timeout: float) -> int:
+        """The counter of approvals' changes, as soon as it differs from `since`.
+
+        After `timeout` seconds without a change it returns the counter as it is.
+        """
+        ...
+
+
+class Services(Protocol):
+    @property
+    def people(self) -> People: ...
+    @property
+    def desk(self) -> Desk: ...
+    @property
+    def agents(self) -> Agents: ...
+    @property
+    def changes(self) -> Changes: ...
+
+
+class CallSummary(Protocol):
+    """One call, folded from its ledger records."""
+
+    @property
+    def call(self) -> str: ...
+    @property
+    def agent(self) -> str | None: ...
+    @property
+    def started(self) -> str: ...
+    @property
+    def method(self) -> str | None: ...
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def code(self) -> str | None: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def rules(self) -> Sequence[str]: ...
+    @property
+    def approval(self) -> str | None: ...
+    @property
+    def risk(self) -> str | None: ...
+    @property
+    def duration_ms(self) -> int | None: ...
+    @property
+    def seq(self) -> int: ...
+
+
+class Record(Protocol):
+    """One ledger record."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def time(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def call(self) -> str | None: ...
+    @property
+    def agent(self) -> str | None: ...
+    @property
+    def data(self) -> Json: ...
+    @property
+    def prev(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+
+
+class Ledger(Protocol):
+    """The read side of the audit log."""
+
+    def calls(
+        self,
+        *,
+        agent: str | None,
+        outcome: str | None,
+        host: str | None,
+        limit: int,
+        before: int | None,
+    ) -> Sequence[CallSummary]:
+        """Calls that began before the record `before`, newest first."""
+        ...
+
+    def show(self, call: str) -> Sequence[Record]:
+        """All records of one call, oldest first; empty if there are none."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """How many records there are of each type."""
+        ...

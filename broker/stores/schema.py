@@ -1,0 +1,157 @@
+"""The store's schema, as numbered migrations. One SQLite file holds the state and the ledger.
+
+A migration is never edited once released: the next change is the next migration.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database, Migrations
+
+from audit.schema import LEDGER_V1
+
+migrations = Migrations("keybroker")
+
+VERSIONS = frozenset({"v1"})
+"""The names of all migrations; a store that has others is newer than this program."""
+
+STATE_V1 = """
+CREATE TABLE agents (
+  name TEXT PRIMARY KEY,
+  owner TEXT,
+  tags TEXT NOT NULL,                -- JSON list
+  hold_wait REAL,                    -- seconds; NULL: the proxy's setting
+  pending_status INTEGER NOT NULL,
+  created_at TEXT NOT NULL,
+  expires_at TEXT,
+  revoked_at TEXT
+) STRICT;
+
+CREATE TABLE agent_tokens (
+  id TEXT PRIMARY KEY,
+  agent TEXT NOT NULL REFERENCES agents(name),
+  hash BLOB NOT NULL UNIQUE,         -- SHA-256; the tokens are random, so no salt is needed
+  purpose TEXT NOT NULL,             -- 'standing', or 'run' with the operator's words
+  note TEXT,
+  created_at TEXT NOT NULL,
+  expires_at TEXT,
+  revoked_at TEXT
+) STRICT;
+CREATE INDEX agent_tokens_agent ON agent_tokens(agent);
+
+CREATE TABLE users (
+  name TEXT PRIMARY KEY,
+  role TEXT NOT NULL,
+  password_hash TEXT,                -- argon2id
+  created_at TEXT NOT NULL,
+  disabled_at TEXT
+) STRICT;
+
+CREATE TABLE user_tokens (
+  id TEXT PRIMARY KEY,
+  user TEXT NOT NULL REFERENCES users(name),
+  hash BLOB NOT NULL UNIQUE,
+  created_at TEXT NOT NULL,
+  revoked_at TEXT
+) STRICT;
+
+CREATE TABLE sessions (
+  hash BLOB PRIMARY KEY,
+  user TEXT NOT NULL REFERENCES users(name),
+  created_at TEXT NOT NULL,
+  expires_at TEXT NOT NULL,
+  ended_at TEXT
+) STRICT;
+
+CREATE TABLE links (
+  hash BLOB PRIMARY KEY,             -- one-time links for the first user
+  created_at TEXT NOT NULL,
+  expires_at TEXT NOT NULL,
+  used_at TEXT
+) STRICT;
+
+CREATE TABLE policies (
+  version INTEGER PRIMARY KEY,
+  text TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  published_at TEXT NOT NULL,
+  published_by TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE approvals (
+  id TEXT PRIMARY KEY,
+  state TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  call TEXT NOT NULL,
+  join_key BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  basis TEXT NOT NULL,
+  policy_version INTEGER NOT NULL,
+  requirement TEXT NOT NULL,         -- JSON
+  card TEXT NOT NULL,                -- JSON: what reviewers are shown besides the sealed request
+  confirm_value TEXT,                -- cleared when the approval ends
+  stored_bytes INTEGER NOT NULL,
+  opened_at TEXT NOT NULL,
+  decide_by TEXT NOT NULL,
+  decided_at TEXT,
+  execute_by TEXT,
+  ended_at TEXT,
+  ended_reason TEXT,
+  executor TEXT,                     -- the worker that claimed it
+  executor_call TEXT,
+  changed INTEGER NOT NULL           -- the counter 'approvals' at its last change
+) STRICT;
+CREATE INDEX approvals_join ON approvals(agent, join_key, opened_at);
+CREATE INDEX approvals_state ON approvals(state);
+CREATE INDEX approvals_changed ON approvals(changed);
+
+CREATE TABLE requests (
+  approval TEXT PRIMARY KEY REFERENCES approvals(id),
+  sealed BLOB NOT NULL               -- deleted when the approval ends
+) STRICT;
+
+CREATE TABLE votes (
+  approval TEXT NOT NULL REFERENCES approvals(id),
+  user TEXT NOT NULL,
+  role TEXT NOT NULL,
+  groups TEXT NOT NULL,              -- JSON list
+  decision TEXT NOT NULL,
+  reason TEXT,
+  at TEXT NOT NULL,
+  PRIMARY KEY (approval, user)       -- one person, one vote
+) STRICT;
+
+CREATE TABLE inflight (
+  call TEXT PRIMARY KEY,             -- sent, and no result yet
+  agent TEXT NOT NULL,
+  approval TEXT,
+  worker TEXT NOT NULL,
+  sent_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE counters (
+  topic TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) STRICT;
+INSERT INTO counters VALUES ('agents', 0), ('approvals', 0), ('policies', 0);
+"""
+
+
+@migrations()
+def v1(db: Database) -> None:
+    """The first schema."""
+    for script in (LEDGER_V1, STATE_V1):
+        for statement in _statements(script):
+            db.conn.execute(statement)
+
+
+def _statements(script: str) -> list[str]:
+    """The script's statements; executescript() would commit the transaction around them."""
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if current.strip() and sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements

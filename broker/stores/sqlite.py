@@ -1,0 +1,164 @@
+"""The store: one SQLite file that all processes of a workspace share, and nothing else (law 12).
+
+Every change goes through the ledger's journal, so that a change of state and the records that tell
+of it become durable together or not at all. Reads use a connection a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from audit.errors import LedgerUnavailable
+from audit.journal import Journal, Transaction
+from broker.errors import StoreUnavailable
+from broker.ports import Clock
+from broker.stores.schema import VERSIONS, migrations
+
+BUSY_TIMEOUT = 5.0
+"""Seconds a read or a migration waits for a lock."""
+
+
+def to_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds; sorts as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def to_moment(text: str) -> datetime:
+    """The inverse of `to_text`."""
+    return datetime.fromisoformat(text)
+
+
+def optional_moment(text: str | None) -> datetime | None:
+    """`to_moment`, None for NULL."""
+    return None if text is None else to_moment(text)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+
+
+class _Reader(threading.local):
+    """What one thread reads with."""
+
+    connection: sqlite3.Connection | None = None
+    data_version: int = -1
+    counters: dict[str, int] | None = None
+
+
+class Store:
+    """Opens (and migrates) the file; `read` and `write` are all that the services use."""
+
+    def __init__(self, path: Path, *, clock: Clock, head_key: bytes) -> None:
+        """Raises StoreUnavailable if the file is unreadable, damaged or of a newer version."""
+        self.path = path
+        self.clock = clock
+        self._migrate()
+        self._reader = _Reader()
+        self._connections: list[sqlite3.Connection] = []
+        self._journal = Journal(path, clock=clock, head_key=head_key)
+
+    def _migrate(self) -> None:
+        # Several processes open a new workspace at once: one migrates, the others wait for it.
+        fresh = not self.path.exists()
+        try:
+            lock = os.open(
+                self.path.with_name(self.path.name + "-migrate.lock"), os.O_CREAT | os.O_RDWR, 0o600
+            )
+        except OSError as error:
+            raise StoreUnavailable(f"the store {self.path} cannot be opened: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if fresh:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                database = Database(connection)
+                unknown = {m.name for m in migrations.applied(database)} - VERSIONS
+                if unknown:
+                    raise StoreUnavailable(
+                        f"the store {self.path} was written by a newer Keybroker"
+                        f" (it has {', '.join(sorted(unknown))}): run that version instead"
+                    )
+                migrations.apply(database)
+            finally:
+                connection.close()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"the store {self.path} cannot be opened: {error}") from error
+        finally:
+            os.close(lock)
+
+    def read(self) -> sqlite3.Connection:
+        """This thread's connection for reading; rows are sqlite3.Row.
+
+        Raises StoreUnavailable when the file cannot be opened.
+        """
+        if self._reader.connection is None:
+            with _translated():
+                connection = sqlite3.connect(
+                    self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                )
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA query_only = ON")
+            self._reader.connection = connection
+            self._connections.append(connection)
+        return self._reader.connection
+
+    def counter(self, topic: str) -> int:
+        """A number that grows with every change of `topic`, made in any process.
+
+        Costs microseconds while nothing was written: SQLite's data_version tells.
+        """
+        reader = self._reader
+        with _translated():
+            db = self.read()
+            data_version: int = db.execute("PRAGMA data_version").fetchone()[0]
+            if reader.counters is None or data_version != reader.data_version:
+                reader.counters = dict(
+                    db.execute("SELECT topic, value FROM counters").fetchall()
+                )
+                reader.data_version = data_version
+        return reader.counters[topic]
+
+    def submit[T](self, work: Callable[[Transaction], T]) -> Future[T]:
+        """Runs `work` in the journal's next commit; the future resolves once that is durable.
+
+        It carries LedgerUnavailable when the commit failed, and whatever `work` raised.
+        """
+        return self._journal.commit(work)
+
+    def write[T](self, work: Callable[[Transaction], T]) -> T:
+        """`submit`, and wait. Raises StoreUnavailable when the commit failed: nothing was kept."""
+        try:
+            return self.submit(work).result()
+        except LedgerUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def close(self) -> None:
+        """Writes what is waiting, then closes every connection."""
+        self._journal.close()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+
+def bump(tx: Transaction, topic: str) -> int:
+    """Says that `topic` changed; returns the counter's new value."""
+    row = tx.db.execute(
+        "UPDATE counters SET value = value + 1 WHERE topic = ? RETURNING value", (topic,)
+    ).fetchone()
+    return int(row[0])

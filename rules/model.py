@@ -1,0 +1,175 @@
+"""The policy as values: what a checked policy file means. Built by rules.load, read by rules.decide.
+
+Everything is frozen; nothing here reads files or knows of people's accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Effect = Literal["allow", "hold", "deny", "tunnel"]
+Reason = Literal["optional", "required"]
+Confirm = Literal["none", "retype"]
+
+ANYONE = "any"
+"""The group of everyone with the role approver or admin."""
+OWNER = "owner"
+"""In a tier's `exclude`: the person who owns the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """Where a secret lies: `MOUNT/PATH#FIELD` in a KV engine. A name, never a value."""
+
+    mount: str
+    path: str
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.mount}/{self.path}#{self.field}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """An exact host, or `*.suffix` (one label or more, never the suffix itself)."""
+
+    host: str
+    """Lower case; for a wildcard the suffix without `*.`."""
+    wildcard: bool
+    port: int | None
+    """None: the scheme's default port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """How a credential goes into a request: into one header, by one format.
+
+    `format` holds `{secret}` exactly once. For basic authentication `username` is set, `format` is
+    `Basic {secret}`, and what stands for the secret is base64(username:secret) (RFC 7617).
+    """
+
+    header: str
+    """Lower case."""
+    format: str
+    username: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    name: str
+    secret: SecretRef
+    hosts: tuple[HostPattern, ...]
+    inject: Injection
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """`count` distinct people of `group`."""
+
+    group: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What a risk asks of people. Durations are whole seconds."""
+
+    name: str
+    quorum: tuple[Quorum, ...]
+    exclude: tuple[str, ...]
+    """`owner`, or names of people."""
+    decide_within: int
+    execute_within: int
+    denials: int
+    """How many denials deny the call."""
+    reason: Reason
+    confirm: Confirm
+
+
+@dataclass(frozen=True, slots=True)
+class ValueTest:
+    """A test on one query parameter or header: present, absent, or equal to `equals`."""
+
+    name: str
+    exists: bool | None = None
+    equals: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All that is given must hold; an empty field does not restrict."""
+
+    methods: frozenset[str] = frozenset()
+    hosts: tuple[HostPattern, ...] = ()
+    paths: tuple[str, ...] = ()
+    """Path templates; see rules.paths."""
+    scheme: Literal["http", "https"] = "https"
+    query: tuple[ValueTest, ...] = ()
+    headers: tuple[ValueTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    agents: tuple[str, ...]
+    """Names, or `tag:NAME`."""
+    match: Match
+    effect: Effect
+    excepts: tuple[Match, ...] = ()
+    risk: str | None = None
+    """The tier's name; set for holds."""
+    summary: str | None = None
+    confirm: str | None = None
+    """The place in the request whose value is retyped: `form:amount`."""
+    impact: str | None = None
+    use: tuple[str, ...] = ()
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    credentials: Mapping[str, Credential]
+    approvers: Mapping[str, tuple[str, ...]]
+    tiers: Mapping[str, Tier]
+    rules: tuple[Rule, ...]
+    text: str = field(default="", repr=False)
+    """The file it came from, to the letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The agent as the rules see it."""
+
+    name: str
+    tags: frozenset[str] = frozenset()
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy says of one call, and why. The starting state of everything is deny."""
+
+    effect: Effect
+    sentence: str
+    """One sentence for the agent, the ledger and the reviewer."""
+    rules: tuple[str, ...] = ()
+    """Ids of the deciding rules, in file order."""
+    allowed_by: tuple[str, ...] = ()
+    """Ids of allow rules that matched beside the deciding holds (their credentials count too)."""
+    tiers: tuple[str, ...] = ()
+    """Names of the tiers whose requirements must all be met, highest first; empty unless held."""
+    risk: str = "low"
+    credentials: tuple[str, ...] = ()
+    """Names of the credentials to inject, in file order."""
+    summaries: tuple[str, ...] = ()
+    """The deciding rules' summaries, filled in from the request."""
+    impacts: tuple[str, ...] = ()
+    confirm_place: str | None = None
+    confirm_value: str | None = field(default=None, repr=False)
+    """What the reviewer retypes, where a tier asks for it."""
+    basis: str = ""
+    """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
+    If it differs later, the call is decided anew (law 3)."""

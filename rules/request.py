@@ -1,0 +1,132 @@
+"""The request: as it came (`RawRequest`) and in its one canonical form (`Request`).
+
+Whatever is matched, shown to a reviewer, committed to in the ledger and sent upstream is the same
+`Request` value. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Scheme = Literal["http", "https"]
+Headers = tuple[tuple[str, str], ...]
+
+DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request as the engine read it off the wire; nothing in it has been repaired or trusted."""
+
+    scheme: Scheme
+    """`https` when the bytes arrived inside TLS, whatever the request claims."""
+    connect: tuple[str, int] | None
+    """The authority of the CONNECT that opened the tunnel; None for a plain proxied request."""
+    sni: str | None
+    """The server name in the client's TLS hello, if there was one."""
+    authority: str | None
+    """`:authority` (HTTP/2) or the authority of an absolute-form target; None for origin form."""
+    method: str
+    """As on the wire, case kept."""
+    target: str
+    """Path and query as on the wire: `/a/b?c=d`, or `*`."""
+    headers: tuple[tuple[bytes, bytes], ...]
+    """In order, as on the wire, Host included."""
+    body: bytes
+    http_version: str = "HTTP/1.1"
+    has_trailers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request in canonical form (see `rules.canonical.canonicalise`).
+
+    Header names are lower case, in their order of arrival, without Host, Content-Length,
+    hop-by-hop headers and those that the proxy consumes. `path` and `query` are forwarded to the
+    letter.
+    """
+
+    method: str
+    scheme: Scheme
+    host: str
+    port: int
+    path: str
+    query: str | None
+    headers: Headers
+    body: bytes = field(repr=False)
+    upgrade: str | None = None
+    """`websocket` when the agent asked to switch protocols."""
+    claim: str | None = None
+    """The agent's own reason (Keybroker-Reason); shown as a claim, never forwarded."""
+    respond_async: bool = False
+    """The agent sent `Prefer: respond-async`."""
+
+    @property
+    def authority(self) -> str:
+        """`host`, or `host:port` where the port is not the scheme's default (RFC 9110 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go upstream."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """All values of the header `name` (lower case), in order."""
+        return tuple(v for n, v in self.headers if n == name)
+
+    def header(self, name: str) -> str | None:
+        """The value of the header `name` (lower case), its lines joined by ", "; None if absent."""
+        values = self.values(name)
+        return ", ".join(values) if values else None
+
+    def encode(self, *, without: frozenset[str] = frozenset()) -> bytes:
+        """The canonical bytes a digest is taken over: every field, each with its length before it.
+
+        `without` names headers (lower case) to leave out. The encoding is injective: two requests
+        encode alike only if they are alike.
+        """
+        parts = [self.method, self.scheme, self.host, str(self.port), self.path]
+        parts.append("" if self.query is None else "?" + self.query)
+        parts.append(self.upgrade or "")
+        kept = [(n, v) for n, v in self.headers if n not in without]
+        parts.append(str(len(kept)))
+        for name, value in kept:
+            parts += [name, value]
+        pieces = [part.encode() for part in parts] + [self.body]
+        return b"keybroker/request/v1\n" + b"".join(
+            len(piece).to_bytes(8, "big") + piece for piece in pieces
+        )
+
+    def to_json(self) -> str:
+        """A lossless text form, for the sealed store."""
+        return json.dumps(
+            {
+                "method": self.method,
+                "scheme": self.scheme,
+                "host": self.host,
+                "port": self.port,
+                "path": self.path,
+                "query": self.query,
+                "headers": [list(pair) for pair in self.headers],
+                "body": base64.b64encode(self.body).decode(),
+                "upgrade": self.upgrade,
+                "claim": self.claim,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """The inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        fields["headers"] = tuple((n, v) for n, v in fields["headers"])
+        fields["body"] = base64.b64decode(fields["body"])
+        return cls(**fields)
