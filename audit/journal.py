@@ -1,0 +1,364 @@
+"""The only writer of the ledger. A future that resolves means: durable, and linked into the chain.
+
+Any number of processes write one chain, each through one thread that takes the lock, reads where
+the chain stands, and commits what has queued up in one transaction, with the store changes that
+belong to it. Nothing is remembered between transactions: a failed one leaves nothing to repair.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from audit.errors import AuditError, LedgerUnavailable
+from audit.head import head_is_sealed, head_mac
+from audit.record import GENESIS, Draft, check, digest, timestamp
+
+__all__ = ["AuditError", "Journal", "LedgerUnavailable", "Transaction", "connect"]
+
+_LOCK_POLL = 0.0005  # seconds
+# SQLite may have undone the whole transaction when one of these comes up, not the statement alone
+# (https://sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
+_FATAL = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that may write: WAL, every commit synced to disk, foreign keys enforced.
+
+    It never creates the file: a ledger that vanished must be noticed, not begun anew.
+    """
+    db = sqlite3.connect(
+        path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None, timeout=1.0
+    )
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+class Transaction:
+    """What `work` is given: the database, inside a transaction that it must not end itself."""
+
+    __slots__ = ("_broken", "_hash", "_seq", "db", "time")
+
+    def __init__(self, db: sqlite3.Connection, moment: str, seq: int, tip: str) -> None:
+        self.db = db
+        self.time = moment
+        """The time of every record of this transaction."""
+        self._seq = seq
+        self._hash = tip
+        self._broken = False
+
+    def append(self, draft: Draft) -> None:
+        """Adds one record to the chain.
+
+        Raises NotCanonical for a draft that cannot be written as it is, LedgerUnavailable if the
+        database fails; then the whole transaction is lost, even if `work` catches it.
+        """
+        data = check(draft)
+        seq = self._seq + 1
+        link = digest(
+            seq=seq,
+            time=self.time,
+            kind=draft.type,
+            call=draft.call,
+            agent=draft.agent,
+            data=data,
+            prev=self._hash,
+        )
+        try:
+            self.db.execute(
+                "INSERT INTO ledger (seq, time, type, call, agent, data, prev, hash)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    seq,
+                    self.time,
+                    draft.type,
+                    draft.call,
+                    draft.agent,
+                    data.decode(),
+                    self._hash,
+                    link,
+                ),
+            )
+        except sqlite3.Error as error:
+            self._broken = True
+            raise LedgerUnavailable(f"the ledger did not take a record: {error}") from error
+        self._seq, self._hash = seq, link
+
+    def keep_salt(self, subject: str, salt: bytes) -> None:
+        """Keeps the salt of the commitments about `subject` (a call's or an approval's id).
+
+        Raises sqlite3.IntegrityError if the subject has one.
+        """
+        self.db.execute("INSERT INTO ledger_salts (subject, salt) VALUES (?, ?)", (subject, salt))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item[T]:
+    """One piece of work and whoever waits for it."""
+
+    work: Callable[[Transaction], T]
+    future: Future[T]
+
+    def run(self, tx: Transaction) -> Callable[[], None]:
+        """Does the work inside a savepoint; returns what to tell the waiter once it is durable.
+
+        An error of the work itself undoes this item only. Raises LedgerUnavailable or sqlite3.Error
+        if the transaction as a whole is lost.
+        """
+        seq, tip = tx._seq, tx._hash
+        tx.db.execute("SAVEPOINT item")
+        try:
+            result = self.work(tx)
+        except BaseException as error:
+            if _is_fatal(error) or tx._broken or not tx.db.in_transaction:
+                raise _unavailable(error) from error
+            tx.db.execute("ROLLBACK TO item")
+            tx.db.execute("RELEASE item")
+            tx._seq, tx._hash = seq, tip
+            failure = error
+            return lambda: self.future.set_exception(failure)
+        if tx._broken or not tx.db.in_transaction:
+            raise LedgerUnavailable("the transaction was lost while the work went on")
+        tx.db.execute("RELEASE item")
+        return lambda: self.future.set_result(result)
+
+
+class Journal:
+    """Writes the ledger, and the store's changes with it.
+
+    `path` is a database that has the tables of audit.schema. `clock` gives aware datetimes.
+    `head_key` seals the head. `linger` and `busy_timeout` are seconds: how long a first item waits
+    for company, and how long a lock may be waited for before the ledger counts as unavailable.
+    `open_db` opens the connection, anew after every failure.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], datetime],
+        head_key: bytes,
+        linger: float = 0.001,
+        max_batch: int = 64,
+        busy_timeout: float = 5.0,
+        open_db: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._head_key = head_key
+        self._linger = linger
+        self._max_batch = max_batch
+        self._busy_timeout = busy_timeout
+        self._open_db = open_db
+        self._db: sqlite3.Connection | None = None
+        self._lock_file: int | None = None
+        # None is the last entry: the order to stop. `_closing` keeps anything from queueing after.
+        self._queue: queue.SimpleQueue[_Item[object] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    def commit[T](self, work: Callable[[Transaction], T]) -> Future[T]:
+        """Runs `work` in the writer's thread, in a transaction that it shares with others.
+
+        The future gives what `work` returned, once that is on disk. If `work` raises, its own
+        changes are undone and the future raises the same. If the transaction cannot be begun or
+        committed, the future raises LedgerUnavailable and nothing of it counts. (After a power cut
+        a commit that reported failure may turn out to be kept; nobody was told that it was, so
+        nothing was sent.) A future cancelled before its turn does nothing.
+        """
+        future: Future[T] = Future()
+        with self._closing:
+            if not self._closed:
+                self._queue.put(_Item(work, future))  # type: ignore[arg-type]  # T is any object
+                return future
+        future.set_exception(LedgerUnavailable("the ledger's writer was closed"))
+        return future
+
+    def close(self) -> None:
+        """Commits what is queued, then stops. May be called again; commit() fails from now on."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    # The writer's thread
+
+    def _write(self) -> None:
+        open_ = True
+        while open_:
+            items, open_ = self._gather()
+            # A future that is running can no longer be cancelled, so it resolves exactly once.
+            items = [item for item in items if item.future.set_running_or_notify_cancel()]
+            if not items:
+                continue
+            began = time.monotonic()
+            try:
+                announcements = self._transact(items)
+            except BaseException as error:  # noqa: BLE001 - the thread must outlive any failure
+                if time.monotonic() - began >= self._busy_timeout:
+                    # Those who queued up meanwhile have waited too; batch after batch of them
+                    # would wait as long again.
+                    late, open_ = self._drain(open_)
+                    items += late
+                for item in items:
+                    item.future.set_exception(_unavailable(error))
+            else:
+                for announce in announcements:
+                    announce()
+        self._disconnect()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+
+    def _drain(self, open_: bool) -> tuple[list[_Item[object]], bool]:
+        """All that is queued now, begun, and whether there may be more."""
+        items = []
+        while open_:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                open_ = False
+            elif item.future.set_running_or_notify_cancel():
+                items.append(item)
+        return items, open_
+
+    def _gather(self) -> tuple[list[_Item[object]], bool]:
+        """The next batch, and whether there may be another one after it."""
+        item = self._queue.get()
+        if item is None:
+            return [], False
+        items = [item]
+        deadline = time.monotonic() + self._linger
+        while len(items) < self._max_batch:
+            try:
+                item = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if item is None:
+                return items, False
+            items.append(item)
+        return items, True
+
+    def _transact(self, items: list[_Item[object]]) -> list[Callable[[], None]]:
+        """One durable transaction; raises if nothing of it is to count."""
+        deadline = time.monotonic() + self._busy_timeout
+        lock = self._lock(deadline)
+        try:
+            db = self._connection()
+            # The lock keeps writers of the ledger apart; SQLite's own may be held by anyone.
+            patience = max(0.001, deadline - time.monotonic())
+            db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            db.execute("BEGIN IMMEDIATE")
+            seq, tip = self._tip(db)
+            tx = Transaction(db, timestamp(self._clock()), seq, tip)
+            announcements = [item.run(tx) for item in items]
+            if tx._seq != seq:
+                db.execute(
+                    "UPDATE ledger_head SET seq = ?, hash = ?, mac = ?",
+                    (tx._seq, tx._hash, head_mac(self._head_key, tx._seq, tx._hash)),
+                )
+            db.execute("COMMIT")
+            return announcements
+        except BaseException:
+            # Undone before the lock is let go, so that no other writer has to wait for it.
+            self._disconnect()
+            raise
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _tip(self, db: sqlite3.Connection) -> tuple[int, str]:
+        """Where the chain stands. Raises LedgerUnavailable if its tail is not the one sealed.
+
+        Going on from a tail that was cut or rewritten would put our own seal on it.
+        """
+        head = db.execute("SELECT seq, hash, mac FROM ledger_head").fetchone()
+        last = db.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, tip = last or (0, GENESIS)
+        if head is None or head[:2] != (seq, tip):
+            raise LedgerUnavailable("the ledger's last record is not the one its head names")
+        if not head_is_sealed(self._head_key, seq, tip, head[2]):
+            raise LedgerUnavailable("the ledger's head does not bear this workspace's seal")
+        return seq, tip
+
+    def _lock(self, deadline: float) -> int:
+        """Takes the lock that ledger writers of all processes share.
+
+        SQLite's own waiting sleeps up to 100 ms and is unfair; with this lock in front of it the
+        slowest of four writers waits milliseconds. It dies with its process.
+        """
+        if self._lock_file is None:
+            name = self._path.with_name(self._path.name + "-ledger.lock")
+            self._lock_file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LedgerUnavailable("another process keeps the ledger locked") from None
+                time.sleep(_LOCK_POLL)
+            else:
+                return self._lock_file
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = self._open_db(self._path)
+        return self._db
+
+    def _disconnect(self) -> None:
+        """Closes the connection, which undoes what it had begun. The next batch opens another."""
+        db, self._db = self._db, None
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
+
+
+def _is_fatal(error: BaseException) -> bool:
+    """Whether an error of the work means that the transaction as a whole is lost."""
+    if isinstance(error, LedgerUnavailable):
+        return True
+    # The low byte is the primary result code (https://sqlite.org/rescode.html).
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and code is not None and (code & 0xFF) in _FATAL
+
+
+def _unavailable(error: BaseException) -> LedgerUnavailable:
+    """A LedgerUnavailable of one's own for each waiter: a shared one would gather tracebacks."""
+    failure = LedgerUnavailable(
+        str(error)
+        if isinstance(error, LedgerUnavailable)
+        else f"the ledger cannot be written: {error or type(error).__name__}"
+    )
+    failure.__cause__ = error
+    return failure
