@@ -151,8 +151,6 @@ class Approval:
     """The call that opened it."""
     join_key: bytes
     digest: bytes
-    salt: bytes
-    """Salts the commitment to `digest`, the same from approval.opened to call.sent."""
     basis: str
     policy_version: int
     requirement: Requirement
@@ -165,4 +163,8 @@ class Approval:
     execute_by: datetime | None
     ended_at: datetime | None
     ended_reason: str | None
+    executor: str | None
+    """The worker that claimed it."""
+    executor_call: str | None
+    """The call that it was claimed for."""
     votes: tuple[Vote, ...]

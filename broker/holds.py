@@ -1,0 +1,420 @@
+"""Held calls: opened, joined, voted on, claimed, ended. Each operation is one durable transaction that
+changes the store and tells the ledger, or neither.
+
+Whoever calls these acts on what they return; nobody is told of an approval before it is durable.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from audit.commitment import SALT_BYTES, commit
+from audit.journal import Transaction
+from audit.record import JSON, Draft, canonical_json
+from broker.approvals import entitled, groups_of, judge
+from broker.errors import Conflict, NotEntitled, Refusal, Unconfirmed
+from broker.model import Approval, ApprovalState, Choice, Requirement, User, Vote
+from broker.ports import NewId, RandomBytes
+from broker.sealing import Sealer
+from broker.stores import approvals as rows
+from broker.stores.sqlite import Store
+from rules.model import Decision
+from rules.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one agent may have held at a time."""
+
+    held_calls: int = 200
+    held_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A call that the policy holds, ready to be stored."""
+
+    call: str
+    agent: str
+    request: Request
+    """As it would be sent, the credentials' slots empty."""
+    digest: bytes
+    join_key: bytes
+    decision: Decision
+    policy_version: int
+    requirement: Requirement
+    card: Mapping[str, Any]
+    """What reviewers are shown besides the request (see broker.desk)."""
+    credentials: Sequence[tuple[str, str]]
+    """(name, secret reference) of each credential."""
+
+
+def what(request: Request) -> dict[str, JSON]:
+    """What the ledger says openly of a request: never its query's values, headers or body."""
+    return {
+        "method": request.method,
+        "scheme": request.scheme,
+        "host": request.host,
+        "port": request.port,
+        "path": request.path,
+    }
+
+
+class Holds:
+    """The transactions on approvals."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        *,
+        new_id: NewId,
+        random: RandomBytes,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._new_id = new_id
+        self._random = random
+        self._limits = limits
+
+    # The agent's side
+
+    def open_or_join(self, proposal: Proposal) -> Future[Approval]:
+        """The approval that this call waits for: an open one of the same request, or a new one.
+
+        A denial is returned again for as long as a decision would have been waited for, so that a
+        retry loop asks nobody. The future may carry Refusal("too_many_pending").
+        """
+
+        def work(tx: Transaction) -> Approval:
+            found = rows.latest(tx.db, proposal.agent, proposal.join_key)
+            if found is not None:
+                found = self._settle(tx, found, proposal.decision.basis)
+                if found.state in ("pending", "approved"):
+                    tx.append(
+                        Draft(
+                            "approval.joined",
+                            {"approval": found.id},
+                            call=proposal.call,
+                            agent=proposal.agent,
+                        )
+                    )
+                    return found
+                if found.state == "executing" or self._remembered(found, proposal):
+                    return found
+            return self._open(tx, proposal, after=found)
+
+        return self._store.submit(work)
+
+    def claim(self, approval: str, *, basis: str, worker: str, call: str) -> Future[Approval]:
+        """Takes an approved call for sending: of all that ask, one gets it.
+
+        `basis` is what the policy says now; if it differs from what was approved, the approval is
+        superseded and returned as such. The future carries Conflict when there is nothing to take.
+        """
+
+        def work(tx: Transaction) -> Approval:
+            found = self._settle(tx, rows.get(tx.db, approval), basis)
+            if found.state == "approved":
+                rows.advance(tx, found, "claim", executor=(worker, call))
+                return rows.get(tx.db, approval)
+            if found.state == "superseded":
+                return found
+            raise Conflict(f"the approval is {found.state}")
+
+        return self._store.submit(work)
+
+    def release(self, approval: str, call: str) -> Future[None]:
+        """Gives a claimed approval back: certainly nothing was sent. Harmless if `call` has not
+        claimed it."""
+
+        def work(tx: Transaction) -> None:
+            found = rows.get(tx.db, approval)
+            if found.state == "executing" and found.executor_call == call:
+                rows.advance(tx, found, "release")
+
+        return self._store.submit(work)
+
+    def expire_due(self) -> int:
+        """Ends every approval whose clock ran out or whose agent was revoked; returns how many.
+
+        Raises StoreUnavailable.
+        """
+        now = self._store.clock()
+        db = self._store.read()
+        orphaned = {row[0] for row in db.execute(_OF_REVOKED_AGENTS)}
+        ids = orphaned | set(rows.due(db, now))
+
+        def work(tx: Transaction) -> None:
+            for approval in sorted(ids):
+                found = rows.get(tx.db, approval)
+                if approval in orphaned and found.state in ("pending", "approved"):
+                    self._end(tx, found, "superseded", reason="the agent was revoked")
+                else:
+                    self._settle(tx, found, found.basis)
+
+        if ids:
+            self._store.write(work)
+        return len(ids)
+
+    # The reviewer's side
+
+    def vote(
+        self,
+        approval: str,
+        user: User,
+        decision: Choice,
+        *,
+        reason: str | None,
+        confirm: str | None,
+        basis: str | None,
+    ) -> Approval:
+        """Records the vote and what follows from it; returns the approval as it then is.
+
+        `basis` is what the policy says of the stored request now; None if it no longer says
+        anything (the agent was revoked). Raises NotFound, NotEntitled, Conflict (decided, expired,
+        stale, voted already), Unconfirmed, StoreUnavailable; then no vote is recorded.
+        """
+
+        def work(tx: Transaction) -> Approval | Conflict:
+            found = rows.get(tx.db, approval)
+            if found.state != "pending":
+                raise Conflict(f"this call is {found.state} already")
+            if basis is None:
+                self._end(tx, found, "superseded", reason="the agent was revoked")
+                return Conflict("the agent was revoked meanwhile, so there is nothing to decide")
+            found = self._settle(tx, found, basis)
+            if found.state == "expired":
+                return Conflict("the time to decide is over")
+            if found.state == "superseded":
+                return Conflict(
+                    "the policy or the agent changed since this was opened:"
+                    " the call will be held anew when the agent repeats it"
+                )
+            if any(vote.user == user.name for vote in found.votes):
+                raise Conflict(f"{user.name} has voted on this call already")
+            entitled(found.requirement, user)
+            confirmed = _check_confirmation(found, decision, reason, confirm)
+            self._record_vote(tx, found, user, decision, reason, confirmed)
+            return rows.get(tx.db, approval)
+
+        outcome = self._store.write(work)
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
+
+    # Inside a transaction
+
+    def _settle(self, tx: Transaction, found: Approval, basis: str) -> Approval:
+        """The approval after the clocks and the present policy have had their say."""
+        now = self._store.clock()
+        if found.state not in ("pending", "approved"):
+            return found
+        limit = found.decide_by if found.state == "pending" else found.execute_by
+        if limit is not None and now >= limit:
+            clock = "decide" if found.state == "pending" else "execute"
+            return self._end(tx, found, "expired", reason=f"{clock}_within is over")
+        if basis != found.basis:
+            return self._end(
+                tx, found, "superseded", reason="a rule, tier, credential or the agent changed"
+            )
+        return found
+
+    def _end(
+        self, tx: Transaction, found: Approval, state: ApprovalState, *, reason: str
+    ) -> Approval:
+        rows.advance(tx, found, "expire" if state == "expired" else "supersede", reason=reason)
+        self._append_resolved(tx, found, state, by=[], reason=reason)
+        return replace(
+            found, state=state, ended_at=self._store.clock(), ended_reason=reason, confirm_value=None
+        )
+
+    def _remembered(self, found: Approval, proposal: Proposal) -> bool:
+        if found.state != "denied" or found.ended_at is None:
+            return False
+        if found.basis != proposal.decision.basis:
+            return False
+        memory = timedelta(seconds=found.requirement.decide_within)
+        return self._store.clock() < found.ended_at + memory
+
+    def _open(self, tx: Transaction, proposal: Proposal, after: Approval | None) -> Approval:
+        approval = self._new_id("a")
+        sealed = self._sealer.seal(proposal.request, approval)
+        held, stored = rows.burden(tx.db, proposal.agent)
+        if held >= self._limits.held_calls or stored + len(sealed) > self._limits.held_bytes:
+            raise Refusal(
+                "too_many_pending",
+                f"You have {held} calls waiting for a decision ({stored} bytes stored), which is"
+                " the limit. Wait until some of them are decided.",
+                retry_after=30,
+            )
+        salt = self._random(SALT_BYTES)
+        decision, requirement = proposal.decision, proposal.requirement
+        request = commit(salt, "request", proposal.digest)
+        body = commit(salt, "body", proposal.request.body)
+        card = {
+            **proposal.card,
+            "request_commitment": request,
+            "body_commitment": body,
+            "earlier": None if after is None else _earlier(after),
+        }
+        now = self._store.clock()
+        opened = Approval(
+            id=approval,
+            state="pending",
+            agent=proposal.agent,
+            call=proposal.call,
+            join_key=proposal.join_key,
+            digest=proposal.digest,
+            basis=decision.basis,
+            policy_version=proposal.policy_version,
+            requirement=requirement,
+            card=card,
+            confirm_value=decision.confirm_value if requirement.retype else None,
+            opened_at=now,
+            decide_by=now + timedelta(seconds=requirement.decide_within),
+            decided_at=None,
+            execute_by=None,
+            ended_at=None,
+            ended_reason=None,
+            executor=None,
+            executor_call=None,
+            votes=(),
+        )
+        rows.insert(tx, opened, sealed)
+        tx.keep_salt(approval, salt)
+        tx.append(
+            Draft(
+                "approval.opened",
+                {
+                    "approval": approval,
+                    "what": what(proposal.request),
+                    "request": request,
+                    "body": body,
+                    "body_size": len(proposal.request.body),
+                    "requirement": requirement.to_json(),
+                    "tiers": list(decision.tiers),
+                    "risk": decision.risk,
+                    "rules": list(decision.rules),
+                    "allowed_by": list(decision.allowed_by),
+                    "policy": proposal.policy_version,
+                    "credentials": [{"name": n, "secret": s} for n, s in proposal.credentials],
+                    "summaries": list(decision.summaries),
+                    "impacts": list(decision.impacts),
+                    "claim_given": proposal.request.claim is not None,
+                    "decide_by": opened.decide_by.isoformat(),
+                    "basis": decision.basis,
+                    "after": None if after is None else after.id,
+                    "shown": commit(salt, "card", canonical_json(card)),
+                },
+                call=proposal.call,
+                agent=proposal.agent,
+            )
+        )
+        return opened
+
+    def _record_vote(
+        self,
+        tx: Transaction,
+        found: Approval,
+        user: User,
+        decision: Choice,
+        reason: str | None,
+        confirmed: bool,
+    ) -> None:
+        now = self._store.clock()
+        vote = Vote(
+            user.name, user.role, groups_of(found.requirement, user.name), decision, reason, now
+        )
+        try:
+            rows.insert_vote(tx, found.id, vote)
+        except sqlite3.IntegrityError:
+            raise Conflict(f"{user.name} has voted on this call already") from None
+        tx.append(
+            Draft(
+                "approval.voted",
+                {
+                    "approval": found.id,
+                    "user": user.name,
+                    "role": user.role,
+                    "groups": list(vote.groups),
+                    "decision": decision,
+                    "reason": reason,
+                    "request": found.card["request_commitment"],
+                    "confirmed": confirmed,
+                },
+                call=found.call,
+                agent=found.agent,
+            )
+        )
+        votes = (*found.votes, vote)
+        event = judge(found.requirement, votes)
+        if event is None:
+            return
+        by = [v.user for v in votes if v.decision == event]
+        within = timedelta(seconds=found.requirement.execute_within)
+        rows.advance(tx, found, event, reason=reason, execute_by=now + within)
+        state: ApprovalState = "approved" if event == "approve" else "denied"
+        self._append_resolved(tx, found, state, by=by, reason=reason)
+
+    @staticmethod
+    def _append_resolved(
+        tx: Transaction,
+        found: Approval,
+        state: ApprovalState,
+        *,
+        by: Sequence[str],
+        reason: str | None,
+    ) -> None:
+        tx.append(
+            Draft(
+                "approval.resolved",
+                {"approval": found.id, "state": state, "by": list(by), "reason": reason},
+                call=found.call,
+                agent=found.agent,
+            )
+        )
+
+
+_OF_REVOKED_AGENTS = (
+    "SELECT a.id FROM approvals a JOIN agents g ON g.name = a.agent"
+    " WHERE a.state IN ('pending', 'approved') AND g.revoked_at IS NOT NULL"
+)
+
+
+def _earlier(after: Approval) -> dict[str, str | None]:
+    """What the card says of the approval that this one comes after."""
+    ended = after.ended_at or after.opened_at
+    return {
+        "approval": after.id,
+        "state": after.state,
+        "at": ended.isoformat(),
+        "reason": after.ended_reason,
+    }
+
+
+def _check_confirmation(
+    found: Approval, decision: Choice, reason: str | None, confirm: str | None
+) -> bool:
+    """Whether a value was retyped rightly; raises Unconfirmed where the tier asks and it was not.
+
+    A denial needs neither: refusing must stay easy.
+    """
+    if decision == "deny":
+        return False
+    if found.requirement.reason_required and not (reason or "").strip():
+        raise Unconfirmed("this tier asks for a reason: say why you approve")
+    if not found.requirement.retype:
+        return False
+    if found.confirm_value is None:
+        raise NotEntitled("the value to retype is missing from the store, so this cannot be approved")
+    if confirm is None or confirm.strip() != found.confirm_value.strip():
+        place = found.card.get("confirm_place") or "path"
+        raise Unconfirmed(f"retype the value of {place} exactly as the request has it")
+    return True

@@ -1,0 +1,200 @@
+"""Calls that go out: sent, completed, failed, unknown. Each is one durable transaction.
+
+`sent` is durable before the first byte leaves; a sent call whose worker died becomes `unknown` and is
+never sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from audit.commitment import SALT_BYTES, commit
+from audit.journal import Transaction
+from audit.record import JSON, Draft
+from broker.approvals import Event
+from broker.holds import what
+from broker.model import Approval
+from broker.ports import RandomBytes
+from broker.secret import SecretVersion
+from broker.stores import approvals as rows
+from broker.stores.sqlite import Store
+from rules.model import Credential, Decision
+from rules.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A call that may go out now, and everything the ledger says of it."""
+
+    call: str
+    agent: str
+    request: Request
+    """With the credentials' slots empty."""
+    digest: bytes
+    decision: Decision
+    policy_version: int
+    approval: Approval | None
+    secrets: Sequence[tuple[Credential, SecretVersion]]
+    address: str
+    """The pinned IP address."""
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the response came out. Commitments are hex, sizes bytes, durations milliseconds."""
+
+    status: int
+    received: str
+    delivered: str
+    received_size: int
+    delivered_size: int
+    masked: int
+    duration_ms: int
+    first_byte_ms: int
+
+
+class Sending:
+    """The transactions on calls that go out."""
+
+    def __init__(self, store: Store, *, random: RandomBytes) -> None:
+        self._store = store
+        self._random = random
+
+    def sent(self, dispatch: Dispatch) -> Future[bytes]:
+        """Records secrets read and "sent"; the future gives the salt for the response's commitments.
+
+        It carries Conflict if the approval is no longer claimed by this call.
+        """
+        salt = self._random(SALT_BYTES)
+
+        def work(tx: Transaction) -> bytes:
+            approval = dispatch.approval
+            request, body = self._commitments(dispatch, salt)
+            secrets: list[JSON] = [
+                {"name": credential.name, "ref": str(version.ref), "version": version.version}
+                for credential, version in dispatch.secrets
+            ]
+            tx.db.execute(
+                "INSERT INTO inflight VALUES (?, ?, ?, ?, ?)",
+                (
+                    dispatch.call,
+                    dispatch.agent,
+                    None if approval is None else approval.id,
+                    dispatch.worker,
+                    tx.time,
+                ),
+            )
+            tx.keep_salt(dispatch.call, salt)
+            decision = dispatch.decision
+            approval_id = None if approval is None else approval.id
+            if secrets:
+                tx.append(
+                    Draft(
+                        "secret.read",
+                        {"secrets": secrets, "approval": approval_id},
+                        call=dispatch.call,
+                        agent=dispatch.agent,
+                    )
+                )
+            tx.append(
+                Draft(
+                    "call.sent",
+                    {
+                        "what": what(dispatch.request),
+                        "request": request,
+                        "body": body,
+                        "body_size": len(dispatch.request.body),
+                        "rules": [*decision.rules, *decision.allowed_by],
+                        "policy": dispatch.policy_version,
+                        "approval": approval_id,
+                        "votes": []
+                        if approval is None
+                        else [v.user for v in approval.votes if v.decision == "approve"],
+                        "secrets": secrets,
+                        "address": dispatch.address,
+                        "worker": dispatch.worker,
+                    },
+                    call=dispatch.call,
+                    agent=dispatch.agent,
+                )
+            )
+            return salt
+
+        return self._store.submit(work)
+
+    def completed(self, call: str, agent: str, outcome: Outcome) -> Future[None]:
+        """The response is over; an approval that the call used is used up."""
+        data: dict[str, JSON] = {
+            "status": outcome.status,
+            "received": outcome.received,
+            "delivered": outcome.delivered,
+            "received_size": outcome.received_size,
+            "delivered_size": outcome.delivered_size,
+            "masked": outcome.masked,
+            "duration_ms": outcome.duration_ms,
+            "first_byte_ms": outcome.first_byte_ms,
+        }
+        return self._finish(Draft("call.completed", data, call, agent), "complete", None)
+
+    def failed(
+        self, call: str, agent: str, *, code: str, sentence: str, sent: bool, duration_ms: int
+    ) -> Future[None]:
+        """No whole response. `sent` False: certainly no byte left, and the approval is not used up."""
+        data: dict[str, JSON] = {
+            "code": code,
+            "sent": sent,
+            "sentence": sentence,
+            "duration_ms": duration_ms,
+        }
+        event: Event = "lose" if sent else "release"
+        return self._finish(Draft("call.failed", data, call, agent), event, sentence)
+
+    def recover(self, worker: str | None) -> int:
+        """After a crash of `worker` (None: of all): sent calls without a result become unknown, and
+        approvals that were claimed but not sent are given back. Returns how many calls.
+
+        To be called only when that worker is certainly gone. Raises StoreUnavailable.
+        """
+
+        def work(tx: Transaction) -> int:
+            lost = tx.db.execute(
+                "SELECT call, agent FROM inflight WHERE ? IS NULL OR worker = ?", (worker, worker)
+            ).fetchall()
+            sentence = "the proxy stopped before the result arrived; the call is not sent again"
+            for call, agent in lost:
+                draft = Draft("call.unknown", {"sentence": sentence}, call, agent)
+                self._finish_in(tx, draft, "lose", sentence)
+            for approval in rows.listing(tx.db, "executing", -1):
+                if worker is None or approval.executor == worker:
+                    rows.advance(tx, approval, "release")
+            return len(lost)
+
+        return self._store.write(work)
+
+    def _finish(self, draft: Draft, event: Event, reason: str | None) -> Future[None]:
+        return self._store.submit(lambda tx: self._finish_in(tx, draft, event, reason))
+
+    @staticmethod
+    def _finish_in(tx: Transaction, draft: Draft, event: Event, reason: str | None) -> None:
+        row = tx.db.execute(
+            "DELETE FROM inflight WHERE call = ? RETURNING approval", (draft.call,)
+        ).fetchone()
+        if row is None:
+            return  # it has its result already: a call gets one
+        if row[0] is not None:
+            rows.advance(tx, rows.get(tx.db, row[0]), event, reason=reason)
+        tx.append(draft)
+
+    @staticmethod
+    def _commitments(dispatch: Dispatch, salt: bytes) -> tuple[str, str]:
+        """To the request's digest and to its body; a held call keeps those that were voted on."""
+        if dispatch.approval is not None:
+            card = dispatch.approval.card
+            return card["request_commitment"], card["body_commitment"]
+        return (
+            commit(salt, "request", dispatch.digest),
+            commit(salt, "body", dispatch.request.body),
+        )
