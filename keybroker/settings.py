@@ -1,0 +1,254 @@
+"""The settings of keybroker.yaml as one frozen value. Strict: what is unknown or odd is refused.
+
+All problems are reported at once, with file and line (rules.yamlfile). Relative paths are relative
+to the workspace. Nothing here opens a connection or reads a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from rules.errors import InvalidFile, Problem
+from rules.yamlfile import parse_duration, parse_size, parse_yaml, problems_of
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- recognised here, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def reach(self) -> str:
+        """The host at which a client on this machine reaches it."""
+        return _WILDCARDS.get(self.host, self.host)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in _LOOPBACK or self.host.startswith("127.")
+
+
+def bracketed(host: str) -> str:
+    """`host` as it stands in a URL: an IPv6 address in brackets (RFC 3986 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
+def parse_listen(value: object) -> object:
+    """`HOST:PORT`, an IPv6 host in brackets. Raises ValueError with a sentence."""
+    if isinstance(value, Listen):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write HOST:PORT, for example 127.0.0.1:8080")
+    host, colon, port = value.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{value!r} has no port between 0 and 65535; write HOST:PORT")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return Listen(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        except ValueError:
+            raise ValueError(f"{host} is not an IPv6 address") from None
+    if not _NAME.fullmatch(host):
+        raise ValueError(f"{host!r} is no host; write an address (IPv6 in brackets) or a name")
+    return Listen(host, int(port))
+
+
+def _path(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("write the path of a file")
+    base: Path = (info.context or {}).get("base", Path())
+    return base / Path(value).expanduser()
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _workers(value: object) -> object:
+    if value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("write `auto` (one for each core) or a whole number")
+    return value
+
+
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("write a network as CIDR, for example 10.1.0.0/16")
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; write a network as CIDR, for example 10.1.0.0/16") from None
+
+
+def _bundle(value: object, info: ValidationInfo) -> object:
+    return None if value == "system" else _path(value, info)
+
+
+def _store(value: object) -> object:
+    if isinstance(value, str) and value.startswith(("postgres:", "postgresql:")):
+        raise ValueError("a store in PostgreSQL is not there yet; write `store: sqlite`")
+    if value != "sqlite":
+        raise ValueError("the only store there is so far is `sqlite`")
+    return value
+
+
+def _vault(value: object) -> object:
+    if value == "embedded":
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("write `embedded`, or a mapping with `url:` and `auth:`")
+    return value
+
+
+def _web_url(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("write a URL")
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port != 0)
+    except ValueError:
+        sound = False
+        parts = urlsplit("")
+    if not sound or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in value:
+        raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT]")
+    return value.rstrip("/")
+
+
+def _vault_url(value: object) -> str:
+    url = _web_url(value)
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("plain http would carry secrets in the clear; use an https:// URL")
+    return url
+
+
+PathIn = Annotated[Path, BeforeValidator(_path)]
+Seconds = Annotated[int, BeforeValidator(_seconds)]
+Size = Annotated[int, BeforeValidator(_bytes)]
+Address = Annotated[Listen, BeforeValidator(parse_listen)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class ProxySettings(_Strict):
+    """The data plane."""
+
+    listen: Address = Listen("127.0.0.1", 8080)
+    workers: Annotated[Annotated[int, Field(ge=1, le=256)] | None, BeforeValidator(_workers)] = None
+    """None: one for each core."""
+    hold_wait: Annotated[Seconds, Field(ge=0, le=3600)] = 25
+    """Seconds that a held call waits before it is answered `approval_pending`."""
+    body_limit: Annotated[Size, Field(ge=1, le=1 << 30)] = 10 * 1024 * 1024
+    """Bytes; a larger request body is refused."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many worker processes to run."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class AdminSettings(_Strict):
+    """The admin page and its API."""
+
+    listen: Address = Listen("127.0.0.1", 8081)
+    url: Annotated[str | None, BeforeValidator(_web_url)] = None
+    """As people open it; None: http://localhost:PORT."""
+
+
+class AppRoleSettings(_Strict):
+    role_id: Annotated[str, Field(min_length=1)]
+    secret_id_file: PathIn
+
+
+class VaultAuth(_Strict):
+    """Exactly one way to log in."""
+
+    token_file: PathIn | None = None
+    approle: AppRoleSettings | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> VaultAuth:
+        if (self.token_file is None) == (self.approle is None):
+            raise ValueError("give exactly one of `token_file` and `approle`")
+        return self
+
+
+class VaultSettings(_Strict):
+    """A Vault or OpenBao that somebody else runs."""
+
+    url: Annotated[str, BeforeValidator(_vault_url)]
+    namespace: Annotated[str, Field(min_length=1)] | None = None
+    mount: Annotated[str, Field(min_length=1)] = "kv"
+    """The KV engine that `secret list` and `doctor` look at."""
+    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    auth: VaultAuth
+
+
+class EgressSettings(_Strict):
+    """Where calls may go and whose certificates are believed."""
+
+    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    """None: the system's."""
+    allow_networks: tuple[Annotated[Network, BeforeValidator(_network)], ...] = Field(
+        default=(), strict=False
+    )
+    """Networks allowed besides public addresses."""
+
+
+class Settings(_Strict):
+    """All of keybroker.yaml; an absent part has its defaults."""
+
+    proxy: ProxySettings = ProxySettings()
+    admin: AdminSettings = AdminSettings()
+    store: Annotated[Literal["sqlite"], BeforeValidator(_store)] = "sqlite"
+    vault: Annotated[VaultSettings | None, BeforeValidator(_vault)] = None
+    """None: the embedded OpenBao in state/vault."""
+    egress: EgressSettings = EgressSettings()
+
+
+def load_settings(text: str, *, file: str, base: Path) -> Settings:
+    """The settings in `text`; `base` anchors relative paths. Raises InvalidFile."""
+    data, lines = parse_yaml(text, file)
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise InvalidFile([Problem(file, 1, "the file must be a mapping: proxy, admin, vault ..")])
+    try:
+        return Settings.model_validate(data, context={"base": base})
+    except ValidationError as error:
+        raise InvalidFile(problems_of(error, lines, file, Settings)) from None

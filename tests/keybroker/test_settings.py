@@ -1,0 +1,113 @@
+"""Settings: strict, all problems at once with their lines, paths relative to the workspace."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keybroker.settings import Listen, Settings, load_settings, parse_listen
+from keybroker.workspace import STARTER_SETTINGS
+from rules.errors import InvalidFile
+
+
+def load(text: str) -> Settings:
+    return load_settings(text, file="keybroker.yaml", base=Path("/ws"))
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(InvalidFile) as caught:
+        load(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("text", ["", STARTER_SETTINGS])
+def test_defaults_are_the_documented_ones(text: str) -> None:
+    settings = load(text)
+    assert settings == Settings()
+    assert settings.proxy.listen == Listen("127.0.0.1", 8080)
+    assert settings.admin.listen == Listen("127.0.0.1", 8081)
+    assert settings.proxy.hold_wait == 25
+    assert settings.proxy.body_limit == 10 * 1024 * 1024
+    assert settings.proxy.worker_count >= 1
+    assert settings.vault is None
+    assert settings.egress.ca_bundle is None
+
+
+def test_everything_can_be_set_and_paths_are_relative_to_the_workspace() -> None:
+    settings = load("""
+proxy: {listen: "[::1]:9000", workers: 3, hold_wait: 4s, body_limit: 1MiB}
+admin: {listen: 0.0.0.0:9001, url: "https://keybroker.example/"}
+vault:
+  url: https://vault.example:8200
+  namespace: team
+  ca_bundle: vault.pem
+  auth: {approle: {role_id: abc, secret_id_file: /run/secret-id}}
+egress: {ca_bundle: certs/up.pem, allow_networks: [10.0.0.0/8, "fd00::/8"]}
+""")
+    assert settings.proxy.listen == Listen("::1", 9000)
+    assert str(settings.proxy.listen) == "[::1]:9000"
+    assert settings.proxy.worker_count == 3
+    assert settings.admin.listen.reach == "127.0.0.1"
+    assert settings.admin.url == "https://keybroker.example"
+    assert settings.vault is not None
+    assert settings.vault.auth.approle is not None
+    assert settings.vault.ca_bundle == Path("/ws/vault.pem")
+    assert settings.vault.auth.approle.secret_id_file == Path("/run/secret-id")
+    assert settings.egress.ca_bundle == Path("/ws/certs/up.pem")
+    assert settings.egress.allow_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+
+
+def test_all_problems_come_at_once_with_their_lines() -> None:
+    found = problems(
+        "proxy:\n  listen: 8080\n  worker: 2\n  hold_wait: soon\n"
+        "store: postgresql://db/kb\nvault: {url: http://vault.example}\n"
+        "egress:\n  allow_networks:\n    - 10.0.0.1/8\n"
+    )
+    text = "\n".join(found)
+    assert len(found) >= 6
+    assert "keybroker.yaml:2: " in text
+    assert "keybroker.yaml:3: " in text
+    assert "workers" in text  # did you mean
+    assert "keybroker.yaml:4: " in text
+    assert "keybroker.yaml:5: " in text
+    assert "PostgreSQL is not there yet" in text
+    assert "plain http would carry secrets in the clear" in text
+    assert "keybroker.yaml:9: " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("vault: embeded", "write `embedded`"),
+        ("vault: {url: 'https://v', auth: {}}", "exactly one of `token_file` and `approle`"),
+        ("admin: {url: 'ftp://x'}", "no URL of the form"),
+        ("admin: {url: 'http://x/path'}", "no URL of the form"),
+        ("proxy: {listen: '127.0.0.1:70000'}", "no port between"),
+        ("proxy: {listen: 'a b:80'}", "is no host"),
+        ("proxy: {workers: 0}", "proxy"),
+        ("proxy: {workers: true}", "write `auto`"),
+        ("store: redis", "`sqlite`"),
+        ("- a\n", "must be a mapping"),
+    ],
+)
+def test_a_refusal_says_what_to_write(text: str, because: str) -> None:
+    assert because in "\n".join(problems(text))
+
+
+def test_a_vault_on_this_machine_may_be_plain_http() -> None:
+    settings = load("vault: {url: 'http://127.0.0.1:8200', auth: {token_file: t}}")
+    assert settings.vault is not None
+    assert settings.vault.auth.token_file == Path("/ws/t")
+
+
+@given(st.text(max_size=40))
+def test_listen_is_parsed_or_refused_and_round_trips(text: str) -> None:
+    try:
+        listen = parse_listen(text)
+    except ValueError:
+        return
+    assert parse_listen(str(listen)) == listen
