@@ -116,7 +116,8 @@ class Rule:
     id: str
     agents: tuple[str, ...]
     """Names, or `tag:NAME`."""
-    match: Match
+    matches: tuple[Match, ...]
+    """A call falls under the rule if it falls under any of these and under none of `excepts`."""
     effect: Effect
     excepts: tuple[Match, ...] = ()
     risk: str | None = None
@@ -160,7 +161,7 @@ class Decision:
     allowed_by: tuple[str, ...] = ()
     """Ids of allow rules that matched beside the deciding holds (their credentials count too)."""
     tiers: tuple[str, ...] = ()
-    """Names of the tiers whose requirements must all be met, highest first; empty unless held."""
+    """Names of the tiers whose requirements must all be met, strictest first; empty unless held."""
     risk: str = "low"
     credentials: tuple[str, ...] = ()
     """Names of the credentials to inject, in file order."""
@@ -168,6 +169,7 @@ class Decision:
     """The deciding rules' summaries, filled in from the request."""
     impacts: tuple[str, ...] = ()
     confirm_place: str | None = None
+    """Where `confirm_value` stands: a place, or `path`; None unless a tier asks for retyping."""
     confirm_value: str | None = field(default=None, repr=False)
     """What the reviewer retypes, where a tier asks for it."""
     basis: str = ""

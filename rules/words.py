@@ -1,0 +1,215 @@
+"""The policy in words: what a rule means to an agent, what a call asks of a reviewer.
+
+Whatever an agent wrote is made visible before it is shown: control, format and look-alike blank
+characters become escapes, long text is cut. Nothing here raises on account of a request.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from rules.model import ANYONE, OWNER, HostPattern, Match, Policy, Rule, Tier, ValueTest
+from rules.places import Json, Reading, Unreadable, json_text, parse_place
+from rules.request import Request
+
+ABSENT = "(absent)"
+MAX_VALUE = 80
+"""Characters of a value in a summary."""
+MAX_FIELDS = 200
+MAX_FIELD = 2000
+"""Of the reviewer's decoded view: how many fields, and characters of each; the raw body has all."""
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_OF_REQUEST = ("method", "host", "path")
+# Letters by their category, but blank to the eye.
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
+_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
+_PRINTABLE = re.compile(r"[ -~]*")
+
+
+def visible(text: str, limit: int = MAX_VALUE) -> str:
+    """`text` with nothing hidden in it, cut to `limit` characters (the last is then `…`).
+
+    Control characters, direction marks, line breaks, odd blanks and unassigned characters are
+    written as escapes such as `\\u202e`.
+    """
+    cut = text[: limit + 1]
+    if not _PRINTABLE.fullmatch(cut):
+        cut = "".join(_escaped(c) if is_invisible(c) else c for c in cut)
+    return cut if len(cut) <= limit else cut[: limit - 1] + "…"
+
+
+def is_invisible(character: str) -> bool:
+    """Whether a reader may not see this character, or may see it where it does not stand."""
+    if character == " ":
+        return False
+    return unicodedata.category(character) in _INVISIBLE or character in _BLANK_LETTERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def check_summary(template: str) -> None:
+    """Returns if every placeholder of a summary can be filled in; else raises ValueError."""
+    for name in _PLACEHOLDER.findall(template):
+        if name not in _OF_REQUEST:
+            try:
+                parse_place(name)
+            except ValueError:
+                raise ValueError(
+                    f"{{{name}}} cannot be filled in; use {{method}}, {{host}}, {{path}} or a "
+                    "place such as {form:amount}, {json:/a/b}, {query:q}, {header:x}"
+                ) from None
+    if "{" in (rest := _PLACEHOLDER.sub("", template)) or "}" in rest:
+        raise ValueError("a brace without its partner")
+
+
+def fill_summary(template: str, request: Request, reading: Reading | None = None) -> str:
+    """A summary with its placeholders filled in; values are visible and cut, or `(absent)`.
+
+    `reading` spares parsing the body again where the caller has one.
+    """
+    reading = reading or Reading(request)
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if name in _OF_REQUEST:
+            return visible(str(getattr(request, name)))
+        try:
+            text = reading.at(parse_place(name))
+        except ValueError:
+            return found[0]
+        return ABSENT if text is None else visible(text)
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+def body_view(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form or JSON body for the reviewer, JSON by pointer; empty if it is neither.
+
+    What is left out for length is said in a last entry.
+    """
+    reading = Reading(request)
+    fields: Iterable[tuple[str, str]]
+    if reading.form is not None:
+        fields = reading.form
+    else:
+        try:
+            fields = _leaves(reading.json)
+        except Unreadable:
+            return []
+    first = list(islice(fields, MAX_FIELDS + 1))
+    view = [(visible(n, MAX_FIELD), visible(v, MAX_FIELD)) for n, v in first[:MAX_FIELDS]]
+    if len(first) > MAX_FIELDS:
+        view.append(("…", "there is more in the raw body"))
+    return view
+
+
+def _leaves(value: Json) -> Iterator[tuple[str, str]]:
+    """The leaves with their pointers, in order; no recursion, since an agent chose the depth."""
+    pending = [iter([("", value)])]
+    while pending:
+        for pointer, item in pending[-1]:
+            if isinstance(item, dict | list) and item:
+                pending.append(_children(pointer, item))
+                break
+            yield pointer or "/", json_text(item)
+        else:
+            pending.pop()
+
+
+def _children(pointer: str, value: dict[str, Json] | list[Json]) -> Iterator[tuple[str, Json]]:
+    if isinstance(value, list):
+        return ((f"{pointer}/{index}", item) for index, item in enumerate(value))
+    return (
+        (f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}", item)
+        for name, item in value.items()
+    )
+
+
+def describe_rule(rule: Rule, policy: Policy) -> str:
+    """One sentence on what the rule does, for a model that plans its calls by it."""
+    what = _any_of([describe_match(match) for match in rule.matches])
+    if rule.excepts:
+        what += ", except " + _any_of([describe_match(match) for match in rule.excepts])
+    match rule.effect:
+        case "allow":
+            sentence = f"{what}: allowed"
+        case "deny":
+            sentence = f"{what}: denied"
+        case "tunnel":
+            hosts = [describe_host(host) for match in rule.matches for host in match.hosts]
+            sentence = f"connections to {_or(hosts)}: passed on undecrypted"
+        case "hold":
+            sentence = f"{what}: held until approved ({_risk(rule.risk or '', policy)})"
+    if rule.use and rule.effect in ("allow", "hold"):
+        sentence += f"; Keybroker adds the credential {_and(rule.use)}, send none of your own"
+    return sentence + "."
+
+
+def describe_match(match: Match) -> str:
+    """A match in words: `GET or HEAD https://api.example.com/v1/**`."""
+    methods = _or(sorted(match.methods)) if match.methods else "any method"
+    hosts = [f"{match.scheme}://{describe_host(host)}" for host in match.hosts]
+    if hosts and len(match.paths) < 2:
+        path = match.paths[0] if match.paths else "/**"
+        where = _or([host + path for host in hosts])
+    else:
+        where = _or(hosts or [f"any {match.scheme} host"])
+        where += f" with the path {_or(match.paths)}" if match.paths else ""
+    tests = [f"query {_test(test)}" for test in match.query]
+    tests += [f"header {_test(test)}" for test in match.headers]
+    joint = " " if match.methods and match.hosts else " to "
+    return methods + joint + where + (f" with {_and(tests)}" if tests else "")
+
+
+def describe_host(pattern: HostPattern) -> str:
+    """A host pattern as the policy writes it."""
+    host = f"[{pattern.host}]" if ":" in pattern.host else pattern.host
+    port = "" if pattern.port is None else f":{pattern.port}"
+    return f"{'*.' if pattern.wildcard else ''}{host}{port}"
+
+
+def describe_tier(tier: Tier) -> str:
+    """What a tier asks of people: `1 approver, not the agent's owner`."""
+    parts = [_people(entry.count, entry.group) for entry in tier.quorum]
+    words = _and(parts)
+    excluded = ["the agent's owner" if name == OWNER else name for name in tier.exclude]
+    return words + (f", not {_or(excluded)}" if excluded else "")
+
+
+def _risk(name: str, policy: Policy) -> str:
+    tier = policy.tiers.get(name)
+    return f"{name} risk" + (f": {describe_tier(tier)}" if tier else "")
+
+
+def _people(count: int, group: str) -> str:
+    if group == ANYONE:
+        return f"{count} approver{'' if count == 1 else 's'}"
+    return f"{count} of {group}"
+
+
+def _test(test: ValueTest) -> str:
+    if test.equals is not None:
+        return f"{test.name} = {visible(test.equals)}"
+    return f"{test.name} present" if test.exists else f"{test.name} absent"
+
+
+def _any_of(parts: Sequence[str]) -> str:
+    return "; or ".join(parts)
+
+
+def _or(parts: Sequence[str]) -> str:
+    return _list(parts, "or")
+
+
+def _and(parts: Sequence[str]) -> str:
+    return _list(parts, "and")
+
+
+def _list(parts: Sequence[str], word: str) -> str:
+    return f" {word} ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
