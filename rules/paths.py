@@ -1,0 +1,272 @@
+"""Paths and queries: the strict grammar, and the templates that policies match paths with.
+
+A path has one spelling or is refused, so that the string that was matched is the string that is
+forwarded. Matching is linear in the length of the path; there is no pattern to blow up.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from rules.errors import Ambiguous
+from rules.hosts import shown
+
+MAX_TARGET = 16_384
+"""Bytes of path and query together."""
+
+# RFC 3986: unreserved / sub-delims without ";" / ":" / "@". ";" starts parameters that some servers
+# strip, and so is refused.
+_RAW = r"A-Za-z0-9\-._~!$&'()*+,=:@"
+_PLAIN_PATH = re.compile(rf"/[{_RAW}/]*")
+_ENCODED_PATH = re.compile(rf"/(?:[{_RAW}/]|%[0-9A-F]{{2}})*")
+_DOTS = re.compile(r"/\.+(?=/|$)")
+_ODD_IN_PATH = re.compile(rf"[^{_RAW}/%]|%(?![0-9A-F]{{2}})")
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+# What a segment may hold only in encoded form. A delimiter that may stand by itself is not here:
+# `@` and `%40` would be two spellings. `%` (25) is not, because "%252F" is read as "%2F" by one
+# server and as "/" by the next.
+_NEEDS_ENCODING = frozenset(b' "#<>?[]^`{|}') | frozenset(range(0x80, 0x100))
+_ALLOWED_ESCAPES = frozenset(f"{byte:02X}" for byte in _NEEDS_ENCODING)
+
+_QUERY = re.compile(r'[!"$-~]*')
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+_VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+def check_path(path: str) -> None:
+    """Returns if the path is in canonical form; otherwise raises Ambiguous with what to write."""
+    if "%" not in path:
+        if not _PLAIN_PATH.fullmatch(path):
+            raise Ambiguous(_odd_path(path))
+    elif not _ENCODED_PATH.fullmatch(path):
+        raise Ambiguous(_odd_path(path))
+    else:
+        _check_escapes(path)
+    if "//" in path:
+        raise Ambiguous("The path holds `//`; write a single `/`.")
+    if "/." in path and _DOTS.search(path):
+        raise Ambiguous("The path holds a `.` or `..` segment; write the path it leads to.")
+
+
+def check_query(query: str) -> None:
+    """Returns if the query (without its `?`) can be forwarded to the letter; raises Ambiguous."""
+    if not _QUERY.fullmatch(query):
+        raise Ambiguous(_odd_query(query))
+    if "%" not in query:
+        return
+    if _BAD_ESCAPE.search(query):
+        raise Ambiguous("The query holds a `%` that starts no escape; write `%25` for the sign.")
+    if "%00" in query:
+        raise Ambiguous("The query holds an encoded NUL byte (`%00`); leave it out.")
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise Ambiguous(
+            "The query's percent escapes are not UTF-8; encode its text as UTF-8."
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A path template of the policy: literal segments, `*`, `{name}` and a final `**`.
+
+    `*` and `{name}` stand for one segment that is not empty; `**` for any rest, the empty one
+    included, so that `/v1/**` matches `/v1`, `/v1/` and all below.
+    """
+
+    text: str
+    segments: tuple[str | None, ...]
+    """None stands for any one segment that is not empty."""
+    wide_segments: tuple[str | None, ...]
+    """The same as `matches(..., ignore_case=True)` compares them."""
+    rest: bool
+    """The template ends in `**`."""
+    literal_prefix: str
+    """What every path that matches (with case) begins with."""
+
+    def matches(self, path: str, *, ignore_case: bool = False) -> bool:
+        """Whether a canonical path falls under the template.
+
+        `ignore_case` asks for the widest reading, for rules that restrict: letter case,
+        compatibility forms of letters (NFKC), invisible characters and a slash at the end do not
+        count, since many servers ignore them. What matches without it matches with it.
+        """
+        if ignore_case:
+            return _match(self.wide_segments, self.rest, _wide(path))
+        return _match(self.segments, self.rest, path.split("/")[1:])
+
+
+def parse_template(text: str) -> Template:
+    """Reads a path template. Raises ValueError with a sentence."""
+    if not text.startswith("/"):
+        raise ValueError(f"the path {shown(text)} must begin with `/`")
+    if "//" in text:
+        raise ValueError(f"{shown(text)}: `//` is in no path that Keybroker accepts")
+    parts = text.split("/")[1:]
+    rest = parts[-1] == "**"
+    if rest:
+        parts.pop()
+    segments: list[str | None] = []
+    names: set[str] = set()
+    for part in parts:
+        if part == "**":
+            raise ValueError(f"{shown(text)}: `**` may only be the last segment")
+        if part == "*":
+            segments.append(None)
+        elif _VARIABLE.fullmatch(part):
+            if part in names:
+                raise ValueError(f"{shown(text)}: {part} occurs twice")
+            names.add(part)
+            segments.append(None)
+        elif "*" in part or "{" in part or "}" in part:
+            raise ValueError(
+                f"{shown(text)}: `*`, `**` and `{{name}}` must be whole segments, "
+                f"unlike {shown(part)}"
+            )
+        else:
+            segments.append(part)
+    literal = "/" + "/".join("x" if part is None else part for part in segments)
+    try:
+        check_path(literal)
+    except Ambiguous as error:
+        raise ValueError(
+            f"{shown(text)} can match no path that Keybroker accepts: {error.sentence}"
+        ) from error
+    wide = [None if part is None else _fold(part) for part in segments]
+    if not rest and len(wide) > 1 and wide[-1] == "":
+        wide.pop()
+    return Template(
+        text=text,
+        segments=tuple(segments),
+        wide_segments=tuple(wide),
+        rest=rest,
+        literal_prefix=_literal_prefix(segments),
+    )
+
+
+def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:
+    if len(path) < len(segments) or (len(path) > len(segments) and not rest):
+        return False
+    return all(
+        found == wanted if wanted is not None else found != ""
+        for wanted, found in zip(segments, path, strict=False)
+    )
+
+
+def _literal_prefix(segments: list[str | None]) -> str:
+    prefix = ""
+    for segment in segments:
+        prefix += "/"
+        if segment is None:
+            return prefix
+        prefix += segment
+    return prefix or "/"
+
+
+@lru_cache(maxsize=256)
+def _wide(path: str) -> tuple[str, ...]:
+    parts = path.split("/")[1:]
+    if len(parts) > 1 and parts[-1] == "":
+        parts.pop()
+    return tuple(_fold(part) for part in parts)
+
+
+def _fold(segment: str) -> str:
+    """The segment as the most lenient of servers would read it."""
+    if "%" not in segment:
+        return segment.lower()
+    text = unicodedata.normalize("NFKC", unquote(segment).casefold()).casefold()
+    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    return visible or text
+
+
+def _check_escapes(path: str) -> None:
+    for escape in _ESCAPE.findall(path):
+        if escape not in _ALLOWED_ESCAPES:
+            raise Ambiguous(_odd_escape(escape))
+    try:
+        text = unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise Ambiguous(
+            "The path's percent escapes are not UTF-8; encode its text as UTF-8."
+        ) from None
+    if text.isascii():
+        return
+    if any("\x80" <= c <= "\x9f" for c in text):
+        raise Ambiguous("The path holds an encoded control character; leave it out.")
+    if not unicodedata.is_normalized("NFC", text):
+        raise Ambiguous(
+            "The path's text is not in Unicode's composed form; write "
+            f"{shown(quote(unicodedata.normalize('NFC', text)))} (NFC)."
+        )
+    for segment in text.split("/"):
+        plain = unicodedata.normalize("NFKC", segment)
+        if any(c in plain for c in "/\\%") or (plain and not plain.strip(".")):
+            raise Ambiguous(
+                "The path holds a look-alike of `/`, `\\`, `%` or a dot segment, which some "
+                "servers turn into the real one; leave it out."
+            )
+
+
+def _odd_escape(escape: str) -> str:
+    character = chr(int(escape, 16))
+    if escape in {"2F", "5C"}:
+        return (
+            f"The path holds `%{escape}`, an encoded {'slash' if escape == '2F' else 'backslash'}, "
+            "which servers read in two ways; use a plain `/` between segments, or another endpoint."
+        )
+    if escape == "25":
+        return "The path holds `%25`: doubly encoded text is read in two ways; encode it once."
+    if escape == "3B":
+        return "The path holds `%3B`, an encoded `;`, which servers read in two ways; leave it out."
+    if character < " " or character == "\x7f":
+        return f"The path holds an encoded control byte (`%{escape}`); leave it out."
+    return f"The path holds `%{escape}` where no escape is needed; write `{character}` itself."
+
+
+def _odd_path(path: str) -> str:
+    if not path.startswith("/"):
+        return "The path must begin with `/`; write `/` for the root."
+    found = _ODD_IN_PATH.search(path)
+    # The caller has seen that some character is odd; without one, deny all the same.
+    at = found.start() if found else len(path)
+    odd = path[at : at + 1]
+    if odd == "%":
+        written = path[at : at + 3]
+        if re.fullmatch("%[0-9A-Fa-f]{2}", written):
+            return f"The path holds `{written}`; write the escape in capitals, `{written.upper()}`."
+        return (
+            "The path holds a `%` that starts no escape; write text percent-encoded as UTF-8, once."
+        )
+    if odd == "\\":
+        return "The path holds a backslash; write `/` between segments."
+    if odd == ";":
+        return "The path holds `;`; parameters of a segment are read in two ways, leave them out."
+    if odd == "#":
+        return "The path holds `#`; leave the fragment out, or write `%23` if it is part of a name."
+    if odd < " " or odd == "\x7f":
+        return f"The path holds the control byte {shown(odd)}; leave it out."
+    return f"The path holds {shown(odd)} as it is; write {_encoded(odd)}."
+
+
+def _odd_query(query: str) -> str:
+    found = re.search(r'[^!"$-~]', query)
+    odd = found.group() if found else ""
+    if odd == "#":
+        return "The query holds `#`; leave the fragment out, or write `%23` for the sign."
+    if odd < " " or odd == "\x7f":
+        return f"The query holds the control byte {shown(odd)}; percent-encode it or leave it out."
+    return f"The query holds {shown(odd)} as it is; write {_encoded(odd)}."
+
+
+def _encoded(character: str) -> str:
+    # An engine may hand over undecodable bytes as lone surrogates.
+    try:
+        return f"`{quote(character, safe='')}`"
+    except UnicodeEncodeError:
+        return "the text percent-encoded as UTF-8"
