@@ -18,6 +18,15 @@ from starlette.routing import Route
 from broker.admin.openapi import document
 from broker.admin.ports import CallSummary, Ledger, Record, Services
 from broker.admin.security import Refused, bearer, read_body
+from broker.errors import (
+    Conflict,
+    InvalidInput,
+    KeybrokerError,
+    NotEntitled,
+    NotFound,
+    StoreUnavailable,
+    Unconfirmed,
+)
 from broker.model import Choice, User
 
 STATES = (
@@ -50,6 +59,15 @@ TITLES = {
     503: "Unavailable",
 }
 
+STATUS: Mapping[type[KeybrokerError], int] = {
+    NotFound: 404,
+    Conflict: 409,
+    NotEntitled: 403,
+    Unconfirmed: 422,
+    InvalidInput: 422,
+    StoreUnavailable: 503,
+}
+
 Handler = Callable[[Request, User], Awaitable[Response]]
 
 
@@ -68,6 +86,11 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return Response(
         json.dumps(content), status, dict(headers or {}), media_type="application/problem+json"
     )
+
+
+def status_of(error: KeybrokerError) -> int:
+    """The HTTP status of an error of the middle; 500 where it was not made for a caller."""
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
 
 
 def call_json(call: CallSummary) -> dict[str, object]:
@@ -130,10 +153,19 @@ def read_vote(body: bytes) -> tuple[Choice, str | None, str | None]:
     texts = []
     for name in ("reason", "confirm"):
         text = fields.get(name)
-        if text is not None and (not isinstance(text, str) or len(text) > LONGEST):
+        if text is not None and not _is_text(text):
             raise Refused(422, f"{name} must be a text of at most {LONGEST} characters.")
         texts.append(text)
     return ("approve" if decision == "approve" else "deny"), texts[0], texts[1]
+
+
+def _is_text(value: object) -> bool:
+    """Short enough, and without lone surrogates, which no record can hold."""
+    return (
+        isinstance(value, str)
+        and len(value) <= LONGEST
+        and not any("\ud800" <= char <= "\udfff" for char in value)
+    )
 
 
 class Api:

@@ -38,8 +38,8 @@ class People(Protocol):
         """Ends it everywhere, at once. An unknown token is no error."""
         ...
 
-    def end_all(self, user: str) -> None:
-        """Ends every session of the user called `user`."""
+    def end_all(self, name: str) -> None:
+        """Ends every session of the user `name`."""
         ...
 
     def new_api_token(self, name: str, by: str) -> str:

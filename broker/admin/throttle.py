@@ -65,6 +65,16 @@ class Throttle:
             for key in keys:
                 self._counts.pop(key, None)
 
+    def forgive(self, keys: tuple[str, ...]) -> None:
+        """The guess was right, but the key is shared: only this guess is taken back."""
+        with self._lock:
+            for key in keys:
+                count = self._counts.get(key)
+                if count is not None and count.failures > 0:
+                    count.failures -= 1
+                    if count.failures <= self._free:
+                        count.blocked_until = 0.0
+
     def _of(self, key: str, now: float) -> _Count:
         count = self._counts.get(key)
         if count is None or now - count.seen > self._forget:

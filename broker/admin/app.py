@@ -1,0 +1,103 @@
+"""Puts the admin surface together: routes, guard, and one place where errors become answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from audit.errors import AuditError
+from broker.admin.api import TITLES, Api, problem, status_of
+from broker.admin.pages import Pages, SignIn
+from broker.admin.ports import Ledger, Services
+from broker.admin.security import ANY_HOST, Guard, Refused, Site, add_headers, local_path
+from broker.errors import KeybrokerError
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+SESSION_TTL = 12 * 3600
+"""Seconds that a page session lasts."""
+type Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class Assets(StaticFiles):
+    """Our own script and style: cached by the browser, but asked for again each time."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def create_app(
+    services: Services, *, url: str, ledger: Ledger, session_ttl: int = SESSION_TTL
+) -> Starlette:
+    """The pages and the REST API over `services`.
+
+    `url` is where people open the pages: http(s)://HOST[:PORT], else ValueError. Serve it without
+    trusting forwarded headers and without an access log: addresses slow down password guessing,
+    and the one-time link carries its token in the query.
+    """
+    site = Site.from_url(url)
+    pages = Pages(services, ledger, site, session_ttl=session_ttl)
+    api = Api(services, ledger)
+    on_error = _handler(pages)
+    return Starlette(
+        routes=[
+            *api.routes(),
+            *pages.routes(),
+            Mount("/static", Assets(directory=STATIC), name="static"),
+        ],
+        middleware=[Middleware(Guard, site=site)],
+        exception_handlers={
+            kind: on_error
+            for kind in (SignIn, Refused, HTTPException, KeybrokerError, AuditError, Exception)
+        },
+    )
+
+
+def _handler(pages: Pages) -> Handler:
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, SignIn):
+            target = local_path(error.target)
+            query = "?" + urlencode({"next": target}) if target != "/" else ""
+            return RedirectResponse(f"/login{query}", 303)
+        status, sentence, headers = _meaning(error)
+        if request.url.path.startswith(ANY_HOST):
+            response: Response = problem(status, sentence, headers)
+        else:
+            response = pages.error(status, TITLES.get(status, HTTPStatus(status).phrase), sentence)
+            response.headers.update(headers)
+        # The answer to an unforeseen error is made outside the guard.
+        add_headers(MutableHeaders(raw=response.raw_headers))
+        return response
+
+    return answer
+
+
+def _meaning(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Status, sentence and headers. Only errors made for people speak for themselves."""
+    if isinstance(error, Refused):
+        return error.status, error.sentence, error.headers
+    if isinstance(error, HTTPException):
+        sentence = "There is nothing here." if error.status_code == 404 else f"{error.detail}."
+        return error.status_code, sentence, dict(error.headers or {})
+    if isinstance(error, AuditError):
+        return 503, "The audit log cannot be used, so nothing was changed.", {}
+    if isinstance(error, KeybrokerError) and (status := status_of(error)) != 500:
+        return status, str(error), {}
+    log.error("an admin request failed: %s", type(error).__name__)
+    return 500, "Keybroker failed at this. Its log says more.", {}

@@ -1,0 +1,531 @@
+"""Small in-memory stand-ins at the admin surface's ports, and one filled with believable cards."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from broker.admin.ports import CallSummary, Record
+from broker.errors import Conflict, InvalidInput, NotEntitled, NotFound, Unconfirmed
+from broker.model import Agent, Choice, Role, Session, User
+
+EPOCH = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+PASSWORD = "correct horse battery"
+
+
+def user(name: str, role: Role = "approver") -> User:
+    return User(name, role, True, EPOCH, None)
+
+
+@dataclass
+class FakePeople:
+    users: dict[str, User] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    link: str | None = None
+    checks: int = 0
+
+    def put(self, name: str, role: Role = "approver", password: str = PASSWORD) -> User:
+        self.users[name] = user(name, role)
+        self.passwords[name] = password
+        return self.users[name]
+
+    def any(self) -> bool:
+        return bool(self.users)
+
+    def check_password(self, name: str, password: str) -> User | None:
+        self.checks += 1
+        return self.users[name] if self.passwords.get(name) == password else None
+
+    def start_session(self, user: User, *, ttl: int) -> Session:
+        session = Session(
+            secrets.token_urlsafe(24),
+            secrets.token_urlsafe(24),
+            user,
+            datetime.now(UTC) + timedelta(seconds=ttl),
+        )
+        self.sessions[session.token] = session
+        return session
+
+    def session(self, token: str) -> Session | None:
+        return self.sessions.get(token)
+
+    def end_session(self, token: str) -> None:
+        self.sessions.pop(token, None)
+
+    def end_all(self, name: str) -> None:
+        self.sessions = {t: s for t, s in self.sessions.items() if s.user.name != name}
+
+    def new_api_token(self, name: str, by: str) -> str:
+        token = "kbu_" + secrets.token_urlsafe(24)
+        self.tokens[token] = name
+        return token
+
+    def by_api_token(self, token: str) -> User | None:
+        return self.users.get(self.tokens.get(token, ""))
+
+    def link_is_open(self, token: str) -> bool:
+        return self.link is not None and token == self.link and not self.users
+
+    def redeem_link(self, token: str, name: str, password: str) -> User:
+        if not self.link_is_open(token):
+            raise NotFound("this link was used or has expired")
+        if len(password) < 10:
+            raise InvalidInput("the password is too short: 10 characters at least")
+        self.link = None
+        return self.put(name, "admin", password)
+
+
+@dataclass
+class FakeChanges:
+    counter: int = 0
+
+    def bump(self) -> None:
+        self.counter += 1
+
+    async def wait(self, since: int, timeout: float) -> int:
+        until = time.monotonic() + timeout
+        while self.counter == since and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        return self.counter
+
+
+@dataclass
+class FakeDesk:
+    changes: FakeChanges
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: list[tuple[str, str, str, str | None, str | None, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, card: dict[str, Any]) -> dict[str, Any]:
+        self.cards[card["id"]] = card
+        self.changes.bump()
+        return card
+
+    def list(self, state: str | None = None, limit: int = 100) -> Sequence[Mapping[str, Any]]:
+        return [
+            {**card, "request": None, "now": now()}
+            for card in self.cards.values()
+            if state in (None, card["state"])
+        ][:limit]
+
+    def card(self, id: str, viewer: User | None) -> Mapping[str, Any]:
+        if id not in self.cards:
+            raise NotFound("there is no such approval")
+        card = self.cards[id]
+        you = {"may_vote": True, "why": ""}
+        if viewer is not None and viewer.role == "viewer":
+            you = {"may_vote": False, "why": "A viewer can look, but not vote."}
+        elif viewer is not None and any(vote["user"] == viewer.name for vote in card["votes"]):
+            you = {"may_vote": False, "why": "You have voted on this call."}
+        return {**card, "now": now(), "you": you}
+
+    def vote(
+        self,
+        id: str,
+        user: User,
+        decision: Choice,
+        *,
+        reason: str | None,
+        confirm: str | None,
+        via: str,
+    ) -> Mapping[str, Any]:
+        with self.lock:
+            card = dict(self.card(id, user))
+            if user.role == "viewer":
+                raise NotEntitled("a viewer cannot vote")
+            if card["state"] != "pending" or not card["you"]["may_vote"]:
+                raise Conflict("this call is decided, or you have voted on it")
+            if decision == "approve" and card["confirm"] and confirm != card["x_value"]:
+                raise Unconfirmed("retype the amount exactly as the card shows it")
+            self.seen.append((id, user.name, decision, reason, confirm, via))
+            vote = {"user": user.name, "decision": decision, "reason": reason, "at": now()}
+            stored = self.cards[id]
+            stored["votes"] = [*stored["votes"], vote]
+            approvals = sum(v["decision"] == "approve" for v in stored["votes"])
+            if decision == "deny" or approvals >= stored["x_needed"]:
+                stored["state"] = "denied" if decision == "deny" else "approved"
+                stored["needs"] = ""
+                stored["resolution"] = {
+                    "state": stored["state"],
+                    "by": [v["user"] for v in stored["votes"]],
+                    "reason": reason,
+                    "at": now(),
+                }
+            else:
+                stored["needs"] = "One more person must approve."
+        self.changes.bump()
+        return self.card(id, user)
+
+
+@dataclass(frozen=True)
+class FakeCall:
+    call: str
+    agent: str | None
+    started: str
+    method: str | None
+    host: str | None
+    path: str | None
+    outcome: str
+    code: str | None
+    status: int | None
+    rules: tuple[str, ...]
+    approval: str | None
+    risk: str | None
+    duration_ms: int | None
+    seq: int
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    seq: int
+    time: str
+    type: str
+    call: str | None
+    agent: str | None
+    data: Mapping[str, Any]
+    prev: str = "0" * 64
+    hash: str = "5be1a9c07f" * 6 + "aaaa"
+
+
+@dataclass
+class FakeLedger:
+    made: list[FakeCall] = field(default_factory=list)
+    records: list[FakeRecord] = field(default_factory=list)
+
+    def calls(
+        self,
+        *,
+        agent: str | None,
+        outcome: str | None,
+        host: str | None,
+        limit: int,
+        before: int | None,
+    ) -> Sequence[CallSummary]:
+        return [
+            call
+            for call in sorted(self.made, key=lambda c: -c.seq)
+            if agent in (None, call.agent)
+            and outcome in (None, call.outcome)
+            and host in (None, call.host)
+            and (before is None or call.seq < before)
+        ][:limit]
+
+    def show(self, call: str) -> Sequence[Record]:
+        return [record for record in self.records if record.call == call]
+
+    def counts(self) -> Mapping[str, int]:
+        return {"call.completed": 3, "call.denied": 1}
+
+
+@dataclass
+class FakeAgents:
+    names: tuple[str, ...] = ("billing-bot", "crm-sync")
+
+    def list(self) -> Sequence[Agent]:
+        return [Agent(n, "alice", frozenset(), None, 503, EPOCH, None, None) for n in self.names]
+
+
+@dataclass
+class FakeServices:
+    people: FakePeople
+    desk: FakeDesk
+    agents: FakeAgents
+    changes: FakeChanges
+
+
+def services() -> FakeServices:
+    changes = FakeChanges()
+    return FakeServices(FakePeople(), FakeDesk(changes), FakeAgents(), changes)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def later(seconds: float) -> str:
+    moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def refund(id: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict[str, Any]:
+    """A high-risk card with a field to retype."""
+    form = {"charge": "ch_3QK2mT", "amount": "249900", "reason": "requested_by_customer"}
+    body = urlencode(form).encode()
+    card: dict[str, Any] = {
+        "id": id,
+        "state": "pending",
+        "agent": "billing-bot",
+        "owner": "alice",
+        "risk": "high",
+        "tiers": ["high"],
+        "summaries": ["Refund 249900 on charge ch_3QK2mT"],
+        "impacts": ["Money leaves the account and cannot be called back."],
+        "rules": [
+            {
+                "id": "stripe-refund",
+                "sentence": "POST api.stripe.com/v1/refunds is held for two people.",
+            }
+        ],
+        "policy_version": 7,
+        "opened_at": now(),
+        "decide_by": later(seconds),
+        "execute_by": None,
+        "now": now(),
+        "what": {
+            "method": "POST",
+            "scheme": "https",
+            "host": "api.stripe.com",
+            "port": 443,
+            "path": "/v1/refunds",
+        },
+        "request": {
+            "method": "POST",
+            "url": "https://api.stripe.com/v1/refunds?expand=charge",
+            "host": "api.stripe.com",
+            "port": 443,
+            "path": "/v1/refunds",
+            "query": "expand=charge",
+            "headers": [
+                ["content-type", "application/x-www-form-urlencoded"],
+                ["user-agent", "python-httpx/0.28.1"],
+                ["idempotency-key", "7b1c0f52-3f0e-4c86-9f7e-1f6a2f6c7c11"],
+                ["accept-encoding", "identity"],
+            ],
+            "body_base64": base64.b64encode(body).decode(),
+            "body_size": len(body),
+            "body_text": body.decode(),
+            "fields": [[name, value] for name, value in form.items()],
+        },
+        "credentials": [
+            {
+                "name": "stripe",
+                "secret": "kv/stripe#api_key",
+                "header": "authorization",
+                "preview": "Bearer {stripe}",
+                "hosts": ["api.stripe.com"],
+            }
+        ],
+        "claim": "The customer wrote twice, the order never arrived. Support approved this already.",
+        "requirement": {
+            "tiers": [{"tier": "high", "quorum": [{"group": "any", "count": 2, "members": None}]}],
+            "excluded": ["alice"],
+            "denials": 1,
+            "reason": "optional",
+            "confirm": "retype",
+            "decide_within": 900,
+            "execute_within": 300,
+        },
+        "confirm": {"place": "form:amount", "hint": "The amount, as the body has it."},
+        "votes": [],
+        "needs": "Two people must approve.",
+        "notes": [],
+        "resolution": None,
+        "request_commitment": "ab" * 32,
+        "x_value": "249900",
+        "x_needed": 2,
+    }
+    return {**card, **changes}
+
+
+def contact(id: str = "ap_02", *, seconds: float = 500, **changes: Any) -> dict[str, Any]:
+    """A medium-risk card with a JSON body and nothing to retype."""
+    body = json.dumps({"contact": {"email": "jo@example.org", "stage": "lost"}}).encode()
+    card = refund(id, seconds=seconds)
+    card |= {
+        "agent": "crm-sync",
+        "owner": "bob",
+        "risk": "medium",
+        "tiers": ["medium"],
+        "summaries": ["Move jo@example.org to the stage lost"],
+        "impacts": ["The sales team stops working on this contact."],
+        "rules": [{"id": "crm-write", "sentence": "PATCH eu.crm.example:8443 needs a check."}],
+        "what": {
+            "method": "PATCH",
+            "scheme": "https",
+            "host": "eu.crm.example",
+            "port": 8443,
+            "path": "/v2/contacts/9917",
+        },
+        "request": {
+            "method": "PATCH",
+            "url": "https://eu.crm.example:8443/v2/contacts/9917",
+            "host": "eu.crm.example",
+            "port": 8443,
+            "path": "/v2/contacts/9917",
+            "query": None,
+            "headers": [["content-type", "application/json"]],
+            "body_base64": base64.b64encode(body).decode(),
+            "body_size": len(body),
+            "body_text": body.decode(),
+            "fields": [["/contact/email", "jo@example.org"], ["/contact/stage", "lost"]],
+        },
+        "credentials": [
+            {
+                "name": "crm",
+                "secret": "kv/crm#key",
+                "header": "x-api-key",
+                "preview": "{crm}",
+                "hosts": ["*.crm.example:8443"],
+            }
+        ],
+        "claim": None,
+        "requirement": {
+            "tiers": [
+                {"tier": "medium", "quorum": [{"group": "any", "count": 1, "members": None}]}
+            ],
+            "excluded": [],
+            "denials": 1,
+            "reason": "optional",
+            "confirm": "none",
+            "decide_within": 900,
+            "execute_within": 300,
+        },
+        "confirm": None,
+        "needs": "One person must approve.",
+        "x_needed": 1,
+    }
+    return {**card, **changes}
+
+
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    '"><svg onload=alert(3)> {{7*7}} https://evil.example/ '
+    "pay \u202etxt.exe\u202c \u200b\u200b\u2066 \x00\x1b[31m e\u0301\u0302\u0303\u0304\u0305\u0306 \u3164"
+)
+
+
+def hostile(id: str = "ap_bad") -> dict[str, Any]:
+    """Everything an agent can write, written with ill will."""
+    card = refund(id)
+    long = "A" * 30_000 + HOSTILE
+    body = (HOSTILE + "\n" + "x" * 5000).encode()
+    card |= {
+        "summaries": [HOSTILE, long],
+        "claim": HOSTILE + long,
+        "notes": ["An identical call expired before."],
+        "confirm": {"place": "form:amount", "hint": HOSTILE},
+    }
+    card["what"] = {**card["what"], "path": "/v1/" + "seg/" * 300}
+    card["request"] = {
+        **card["request"],
+        "path": "/v1/" + "seg/" * 300,
+        "query": "q=" + "%E2%80%AE" * 3 + "&r=<b>",
+        "headers": [["x-" + "n" * 300, long], ["x-html", HOSTILE]],
+        "body_base64": base64.b64encode(body).decode(),
+        "body_size": len(body),
+        "body_text": body.decode(),
+        "fields": [[HOSTILE, HOSTILE], ["amount", long], ["lone", "\ud800"]],
+    }
+    return card
+
+
+def history() -> FakeLedger:
+    """Sixty calls with every kind of ending, and the records of one."""
+    kinds: list[tuple[str, str | None, int | None, int | None]] = [
+        ("completed", None, 200, 182),
+        ("denied", "policy_denied", None, None),
+        ("pending", "approval_pending", None, None),
+        ("failed", "upstream_unreachable", None, 3021),
+        ("unknown", None, None, None),
+    ]
+    made = []
+    for n in range(60):
+        outcome, code, status, took = kinds[n % len(kinds)]
+        bot = n % 2 == 0
+        made.append(
+            FakeCall(
+                f"c_{n:03}",
+                "billing-bot" if bot else "crm-sync",
+                f"2026-11-22T09:{n:02}:07.120000Z",
+                "POST" if bot else "GET",
+                "api.stripe.com" if bot else "eu.crm.example",
+                "/v1/refunds" if bot else f"/v2/contacts/{n}",
+                outcome,
+                code,
+                status,
+                ("stripe-refund",),
+                "ap_01" if bot else None,
+                "high" if bot else None,
+                took,
+                n * 3 + 1,
+            )
+        )
+    what = {
+        "method": "POST",
+        "scheme": "https",
+        "host": "api.stripe.com",
+        "port": 443,
+        "path": "/v1/refunds",
+    }
+    common = {"call": "c_058", "agent": "billing-bot"}
+    records = [
+        FakeRecord(
+            175,
+            "2026-11-22T09:58:07.120000Z",
+            "approval.opened",
+            **common,
+            data={
+                "approval": "ap_01",
+                "what": what,
+                "request": "ab" * 32,
+                "risk": "high",
+                "rules": ["stripe-refund"],
+                "policy": 7,
+                "claim_given": True,
+            },
+        ),
+        FakeRecord(
+            176,
+            "2026-11-22T09:58:40.000000Z",
+            "approval.voted",
+            **common,
+            data={
+                "approval": "ap_01",
+                "user": "dave",
+                "role": "approver",
+                "decision": "approve",
+                "reason": "checked the order",
+            },
+        ),
+        FakeRecord(
+            177,
+            "2026-11-22T09:58:41.000000Z",
+            "call.sent",
+            **common,
+            data={
+                "what": what,
+                "request": "ab" * 32,
+                "body_size": 66,
+                "secrets": [{"name": "stripe", "ref": "kv/stripe#api_key", "version": 3}],
+                "votes": ["dave", "erin"],
+            },
+        ),
+        FakeRecord(
+            178,
+            "2026-11-22T09:58:41.182000Z",
+            "call.completed",
+            **common,
+            data={"status": 200, "received_size": 612, "masked": 0, "duration_ms": 182},
+        ),
+    ]
+    return FakeLedger(made, records)
+
+
+def with_state(card: dict[str, Any], state: str, **changes: Any) -> dict[str, Any]:
+    return {**card, "state": state, **changes}
+
+
+def demote(services: FakeServices, name: str) -> None:
+    people = services.people
+    people.users[name] = replace(people.users[name], role="viewer")
