@@ -1,0 +1,1 @@
+"""Secret sources: where the values behind references come from (Vault, OpenBao, embedded)."""
