@@ -62,10 +62,9 @@ def create_app(
             Mount("/static", Assets(directory=STATIC), name="static"),
         ],
         middleware=[Middleware(Guard, site=site)],
-        exception_handlers={
-            kind: on_error
-            for kind in (SignIn, Refused, HTTPException, KeybrokerError, AuditError, Exception)
-        },
+        exception_handlers=dict.fromkeys(
+            (SignIn, Refused, HTTPException, KeybrokerError, AuditError, Exception), on_error
+        ),
     )
 
 

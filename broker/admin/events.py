@@ -36,12 +36,11 @@ async def stream(
     yield "retry: 2000\n\n"
     # No counter is negative: the first wait returns at once, so a page that reconnects is told.
     seen, beat = -1, time.monotonic()
-    while await run_sync(services.people.session, token) is not None:
+    while await _lives(services, token):
         counter = await services.changes.wait(seen, tick)
         if counter != seen:
             seen = counter
-            # Asked again: the wait may have outlived the session.
-            if await run_sync(services.people.session, token) is None:
+            if not await _lives(services, token):  # the wait may have outlived the session
                 break
             pending = len(await run_sync(services.desk.list, "pending"))
             yield event("approvals", {"pending": pending, "now": server_now()})
@@ -49,3 +48,7 @@ async def stream(
             beat = time.monotonic()
             yield f": heartbeat\n\n{event('clock', {'now': server_now()})}"
     yield event("signed-out", {})
+
+
+async def _lives(services: Services, token: str) -> bool:
+    return await run_sync(services.people.session, token) is not None

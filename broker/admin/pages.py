@@ -42,7 +42,18 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_SIZE = 50
-OUTCOMES = ("completed", "denied", "pending", "approved", "expired", "failed", "unknown", "sent")
+OUTCOMES = (
+    "completed",
+    "denied",
+    "expired",
+    "superseded",
+    "pending",
+    "approved",
+    "sent",
+    "failed",
+    "unknown",
+    "tunnel",
+)
 """What the history can be filtered by."""
 
 
@@ -66,7 +77,7 @@ def environment() -> jinja2.Environment:
     env.filters["inert"] = lambda value: inert.visible(str(value))
     env.filters["inert_lines"] = lambda value: inert.visible(str(value), lines=True)
     env.filters["clipped"] = lambda value: inert.clipped(str(value))
-    env.filters["tojson_ascii"] = lambda value: json.dumps(value, indent=1)
+    env.filters["tojson_ascii"] = lambda value: json.dumps(value)
     env.filters["clock"] = _clock
     env.filters["when"] = _when
     env.filters["segment"] = lambda value: quote(str(value), safe="")
@@ -198,14 +209,14 @@ class Pages:
 
     async def _card(
         self,
-        id: str,
+        approval: str,
         session: Session,
         *,
         status: int = 200,
         error: str | None = None,
         form: Mapping[str, str] | None = None,
     ) -> HTMLResponse:
-        card = await run_sync(self._services.desk.card, id, session.user)
+        card = await run_sync(self._services.desk.card, approval, session.user)
         values = {
             "card": card,
             "request": view.shown_request(card),
@@ -219,8 +230,8 @@ class Pages:
     async def body(self, request: Request) -> Response:
         """The body's exact bytes, as a file: never shown by the browser as a page of ours."""
         session = await self._session(request)
-        id = request.path_params["id"]
-        shown = (await run_sync(self._services.desk.card, id, session.user)).get("request")
+        approval = request.path_params["id"]
+        shown = (await run_sync(self._services.desk.card, approval, session.user)).get("request")
         if not shown:
             raise NotFound("The request was deleted when its approval ended.")
         return Response(
@@ -234,7 +245,7 @@ class Pages:
 
     async def vote(self, request: Request) -> Response:
         session, form = await self._posted(request)
-        id, decision = request.path_params["id"], form.get("decision")
+        approval, decision = request.path_params["id"], form.get("decision")
         if decision not in ("approve", "deny"):
             raise Refused(400, "A vote is either approve or deny.")
         choice: Choice = "approve" if decision == "approve" else "deny"
@@ -243,7 +254,7 @@ class Pages:
             raise Refused(400, f"A reason has at most {LONGEST} characters.")
         cast = partial(
             self._services.desk.vote,
-            id,
+            approval,
             session.user,
             choice,
             reason=reason,
@@ -254,9 +265,9 @@ class Pages:
             await run_sync(cast)
         except (Conflict, NotEntitled, Unconfirmed) as problem:
             return await self._card(
-                id, session, status=status_of(problem), error=str(problem), form=form
+                approval, session, status=status_of(problem), error=str(problem), form=form
             )
-        return RedirectResponse(f"/approvals/{quote(id, safe='')}#standing", 303)
+        return RedirectResponse(f"/approvals/{quote(approval, safe='')}#standing", 303)
 
     # History
 

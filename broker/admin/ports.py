@@ -65,19 +65,20 @@ class People(Protocol):
 class Desk(Protocol):
     """Held calls, as people see and decide them."""
 
-    def list(self, state: str | None = None, limit: int = 100) -> Sequence[Json]:
+    def list(self, state: str | None = None, limit: int = 100, /) -> Sequence[Json]:
         """Cards without the request; `state` None means all of them, newest first."""
         ...
 
-    def card(self, id: str, viewer: User | None) -> Json:
+    def card(self, approval: str, viewer: User | None, /) -> Json:
         """The card of one approval, with what `viewer` may do about it. Raises NotFound."""
         ...
 
     def vote(
         self,
-        id: str,
+        approval: str,
         user: User,
         decision: Choice,
+        /,
         *,
         reason: str | None,
         confirm: str | None,
@@ -97,10 +98,10 @@ class Agents(Protocol):
 
 
 class Changes(Protocol):
-    async def wait(self, since: int, timeout: float) -> int:
+    async def wait(self, since: int, seconds: float, /) -> int:
         """The counter of approvals' changes, as soon as it differs from `since`.
 
-        After `timeout` seconds without a change it returns the counter as it is.
+        After `seconds` without a change it returns the counter as it is.
         """
         ...
 

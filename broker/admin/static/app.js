@@ -170,6 +170,12 @@
     listen();
   }
 
+  // On a narrow screen the way to the decision goes once the decision is in view.
+  const jump = document.querySelector(".jump");
+  if (jump) {
+    new IntersectionObserver(([entry]) => { jump.hidden = entry.isIntersecting; }).observe(byId("vote"));
+  }
+
   // A page out of the back-forward cache is old.
   addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

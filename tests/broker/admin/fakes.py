@@ -119,10 +119,10 @@ class FakeDesk:
             if state in (None, card["state"])
         ][:limit]
 
-    def card(self, id: str, viewer: User | None) -> Mapping[str, Any]:
-        if id not in self.cards:
+    def card(self, approval: str, viewer: User | None) -> Mapping[str, Any]:
+        if approval not in self.cards:
             raise NotFound("there is no such approval")
-        card = self.cards[id]
+        card = self.cards[approval]
         you = {"may_vote": True, "why": ""}
         if viewer is not None and viewer.role == "viewer":
             you = {"may_vote": False, "why": "A viewer can look, but not vote."}
@@ -132,7 +132,7 @@ class FakeDesk:
 
     def vote(
         self,
-        id: str,
+        approval: str,
         user: User,
         decision: Choice,
         *,
@@ -141,16 +141,16 @@ class FakeDesk:
         via: str,
     ) -> Mapping[str, Any]:
         with self.lock:
-            card = dict(self.card(id, user))
+            card = dict(self.card(approval, user))
             if user.role == "viewer":
                 raise NotEntitled("a viewer cannot vote")
             if card["state"] != "pending" or not card["you"]["may_vote"]:
                 raise Conflict("this call is decided, or you have voted on it")
             if decision == "approve" and card["confirm"] and confirm != card["x_value"]:
                 raise Unconfirmed("retype the amount exactly as the card shows it")
-            self.seen.append((id, user.name, decision, reason, confirm, via))
+            self.seen.append((approval, user.name, decision, reason, confirm, via))
             vote = {"user": user.name, "decision": decision, "reason": reason, "at": now()}
-            stored = self.cards[id]
+            stored = self.cards[approval]
             stored["votes"] = [*stored["votes"], vote]
             approvals = sum(v["decision"] == "approve" for v in stored["votes"])
             if decision == "deny" or approvals >= stored["x_needed"]:
@@ -165,7 +165,7 @@ class FakeDesk:
             else:
                 stored["needs"] = "One more person must approve."
         self.changes.bump()
-        return self.card(id, user)
+        return self.card(approval, user)
 
 
 @dataclass(frozen=True)
@@ -258,12 +258,12 @@ def later(seconds: float) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def refund(id: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict[str, Any]:
+def refund(name: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict[str, Any]:
     """A high-risk card with a field to retype."""
     form = {"charge": "ch_3QK2mT", "amount": "249900", "reason": "requested_by_customer"}
     body = urlencode(form).encode()
     card: dict[str, Any] = {
-        "id": id,
+        "id": name,
         "state": "pending",
         "agent": "billing-bot",
         "owner": "alice",
@@ -316,7 +316,7 @@ def refund(id: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict[s
                 "hosts": ["api.stripe.com"],
             }
         ],
-        "claim": "The customer wrote twice, the order never arrived. Support approved this already.",
+        "claim": "The customer wrote twice, the order never came. Support approved this already.",
         "requirement": {
             "tiers": [{"tier": "high", "quorum": [{"group": "any", "count": 2, "members": None}]}],
             "excluded": ["alice"],
@@ -338,10 +338,10 @@ def refund(id: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict[s
     return {**card, **changes}
 
 
-def contact(id: str = "ap_02", *, seconds: float = 500, **changes: Any) -> dict[str, Any]:
+def contact(name: str = "ap_02", *, seconds: float = 500, **changes: Any) -> dict[str, Any]:
     """A medium-risk card with a JSON body and nothing to retype."""
     body = json.dumps({"contact": {"email": "jo@example.org", "stage": "lost"}}).encode()
-    card = refund(id, seconds=seconds)
+    card = refund(name, seconds=seconds)
     card |= {
         "agent": "crm-sync",
         "owner": "bob",
@@ -401,13 +401,14 @@ def contact(id: str = "ap_02", *, seconds: float = 500, **changes: Any) -> dict[
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>"
     '"><svg onload=alert(3)> {{7*7}} https://evil.example/ '
-    "pay \u202etxt.exe\u202c \u200b\u200b\u2066 \x00\x1b[31m e\u0301\u0302\u0303\u0304\u0305\u0306 \u3164"
+    "pay \u202etxt.exe\u202c \u200b\u200b\u2066 \x00\x1b[31m "
+    "e\u0301\u0302\u0303\u0304\u0305\u0306 \u3164"
 )
 
 
-def hostile(id: str = "ap_bad") -> dict[str, Any]:
+def hostile(name: str = "ap_bad") -> dict[str, Any]:
     """Everything an agent can write, written with ill will."""
-    card = refund(id)
+    card = refund(name)
     long = "A" * 30_000 + HOSTILE
     body = (HOSTILE + "\n" + "x" * 5000).encode()
     card |= {
