@@ -1,0 +1,404 @@
+"""Every place where mitmproxy's inside is touched, each with its reason; `install()` puts them in.
+
+The engine uses mitmproxy's protocol core (connections, TLS and HTTP layers) and none of its addons.
+What is overridden here is not covered by its compatibility promise, hence one pinned minor version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+import mitmproxy.proxy.layers.http as http_layers
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import flow as mitm_flow
+from mitmproxy import http, version
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from proxy import pages
+from proxy.exchange import Exchange, Wire, attach
+
+SUPPORTED = "12.2"
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head, and of whatever else must be kept before it makes sense."""
+MAX_RESPONSE_HEAD = 256 * 1024
+MAX_INFORMATIONAL = 32
+
+Commands = Generator[commands.Command, Any, None]
+
+
+class EngineMismatch(RuntimeError):
+    """The installed mitmproxy is not the minor version that this file was written against."""
+
+
+@dataclass(slots=True)
+class CoreOptions:
+    """The options that mitmproxy's core reads, as plain attributes (a test finds any new one).
+
+    Lazy, no raw TCP, no large-body streaming: else a connection is opened or a request sent before
+    the `request` hook has run. `body_size_limit` is kept for requests only (see `Stream`).
+    """
+
+    body_size_limit: str
+    tcp_timeout: int
+    head_timeout: float
+    connection_strategy: str = "lazy"
+    stream_large_bodies: None = None
+    store_streamed_bodies: bool = False
+    validate_inbound_headers: bool = True
+    normalize_outbound_headers: bool = True
+    rawtcp: bool = False
+    websocket: bool = True
+    http2: bool = True
+    http3: bool = False
+    http2_ping_keepalive: int = 58
+    http_connect_send_host_header: bool = True
+    keep_host_header: bool = False
+    proxy_debug: bool = False
+
+
+def check_version(found: str = version.VERSION) -> None:
+    """Raises EngineMismatch unless mitmproxy is of the one minor version that is supported."""
+    if not found.startswith(SUPPORTED + "."):
+        raise EngineMismatch(
+            f"Keybroker needs mitmproxy {SUPPORTED}.x and found {found}; "
+            f"install the locked version (make setup)."
+        )
+
+
+def install() -> None:
+    """Checks the version and puts our layers in the place of mitmproxy's. Idempotent."""
+    check_version()
+    http_layers.HttpStream = Stream  # type: ignore[misc]
+    http_layers.Http1Server = Http1Server  # type: ignore[attr-defined]
+    http_layers.Http1Client = Http1Client  # type: ignore[attr-defined]
+    # The stock page quotes the bytes that could not be parsed.
+    _http1.make_error_response = lambda status_code, message="": _bytes(_page_for(status_code))
+
+
+def _page_for(status: int) -> http.Response:
+    closing = {
+        400: ("request_ambiguous", pages.UNREADABLE),
+        413: ("body_too_large", pages.TOO_LARGE),
+    }
+    response = pages.page(*closing.get(status, ("upstream_unreachable", pages.NO_ANSWER)))
+    response.headers["connection"] = "close"
+    return response
+
+
+def _bytes(response: http.Response) -> bytes:
+    assembled: bytes = http1.assemble_response(response)  # type: ignore[no-untyped-call]
+    return assembled
+
+
+class _Reader:
+    """A body reader that takes note of trailers: the stock one crashes on them, and hangs."""
+
+    def __init__(self, inner: _http1.TBodyReader, message: http.Message | None) -> None:
+        self._inner, self._message = inner, message
+
+    def __call__(self, buffer: ReceiveBuffer) -> h11.Event | None:
+        return self._without_trailers(self._inner(buffer))
+
+    def read_eof(self) -> h11.Event | None:
+        return self._without_trailers(self._inner.read_eof())
+
+    def _without_trailers(self, event: Any) -> h11.Event | None:
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            if self._message is not None:
+                self._message.trailers = http.Headers(list(event.headers))
+            return h11.EndOfMessage()
+        return event  # type: ignore[no-any-return]
+
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_STRICT_HEAD = re.compile(
+    rb"[!-~]+ [!-\xff]+ HTTP/1\.[01]\r\n(?:[!-9;-~]+:[^\r\n\x00]*\r\n)*\r\n", re.DOTALL
+)
+
+
+class Http1Server(_http1.Http1Server):
+    """The agent's side of HTTP/1: bounded, timed and strict about the head."""
+
+    _reader: _Reader
+    _awaited: int | None = None
+    """The stream id of a head that has begun to arrive."""
+
+    @property
+    def body_reader(self) -> Any:
+        return self._reader
+
+    @body_reader.setter
+    def body_reader(self, reader: _http1.TBodyReader) -> None:
+        self._reader = _Reader(reader, self.request)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Wakeup):
+            if self.state == self.read_headers and self._awaited == self.stream_id:
+                yield from self._refuse(pages.HEAD_TOO_SLOW)
+            return
+        yield from super()._handle_event(event)
+        # Stock keeps whatever comes while a call is held, or a chunk header that never ends.
+        if (
+            isinstance(event, events.DataReceived)
+            and self.state not in (self.passthrough, self.done)
+            and len(self.buf) > MAX_HEAD
+        ):
+            self.state = self.done
+            yield commands.CloseConnection(self.conn)
+            yield ReceiveHttp(
+                RequestProtocolError(self.stream_id, "", ErrorCode.CLIENT_DISCONNECTED)
+            )
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if isinstance(event, events.DataReceived):
+            head = bytes(self.buf)
+            while head.startswith(b"\r\n"):  # RFC 9112 2.2; stock drops it and then waits for more
+                self.buf.maybe_extract_at_most(2)
+                head = head[2:]
+            end = _HEAD_END.search(head)
+            if (end.end() if end else len(head)) > MAX_HEAD:
+                yield from self._refuse(pages.HEAD_TOO_LONG)
+                return
+            if end is None:
+                if head and self._awaited != self.stream_id:
+                    self._awaited = self.stream_id
+                    yield commands.RequestWakeup(self.context.options.head_timeout)
+                return
+            if not _STRICT_HEAD.fullmatch(head, 0, end.end()):
+                yield from self._refuse(pages.ODD_HEAD)
+                return
+        yield from super().read_headers(event)
+
+    def _refuse(self, sentence: str) -> Commands:
+        response = pages.page("request_ambiguous", sentence)
+        response.headers["connection"] = "close"
+        yield commands.SendData(self.conn, _bytes(response))
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+
+
+_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
+
+
+class Http1Client(_http1.Http1Client):
+    """The upstream's side of HTTP/1: skips 1xx (stock loses the real response), bounds the head."""
+
+    _reader: _Reader
+    _skipped = 0
+
+    @property
+    def body_reader(self) -> Any:
+        return self._reader
+
+    @body_reader.setter
+    def body_reader(self, reader: _http1.TBodyReader) -> None:
+        self._reader = _Reader(reader, None)
+        self._skipped = 0
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        yield from super()._handle_event(event)
+        if (
+            isinstance(event, events.DataReceived)
+            and self.state not in (self.passthrough, self.done)
+            and len(self.buf) > MAX_RESPONSE_HEAD
+        ):
+            yield from self._break("too much before it made sense")
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if isinstance(event, events.DataReceived) and self.request:
+            while _INFORMATIONAL.match(bytes(self.buf)[:16]):
+                if self.buf.maybe_extract_lines() is None:
+                    return
+                self._skipped += 1
+                if self._skipped > MAX_INFORMATIONAL:
+                    yield from self._break("too many informational responses")
+                    return
+        yield from super().read_headers(event)
+
+    def _break(self, why: str) -> Commands:
+        self.state = self.done
+        yield commands.CloseConnection(self.conn)
+        if self.stream_id is not None:
+            yield ReceiveHttp(
+                ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+
+
+class Stream(http_layers.HttpStream):
+    """One exchange. A response passes only when the `responseheaders` hook has cleared it.
+
+    Also here: error pages of our own, no limit on the size of responses, no trailers, and a fault
+    inside the layer ends the exchange instead of leaving the agent to wait.
+    """
+
+    exchange: Exchange
+
+    def handle_event(self, event: events.Event) -> Commands:
+        # A reset HTTP/2 stream is otherwise seen only after the `request` hook has returned.
+        if isinstance(event, RequestProtocolError) and hasattr(self, "exchange"):
+            self.exchange.gone.set()
+        yield from super().handle_event(event)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        try:
+            yield from self._translated(super()._handle_event(event))
+        except Exception:  # noqa: BLE001 - whatever breaks, the agent gets an answer and no more
+            yield from self._translated(self._crash())
+
+    def _translated(self, generator: Commands) -> Commands:
+        """Passes commands on; replaces error pages, and notes what went out on which side."""
+        reply = None
+        while True:
+            try:
+                command = generator.send(reply)
+            except StopIteration:
+                return
+            reply = None
+            if not isinstance(command, http_layers.SendHttp):
+                if isinstance(command, http_layers.DropStream):
+                    self.exchange.on_end()
+                reply = yield command
+            elif command.connection == self.context.client:
+                yield from self._to_client(command)
+            else:
+                if isinstance(command.event, RequestHeaders):
+                    self.exchange.sent = True
+                yield command
+
+    def _to_client(self, command: http_layers.SendHttp) -> Commands:
+        event: HttpEvent = command.event
+        exchange = self.exchange
+        if isinstance(event, ResponseProtocolError):
+            status = event.code.http_status_code()
+            if status is not None and not exchange.answered:
+                yield from self._send_page(status)
+                return
+            yield command
+            exchange.on_end()
+            return
+        if isinstance(event, ResponseHeaders) and event.response.status_code != 100:
+            exchange.answered = True
+        yield command
+        if isinstance(event, ResponseEndOfMessage):
+            exchange.on_end()
+
+    def _send_page(self, status: int) -> Commands:
+        """In place of mitmproxy's HTML; the connection lives on if the request was read whole."""
+        response = self.exchange.page or _page_for(status)
+        complete = self.client_state == self.state_done
+        response.headers.pop("connection", None)
+        if not complete and not self.flow.request.is_http2:
+            response.headers["connection"] = "close"
+        body = b"" if self.exchange.wire.method == b"HEAD" else response.raw_content
+        self.exchange.answered = True
+        client = self.context.client
+        for event in (
+            ResponseHeaders(self.stream_id, response, not body),
+            *([ResponseData(self.stream_id, body)] if body else []),
+            ResponseEndOfMessage(self.stream_id),
+        ):
+            yield http_layers.SendHttp(event, client)
+        if not complete and not self.flow.request.is_http2:
+            closing = ResponseProtocolError(self.stream_id, "", ErrorCode.GENERIC_CLIENT_ERROR)
+            yield http_layers.SendHttp(closing, client)
+        self.exchange.on_end()
+
+    def _crash(self) -> Commands:
+        self.client_state = self.server_state = self.state_errored
+        if not hasattr(self, "flow"):
+            return
+        self.flow.error = mitm_flow.Error("fault in the engine")
+        yield HttpErrorHook(self.flow)
+        if self.exchange.sent:
+            yield from self._hang_up()
+        yield http_layers.SendHttp(
+            ResponseProtocolError(self.stream_id, "", ErrorCode.GENERIC_SERVER_ERROR),
+            self.context.client,
+        )
+        self.flow.live = False
+        yield http_layers.DropStream(self.stream_id)
+
+    def _hang_up(self) -> Commands:
+        """Drops the rest of the upstream's response: closes HTTP/1, resets the HTTP/2 stream."""
+        yield http_layers.SendHttp(
+            RequestProtocolError(self.stream_id, "", ErrorCode.CANCEL), self.context.server
+        )
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+        # The hooks see the target only after mitmproxy has emptied or rewritten parts of it.
+        self.exchange = Exchange(Wire.of(event.request), backlog=self._backlog)
+        event.replay_flow = http.HTTPFlow(self.context.client, self.context.server)
+        attach(event.replay_flow, self.exchange)
+        yield from super().state_wait_for_request_headers(event)
+
+    def check_body_size(self, request: bool) -> Generator[commands.Command, Any, bool]:
+        # Responses are streamed and may be of any size; stock limits them by the same option.
+        return (yield from super().check_body_size(True)) if request else False
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands:
+        # As stock, but nothing passes unless the hook has cleared it: stock forwards the response
+        # when a hook raises, and delivers the upstream's body with a response set by the hook.
+        self.flow.response = event.response
+        if (yield from self.check_invalid(False)):
+            return
+        self.exchange.cleared = False
+        yield HttpResponseHeadersHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return
+        if not self.exchange.cleared:
+            yield from self._withdraw()
+        elif event.end_stream:
+            self.server_state = self.state_consume_response_body
+        else:
+            yield from self.start_response_stream()
+
+    def _withdraw(self) -> Commands:
+        yield from self._hang_up()
+        page = self.exchange.page
+        if page is None:
+            self.exchange.faulty = True
+            page = pages.page("response_refused", pages.UNSAFE_RESPONSE)
+        if self.exchange.wire.method == b"HEAD":
+            page.content = None
+        self.flow.response = page
+        yield from self.send_response()
+        self.client_state = self.server_state = self.state_errored
+        self._paused_event_queue.clear()  # the rest of the response, which nobody waits for
+
+    def state_stream_response_body(self, event: events.Event) -> Commands:
+        # An empty DATA frame in mid-body must not look like the end that the callable is told of.
+        empty = isinstance(event, ResponseData) and not event.data
+        if not empty and not isinstance(event, ResponseTrailers):
+            yield from super().state_stream_response_body(event)
+
+    def state_consume_response_body(self, event: events.Event) -> Commands:
+        if not isinstance(event, ResponseTrailers):
+            yield from super().state_consume_response_body(event)
+
+    def _backlog(self) -> int:
+        layer = self.context.layers[self.context.layers.index(self) - 1]
+        assert isinstance(layer, http_layers.HttpLayer)
+        connection = layer.connections.get(self.context.client)
+        if not isinstance(connection, Http2Server):
+            return 0
+        buffers = connection.h2_conn.stream_buffers.values()
+        return sum(len(part.data) for buffer in buffers for part in buffer)

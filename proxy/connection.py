@@ -1,0 +1,373 @@
+"""One agent's connection: the hooks of mitmproxy's core, and law 1 in them.
+
+A refusal is set before anything is decided and lifted last: whatever raises, hangs, is cancelled or
+makes no sense in between leaves it in place, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, events, layer, layers, mode_specs
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.server import LiveConnectionHandler
+from mitmproxy.tls import ClientHelloData, TlsData
+
+from broker.errors import Refusal
+from broker.model import Client
+from proxy import pages, translate
+from proxy.compat import CoreOptions
+from proxy.exchange import Exchange, exchange_of
+from proxy.ports import Answer, Passage, Pipeline, Tunnel
+from proxy.tls import Tls
+from rules.errors import Ambiguous
+from rules.request import Request
+
+log = logging.getLogger(__name__)
+
+_MODE = mode_specs.ProxyMode.parse("regular")
+_HIGH_WATER = 1024 * 1024
+"""Bytes that may wait for one agent's HTTP/2 windows before the upstream is read no further."""
+_SNI = 0
+"""The TLS extension server_name (RFC 6066)."""
+
+
+@dataclass(slots=True)
+class Setup:
+    """What all connections of an engine share."""
+
+    pipeline: Pipeline
+    tls: Tls
+    options: CoreOptions
+    head_timeout: float
+    draining: bool = False
+
+
+class AgentConnection(LiveConnectionHandler):
+    """Handles one connection from an agent, with its connections to upstreams."""
+
+    def __init__(
+        self, setup: Setup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        super().__init__(reader, writer, setup.options, _MODE)  # type: ignore[arg-type]
+        self.layer = layers.modes.HttpProxy(self.layer.context)
+        self.setup = setup
+        self.live: set[Exchange] = set()
+        """Exchanges that have begun and are not answered yet."""
+        self._agent: Client | None = None
+        self._connect: tuple[str, int] | None = None
+        self._sni: str | None = None
+        self._tunnel: Tunnel | None = None
+        self._passed = [0, 0]
+        self._timer: asyncio.TimerHandle | None = None
+        self._hooks: dict[str, Callable[[Any], Awaitable[None] | None]] = {
+            "client_connected": self._client_connected,
+            "client_disconnected": self._client_disconnected,
+            "next_layer": self._next_layer,
+            "http_connect": self._http_connect,
+            "tls_clienthello": self._tls_clienthello,
+            "tls_start_client": setup.tls.for_agent,
+            "tls_start_server": setup.tls.for_upstream,
+            "tls_established_client": self._tls_established_client,
+            "requestheaders": self._requestheaders,
+            "request": self._request,
+            "responseheaders": self._responseheaders,
+            "response": self._response,
+            "error": self._error,
+            "websocket_message": self._websocket_message,
+        }
+
+    # -- what mitmproxy's core calls
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        handler = self._hooks.get(hook.name)
+        if handler is None:
+            return
+        with self.timeout_watchdog.disarm():  # waiting for people is not idleness
+            try:
+                (argument,) = hook.args()
+                result = handler(argument)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001 - what the hook had not lifted stays refused
+                _report(f"the {hook.name} hook", error)
+
+    async def server_event(self, event: events.Event) -> None:
+        if self._tunnel is not None and isinstance(event, events.DataReceived):
+            self._passed[event.connection is not self.client] += len(event.data)
+        await super().server_event(event)
+
+    async def drain_writers(self) -> None:
+        await super().drain_writers()  # type: ignore[no-untyped-call]
+        # The core buffers without limit what an HTTP/2 agent's window does not admit. The agent's
+        # own side must go on being read, since the window opens there.
+        own = self.transports.get(self.client)
+        if own is None or asyncio.current_task() is own.handler:
+            return
+        while self.live and max(x.backlog() for x in self.live) > _HIGH_WATER:
+            await asyncio.sleep(0.005)
+
+    def log(
+        self,
+        message: str,
+        level: int = logging.INFO,
+        exc_info: Any = None,
+    ) -> None:
+        """The core's own messages quote what agents and upstreams sent: only faults are told."""
+        if level >= logging.ERROR:
+            _, error, _ = exc_info if isinstance(exc_info, tuple) else (None, None, None)
+            _report("the protocol core", error)
+            self.cut()  # or the agent would wait for ever
+
+    def cut(self) -> None:
+        """Closes the connection; bytes already written are still delivered."""
+        transport = self.transports.get(self.client)
+        if transport is not None and transport.handler is not None:
+            transport.handler.cancel("closed by Keybroker")
+
+    # -- the connection
+
+    def _client_connected(self, _: object) -> None:
+        self._watch()
+
+    async def _client_disconnected(self, _: object) -> None:
+        self._unwatch()
+        for exchange in tuple(self.live):
+            exchange.gone.set()
+        if self._tunnel is not None:
+            await self._tunnel.closed(*self._passed)
+
+    def _watch(self) -> None:
+        """The first head, or the TLS handshake, must be whole in time."""
+        self._unwatch()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.setup.head_timeout, self.cut)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _next_layer(self, next_layer: layer.NextLayer) -> None:
+        """HTTP, or TLS inside CONNECT with HTTP in it. There is no third: no raw TCP, no DNS."""
+        context = next_layer.context
+        stack = [type(one) for one in context.layers]
+        if stack == [layers.modes.HttpProxy]:
+            next_layer.layer = layers.HttpLayer(context, HTTPMode.regular)
+            return
+        data: bytes = next_layer.data_client()  # type: ignore[no-untyped-call]
+        in_tls = any(issubclass(one, layers.ClientTLSLayer) for one in stack)
+        if not in_tls and data[:1] == b"\x16" and len(data) < 3:
+            return  # too little to tell
+        if not in_tls and starts_like_tls_record(data):
+            outer = layers.ServerTLSLayer(context)
+            outer.child_layer = layers.ClientTLSLayer(context)
+            next_layer.layer = outer
+            return
+        next_layer.layer = layers.HttpLayer(context, HTTPMode.transparent)
+
+    def _http_connect(self, flow: http.HTTPFlow) -> None:
+        flow.response = pages.page("internal_error", pages.NOTHING_SENT)
+        self._unwatch()
+        wire = exchange_of(flow).wire
+        try:
+            agent = self._authenticate(flow)
+            host, port = translate.connect_target(flow.request, wire)
+        except (Refusal, Ambiguous) as error:
+            response = self._refusal(error, wire)
+            if response.status_code >= 300:  # a 2xx would open the tunnel
+                flow.response = response
+            return
+        self._agent, self._connect = agent, (host, port)
+        flow.request.data.host, flow.request.data.port = host, port
+        self._watch()
+        flow.response = None
+
+    def _authenticate(self, flow: http.HTTPFlow) -> Client:
+        values = [
+            value.decode("latin-1")
+            for name, value in flow.request.headers.fields
+            if name.lower() == b"proxy-authorization"
+        ]
+        agent = self.setup.pipeline.authenticate(values)
+        if not isinstance(agent, Client):
+            raise TypeError("authenticate gave no Client")
+        return agent
+
+    # -- TLS and tunnels
+
+    async def _tls_clienthello(self, data: ClientHelloData) -> None:
+        hello = data.client_hello
+        self._sni = hello.sni
+        if hello.sni is None and any(kind == _SNI for kind, _ in hello.extensions):
+            self._sni = "?"  # a name that cannot be read is not the same as none
+        if self._agent is None or self._connect is None:
+            raise RuntimeError("TLS before CONNECT")
+        host, port = self._connect
+        if self._sni is None or self._sni.lower() != host:
+            return
+        tunnel = await self.setup.pipeline.tunnel(self._agent, host, port, self._sni)
+        if tunnel is None:
+            return
+        if not isinstance(tunnel, Tunnel):
+            raise TypeError("tunnel gave no Tunnel")
+        self._unwatch()
+        self._tunnel = tunnel
+        data.ignore_connection = True
+
+    def _tls_established_client(self, _: TlsData) -> None:
+        self._unwatch()
+
+    # -- one call
+
+    def _requestheaders(self, flow: http.HTTPFlow) -> None:
+        flow.response = pages.page("internal_error", pages.NOTHING_SENT)
+        self._unwatch()
+        exchange = exchange_of(flow)
+        self.live.add(exchange)
+        exchange.on_end = lambda: self.live.discard(exchange)
+
+    async def _request(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        wire = exchange.wire
+        try:
+            agent = self._agent if self._connect else self._authenticate(flow)
+            if agent is None:
+                raise RuntimeError("a tunnel without an agent")
+            raw = translate.raw_request(flow, wire, self._connect, self._sni)
+        except (Refusal, Ambiguous) as error:
+            flow.response = self._refusal(error, wire)
+            return
+        outcome = await self.setup.pipeline.handle(agent, raw, exchange.gone)
+        if isinstance(outcome, Passage) and isinstance(outcome.request, Request):
+            await self._lift(flow, exchange, outcome)
+        elif isinstance(outcome, Answer):
+            flow.response = self._answer(outcome, exchange)
+        else:
+            raise TypeError("handle gave neither an Answer nor a Passage")
+
+    async def _lift(self, flow: http.HTTPFlow, exchange: Exchange, passage: Passage) -> None:
+        """Last of all, without a pause: exactly the passage's request takes the flow's place."""
+        try:
+            if exchange.gone.is_set():
+                raise ConnectionResetError("the agent is gone")
+            forward = translate.upstream_request(passage.request, flow.request)
+        except Exception as error:  # noqa: BLE001 - told to the passage, whatever it was
+            gone = isinstance(error, ConnectionResetError)
+            if not gone:
+                _report("making the request", error)
+            sentence = "The agent hung up before anything was sent." if gone else pages.NOTHING_SENT
+            exchange.settled = True
+            flow.response = self._answer(await passage.failed(sentence, sent=False), exchange)
+            return
+        exchange.passage = passage
+        flow.request = forward
+        flow.response = None
+
+    def _responseheaders(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        passage, received = exchange.passage, flow.response
+        if passage is None or received is None:
+            return
+        if received.status_code == 101 and passage.request.upgrade is None:
+            return  # an upstream that switches unasked: not cleared
+        head = passage.head(*translate.received_head(received))
+        if head.answer is not None:
+            exchange.page = self._answer(head.answer, exchange)
+            return
+        response = translate.delivered_response(
+            head, exchange, flow.request, close=self.setup.draining
+        )
+        response.stream = _pump(exchange, passage)
+        response.timestamp_start = received.timestamp_start
+        flow.response = response
+        exchange.cleared = True
+
+    async def _response(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        passage = exchange.passage
+        if passage is None or exchange.settled:
+            return
+        exchange.settled = True
+        if exchange.faulty:
+            await passage.failed(pages.UNSAFE_RESPONSE, sent=True)
+            return
+        if not exchange.finished:
+            exchange.finished = True
+            passage.finish()  # no body, or one that was not delivered
+        await passage.completed()
+
+    async def _error(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        self.live.discard(exchange)
+        passage = exchange.passage
+        if passage is None or exchange.settled:
+            return
+        exchange.settled = True
+        answer = await passage.failed(_sentence(flow, exchange), sent=exchange.sent)
+        exchange.page = self._answer(answer, exchange)
+
+    def _websocket_message(self, flow: http.HTTPFlow) -> None:
+        if flow.websocket is not None:
+            flow.websocket.messages.clear()  # the core keeps every message for the whole session
+
+    # -- answers
+
+    def _refusal(self, error: Refusal | Ambiguous, wire: Any) -> http.Response:
+        if isinstance(error, Ambiguous):
+            error = Refusal("request_ambiguous", error.sentence)
+        answer = self.setup.pipeline.refusal_answer(error)
+        response = translate.answer_response(answer, wire, close=self.setup.draining)
+        if response.status_code == 407 and "proxy-authenticate" not in response.headers:
+            response.headers["proxy-authenticate"] = pages.CHALLENGE.decode()
+        return response
+
+    def _answer(self, answer: Answer, exchange: Exchange) -> http.Response:
+        return translate.answer_response(answer, exchange.wire, close=self.setup.draining)
+
+
+def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]]:
+    def pump(chunk: bytes) -> list[bytes]:
+        if chunk:
+            out = passage.feed(chunk)
+        else:
+            exchange.finished = True
+            out = passage.finish()
+        return [out] if out else []  # an empty chunk would end a chunked body
+
+    return pump
+
+
+def _sentence(flow: http.HTTPFlow, exchange: Exchange) -> str:
+    """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""
+    server = flow.server_conn
+    if exchange.gone.is_set():
+        when = "before the response was delivered" if exchange.sent else "before anything was sent"
+        return f"The agent hung up {when}."
+    if exchange.answered:
+        return "The response broke off while it was delivered."
+    if exchange.sent:
+        return "The upstream closed the connection, or answered with something that is not HTTP."
+    if flow.error is not None and "verify failed" in flow.error.msg:
+        return "The upstream's certificate could not be verified."
+    if server.timestamp_tcp_setup is None:
+        return "No connection to the upstream could be made."
+    return "The connection to the upstream could not be set up."
+
+
+def _report(where: str, error: BaseException | None) -> None:
+    """Type and place of a fault, never its message: that may hold what is secret."""
+    trace: TracebackType | None = error.__traceback__ if error else None
+    place = "?"
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    log.error("fault in %s: %s at %s", where, type(error).__name__ if error else "unknown", place)

@@ -1,0 +1,122 @@
+"""The engine: listens for agents, hands each connection to `AgentConnection`, drains and stops.
+
+mitmproxy's protocol core is used directly, without its master and addons: each of them is one more
+thing that could touch a call, and together they cost more time than the core itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy import compat
+from proxy.connection import AgentConnection, Setup
+from proxy.dialing import PinningLoop
+from proxy.egress import EgressGuard
+from proxy.ports import Authority, Pipeline
+from proxy.tls import Tls
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds."""
+
+    head: float = 30.0
+    """For a request's head, once it has begun; also for the first one and for the TLS handshake."""
+    idle: int = 600
+    """A connection on which nothing moves is closed; waiting for a decision does not count."""
+
+
+class Engine:
+    """One worker's proxy. Runs on a `PinningLoop` that has the pins of its egress guard."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        authority: Authority,
+        egress: EgressGuard,
+        listen: tuple[str, int],
+        *,
+        body_limit: int,
+        reuse_port: bool = False,
+        ca_bundle: Path | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
+
+        Raises EngineMismatch (another mitmproxy), TlsFiles (the CA bundle cannot be used).
+        """
+        compat.install()
+        timeouts = timeouts or Timeouts()
+        options = compat.CoreOptions(
+            body_size_limit=str(body_limit), tcp_timeout=timeouts.idle, head_timeout=timeouts.head
+        )
+        self._setup = Setup(pipeline, Tls(authority, ca_bundle), options, timeouts.head)
+        self._egress = egress
+        self._listen = listen
+        self._reuse_port = reuse_port
+        self._server: asyncio.Server | None = None
+        self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
+
+    async def start(self) -> int:
+        """Begins to listen; returns the port. Raises OSError if the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, PinningLoop) or loop.pins is not self._egress.pins:
+            raise RuntimeError("the engine needs a PinningLoop with its egress guard's pins")
+        host, port = self._listen
+        self._server = await asyncio.start_server(
+            self._serve, host or None, port, reuse_port=self._reuse_port, backlog=512
+        )
+        names = [listener.getsockname() for listener in self._server.sockets]
+        for name in names:
+            self._egress.protect(name[0], name[1])
+        return int(names[0][1])
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - a deadline of ours, not a cancellation
+        """Listens no more, answers the calls that are here, then stops. False if time ran out."""
+        self._setup.draining = True
+        self._close_listeners()
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            for connection in tuple(self._connections):
+                if not connection.live:
+                    connection.cut()
+            busy = any(connection.live for connection in self._connections)
+            if not busy or asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.02)
+        await self.stop()
+        return not busy
+
+    async def stop(self) -> None:
+        """Closes everything now; calls that are still held get no answer, and nothing is sent."""
+        self._close_listeners()
+        for connection in tuple(self._connections):
+            connection.cut()
+        tasks = set(self._connections.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=2)
+            for task in late:
+                task.cancel()
+
+    def _close_listeners(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or writer.get_extra_info("peername") is None:
+            writer.close()  # gone before it was taken
+            return
+        connection = AgentConnection(self._setup, reader, writer)
+        self._connections[connection] = task
+        try:
+            await connection.handle_client()
+        finally:
+            del self._connections[connection]
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                # What was written last is still on its way to the agent.
+                await asyncio.wait_for(writer.wait_closed(), 1)

@@ -1,0 +1,73 @@
+"""What the engine keeps about one exchange, from the request's head to the response's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from proxy.ports import Passage
+
+_KEY = "keybroker"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The request line as it arrived, before mitmproxy rewrites parts of it."""
+
+    method: bytes
+    scheme: bytes
+    """Empty for origin form; HTTP/2's `:scheme`."""
+    authority: bytes
+    """Of an absolute-form target, of CONNECT, or HTTP/2's `:authority`; else empty."""
+    path: bytes
+    version: bytes
+
+    @classmethod
+    def of(cls, request: http.Request) -> Wire:
+        data = request.data
+        return cls(data.method, data.scheme, data.authority, data.path, data.http_version)
+
+
+def _nobody() -> None:
+    return
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """Everything starts out refused: `lifted` and `cleared` are set by the hooks and only there."""
+
+    wire: Wire
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the agent hangs up or resets the stream."""
+    passage: Passage | None = None
+    sent: bool = False
+    """The request was handed to an upstream connection: some byte of it may have left."""
+    cleared: bool = False
+    """The response's head was checked and may be delivered."""
+    page: http.Response | None = None
+    """To deliver instead of the response, or of an engine's error page."""
+    faulty: bool = False
+    """The engine itself refused the response: the result is a failure, not a completion."""
+    answered: bool = False
+    """The head of the final response went to the agent."""
+    finished: bool = False
+    """`passage.finish` was called."""
+    settled: bool = False
+    """`passage.completed` or `passage.failed` was called."""
+    on_end: Callable[[], None] = _nobody
+    """Called once the last byte of the answer was handed to the agent's connection."""
+    backlog: Callable[[], int] = lambda: 0
+    """Bytes waiting for the agent's HTTP/2 flow-control window."""
+
+
+def exchange_of(flow: http.HTTPFlow) -> Exchange:
+    """The exchange that belongs to a flow. Raises KeyError if no stream of ours made the flow."""
+    exchange: Exchange = flow.metadata[_KEY]
+    return exchange
+
+
+def attach(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    flow.metadata[_KEY] = exchange

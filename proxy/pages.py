@@ -1,0 +1,58 @@
+"""The engine's own refusals, when the middle cannot be asked: problem documents (RFC 9457).
+
+Every text here is fixed. Nothing that an agent or an upstream sent is ever quoted, since it may
+hold a credential that was put into the request.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from mitmproxy import http
+
+from broker.errors import CODES
+
+NOTHING_SENT = "Keybroker failed while it handled this call. Nothing was sent."
+UNREADABLE = "The request is not well-formed HTTP; send it again in plain HTTP/1.1 or HTTP/2."
+TOO_LARGE = "The request body is larger than Keybroker reads; nothing was sent."
+NO_ANSWER = "The upstream could not be reached, or its answer broke off or could not be read."
+UNSAFE_RESPONSE = "The upstream's response could not be passed on safely. The call itself was made."
+HEAD_TOO_LONG = "The request line and headers are longer than Keybroker reads."
+HEAD_TOO_SLOW = "The request line and headers did not arrive in time."
+ODD_HEAD = (
+    "The request's head is oddly written: use CRLF line ends, single spaces in the request line, "
+    "no folded lines and no control bytes."
+)
+
+
+def page(code: str, detail: str) -> http.Response:
+    """A refusal with a code of the contract and a fixed sentence."""
+    entry = CODES[code]
+    number = f"engine-{secrets.token_hex(8)}"
+    body = json.dumps(
+        {
+            "type": "about:blank",
+            "status": entry.status,
+            "title": entry.title,
+            "detail": detail,
+            "code": code,
+            "request_id": number,
+        }
+    ).encode()
+    fields = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"keybroker-code", code.encode()),
+        (b"keybroker-request-id", number.encode()),
+    ]
+    if entry.status == 407:
+        fields.append((b"proxy-authenticate", CHALLENGE))
+    return http.Response(
+        b"HTTP/1.1", entry.status, b"", http.Headers(fields), body, None, 0.0, None
+    )
+
+
+CHALLENGE = b'Basic realm="keybroker"'
+"""git and Java send their credentials only after this (RFC 7617)."""

@@ -1,0 +1,208 @@
+"""Between mitmproxy's messages and the core's values. Pure; what cannot be said exactly raises."""
+
+from __future__ import annotations
+
+import re
+
+from mitmproxy import http
+
+from proxy.exchange import Exchange, Wire
+from proxy.ports import Answer, Head
+from rules.errors import Ambiguous
+from rules.hosts import parse_authority
+from rules.request import Headers, RawRequest, Request, Scheme
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+"""RFC 9110 7.6.1, and what a proxy keeps to itself."""
+
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile("[\x00\r\n]")
+_EXPECTS_BODY = frozenset(("POST", "PUT", "PATCH"))
+"""Methods whose request says `Content-Length: 0` when it has no body (RFC 9110 8.6)."""
+
+
+class UnsafeHead(ValueError):
+    """A response head that would not mean the same to everyone who reads it."""
+
+
+def connect_target(request: http.Request, wire: Wire) -> tuple[str, int]:
+    """The canonical host and port that a CONNECT asks for. Raises Ambiguous."""
+    if wire.method != b"CONNECT":
+        raise Ambiguous("The method is CONNECT in odd letters; write CONNECT.")
+    text = _ascii(wire.authority)
+    host, port = parse_authority(text, 0)
+    if not port:
+        raise Ambiguous("CONNECT needs a host and a port, as in `CONNECT api.example.com:443`.")
+    named = request.headers.get_all("host")
+    if len(named) > 1 or any(parse_authority(_plain(h), port) != (host, port) for h in named):
+        raise Ambiguous("The Host header of CONNECT names another place than its target.")
+    lengths = request.headers.get_all("content-length")
+    if "transfer-encoding" in request.headers or any(length != "0" for length in lengths):
+        raise Ambiguous("CONNECT has no body; leave out its length.")
+    return host, port
+
+
+def raw_request(
+    flow: http.HTTPFlow, wire: Wire, connect: tuple[str, int] | None, sni: str | None
+) -> RawRequest:
+    """What arrived, as the core wants it. Raises Ambiguous where RawRequest cannot say it."""
+    request = flow.request
+    scheme: Scheme = "https" if flow.client_conn.tls_established else "http"
+    if wire.scheme and wire.scheme != scheme.encode():
+        raise Ambiguous(
+            f"The target says {_shown(wire.scheme)}:// but the request came by {scheme}. "
+            "For https send CONNECT and TLS."
+        )
+    return RawRequest(
+        scheme=scheme,
+        connect=connect,
+        sni=sni,
+        authority=_ascii(wire.authority) if wire.authority else None,
+        method=_ascii(wire.method),
+        target=_ascii(wire.path),
+        headers=request.headers.fields,
+        body=request.raw_content or b"",
+        http_version={b"HTTP/2.0": "HTTP/2"}.get(wire.version, wire.version.decode("latin-1")),
+        has_trailers=bool(request.trailers),
+    )
+
+
+def upstream_request(request: Request, received: http.Request) -> http.Request:
+    """Exactly `request`, with Host and Content-Length made from it.
+
+    A new message: mitmproxy goes on using the received one for the agent's side of the connection.
+    """
+    http2 = received.is_http2
+    fields = [] if http2 else [(b"host", request.authority.encode("ascii"))]
+    fields += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+    if request.body or request.method in _EXPECTS_BODY:
+        fields.append((b"content-length", b"%d" % len(request.body)))
+    if request.upgrade:
+        fields += [(b"connection", b"upgrade"), (b"upgrade", request.upgrade.encode("ascii"))]
+    return http.Request(
+        request.host,
+        request.port,
+        request.method.encode("ascii"),
+        request.scheme.encode("ascii"),
+        # HTTP/1 gets origin form; HTTP/2 its pseudo-header.
+        request.authority.encode("ascii") if http2 else b"",
+        request.target.encode("ascii"),
+        # With an HTTP/2 agent the version stays, or mitmproxy keeps HTTP/1 connections to the
+        # upstream open that it will never use again, and the sixth request waits for ever.
+        b"HTTP/2.0" if http2 else b"HTTP/1.1",
+        http.Headers(fields),
+        request.body,
+        None,
+        received.timestamp_start,
+        received.timestamp_end,
+    )
+
+
+def answer_response(answer: Answer, wire: Wire, *, close: bool = False) -> http.Response:
+    """Keybroker's own answer. Raises if it is not one (a status that is not final, say)."""
+    if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
+        raise ValueError("not a final status")
+    body = bytes(memoryview(answer.body))
+    fields = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in _checked(answer.headers)
+        if name.lower() not in ("content-length", "transfer-encoding", "connection")
+    ]
+    if answer.status not in (204, 304):
+        fields.append((b"content-length", b"%d" % len(body)))
+    if close and wire.version != b"HTTP/2.0":
+        fields.append((b"connection", b"close"))
+    shown = b"" if wire.method == b"HEAD" or answer.status in (204, 304) else body
+    return http.Response(
+        b"HTTP/1.1", answer.status, b"", http.Headers(fields), shown, None, 0.0, None
+    )
+
+
+def received_head(response: http.Response) -> tuple[int, str, Headers]:
+    """Status, reason and end-to-end headers of the upstream's response. Raises UnsafeHead."""
+    fields = [
+        (name.decode("latin-1"), _FOLD.sub(b" ", value).decode("latin-1"))
+        for name, value in response.headers.fields
+    ]
+    dropped = set(_HOP_BY_HOP)
+    for name, value in fields:
+        if name.lower() == "connection":
+            dropped.update(token.strip().lower() for token in value.split(","))
+    kept = tuple(pair for pair in fields if pair[0].lower() not in dropped)
+    reason = response.data.reason.decode("latin-1")
+    return response.status_code, reason, _checked(kept)
+
+
+def delivered_response(
+    head: Head, exchange: Exchange, sent: http.Request, *, close: bool = False
+) -> http.Response:
+    """The response to deliver, framed for the agent's connection. Raises UnsafeHead, ValueError.
+
+    A new message: mitmproxy judges the upstream's connection by the one received.
+    """
+    if head.status != 101 and not 200 <= head.status <= 599:
+        raise UnsafeHead("not a final status")
+    wire = exchange.wire
+    method = sent.data.method
+    fields = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in _checked(head.headers)
+        if name.lower() not in _HOP_BY_HOP
+    ]
+    has_length = any(name.lower() == b"content-length" for name, _ in fields)
+    http1 = wire.version != b"HTTP/2.0"
+    if head.status == 101:
+        fields += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+    elif head.status in (204, 304) or wire.method == b"HEAD":
+        pass
+    elif method == b"HEAD":
+        # The agent asked by another method (for a stored request): it waits for a body.
+        fields = [pair for pair in fields if pair[0].lower() != b"content-length"]
+        fields.append((b"content-length", b"0"))
+    elif not has_length and http1:
+        if wire.version == b"HTTP/1.1":
+            fields.append((b"transfer-encoding", b"chunked"))
+        else:
+            close = True
+    if close and http1 and head.status != 101:
+        fields.append((b"connection", b"close"))
+    reason = head.reason.encode("latin-1")
+    if _CONTROL.search(head.reason):
+        raise UnsafeHead("control bytes in the status text")
+    return http.Response(
+        b"HTTP/1.1", head.status, reason, http.Headers(fields), None, None, 0.0, None
+    )
+
+
+def _checked(headers: Headers) -> Headers:
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise UnsafeHead("control bytes in a header")
+    return headers
+
+
+def _ascii(data: bytes) -> str:
+    """Bytes as text, each one kept: what is not ASCII is for the rules to refuse."""
+    return data.decode("latin-1")
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _shown(scheme: bytes) -> str:
+    return ascii(scheme[:20].decode("latin-1"))[1:-1]
