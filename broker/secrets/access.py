@@ -29,7 +29,8 @@ class AppRole:
 @dataclass(frozen=True, slots=True)
 class VaultAccess:
     url: str
-    auth: TokenFile | AppRole
+    auth: TokenFile | AppRole | None
+    """None: for what Vault tells anybody (its health)."""
     namespace: str | None = None
     ca_bundle: Path | None = None
     """PEM file of trusted roots; None: the system's."""

@@ -193,8 +193,10 @@ class Login:
         if isinstance(auth, TokenFile):
             token = _read_line(auth.path, "token")
             lease = self._lease_of(token)
-        else:
+        elif isinstance(auth, AppRole):
             token, lease = self._approle(auth)
+        else:
+            raise VaultUnavailable(f"No log-in is set for Vault at {self._access.url}.")
         self._token = token
         self._schedule(lease)
         return token

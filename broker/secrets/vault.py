@@ -60,7 +60,7 @@ class _Line:
             headers["X-Vault-Namespace"] = self.access.namespace
         left = deadline - time.monotonic()
         if left <= 0:
-            raise VaultUnavailable(unreachable(self.access.url, f"no answer within {LIMIT:g} s"))
+            raise VaultUnavailable(unreachable(self.access.url, "it does not answer in time"))
         try:
             response = self._connections.request(
                 "GET",
@@ -101,10 +101,14 @@ class VaultSource:
     """Reads secrets from a KV version 2 engine: each read asks Vault, nothing is kept.
 
     `locate` says where Vault is; it is asked again when a connection fails, so that a server that
-    came back elsewhere is found. A plain VaultAccess stays where it is.
+    came back elsewhere is found. A plain VaultAccess stays where it is. A read takes no longer than
+    `limit` seconds, log-in and second try included.
     """
 
-    def __init__(self, locate: VaultAccess | Callable[[], VaultAccess]) -> None:
+    def __init__(
+        self, locate: VaultAccess | Callable[[], VaultAccess], *, limit: float = LIMIT
+    ) -> None:
+        self._limit = limit
         self._locate: Callable[[], VaultAccess] = locate if callable(locate) else lambda: locate
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault")
         self._lock = threading.Lock()
@@ -112,16 +116,16 @@ class VaultSource:
         self._closed = False
 
     async def read(self, ref: SecretRef) -> SecretVersion:
-        """The newest version, read now, within LIMIT seconds. Raises SecretUnavailable."""
+        """The newest version, read now, within the limit. Raises SecretUnavailable."""
         if self._closed:
             raise SecretUnavailable(f"The secret {ref} was not read: Keybroker is stopping.")
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(self._limit):
                 return await loop.run_in_executor(self._threads, self._read, ref)
         except TimeoutError as error:
             raise SecretUnavailable(
-                f"The secret {ref} could not be read: Vault did not answer within {LIMIT:g} s; "
+                f"The secret {ref} could not be read: Vault did not answer within {self._limit:g} s; "
                 "check that it runs and that `vault.url` is right."
             ) from error
 
@@ -144,7 +148,7 @@ class VaultSource:
             raise SecretUnavailable(
                 f"The reference {ref} cannot be read: {error}; mend it in the policy."
             ) from error
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + self._limit
         try:
             status, body = self._get(path, deadline)
         except VaultUnavailable as error:
