@@ -60,7 +60,7 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def parse_listen(value: object) -> object:
+def parse_listen(value: object) -> Listen:
     """`HOST:PORT`, an IPv6 host in brackets. Raises ValueError with a sentence."""
     if isinstance(value, Listen):
         return value

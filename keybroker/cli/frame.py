@@ -45,7 +45,7 @@ class App:
 
     @property
     def actor(self) -> str:
-        """Who acts, for the audit log: the account that runs this, whatever its environment says."""
+        """Who acts, for the audit log: the account that runs this, whatever its variables say."""
         import pwd
 
         try:
@@ -205,7 +205,7 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
             raise
         complain(str(error))
         return EXIT_FAILED
-    except Exception as error:  # noqa: BLE001 -- the last resort: a line instead of a traceback
+    except Exception as error:
         if os.environ.get("KEYBROKER_DEBUG"):
             raise
         complain(_foreign(error))

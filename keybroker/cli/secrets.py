@@ -1,4 +1,4 @@
-"""`keybroker secret`: writes secrets to the vault. A value is never an argument and never printed."""
+"""`keybroker secret`: writes secrets to the vault. No value is ever an argument or printed."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def list_(app: App, mount: str | None, as_json: bool) -> None:
 
     found = list_secrets(app.workspace(), mount)
     if as_json:
-        emit([{"secret": p, "fields": list(fields), "version": v} for p, fields, v in found])
+        emit([{"secret": s, "fields": list(e.fields), "version": e.version} for s, e in found])
         return
-    table(("SECRET", "FIELDS", "VERSION"), [(p, ", ".join(f), v) for p, f, v in found])
+    table(("SECRET", "FIELDS", "VERSION"), [(s, ", ".join(e.fields), e.version) for s, e in found])

@@ -44,7 +44,7 @@ def add(app: App, name: str, role: str, password_stdin: bool, as_json: bool) -> 
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty() and not as_json:
         password = read_line(f"Password of {name}", confirm=True)
-    added = app.services().people.add(name, role, password, by=app.actor)  # type: ignore[arg-type]
+    added = app.services().people.add(name, role, password, by=app.actor)
     if as_json:
         emit({"user": added.name, "role": added.role, "password": added.has_password})
         return

@@ -1,0 +1,143 @@
+"""Child processes of `up`, seen from both sides.
+
+A child inherits three descriptors: the read end of a pipe whose end of file means that the parent
+is gone (it then leaves at once), the write end of a pipe on which it says that it is ready, or why
+it cannot be, and the lock of the workspace, so that a new `up` waits until the last old child left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.errors import AuditError
+from broker.errors import KeybrokerError
+from rules.errors import RulesError
+
+Ready = Callable[[], None]
+
+ORPHANED = 70
+"""Exit status of a child whose parent is gone (EX_SOFTWARE of sysexits.h)."""
+
+
+# --- in the child ------------------------------------------------------------------------------
+
+
+@contextmanager
+def child(life_fd: int, ready_fd: int) -> Iterator[Ready]:
+    """Ties this process to its parent; the body calls what it is given once it serves.
+
+    An error before that is told to the parent, which prints it as its own.
+    """
+    # Ctrl-C on a terminal goes to the whole group; only the parent decides about stopping.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
+    told = False
+
+    def tell(message: dict[str, object]) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(ready_fd, json.dumps(message).encode() + b"\n")
+            os.close(ready_fd)
+
+    try:
+        yield lambda: tell({"ready": True})
+    except (KeybrokerError, AuditError, RulesError) as error:
+        if not told:
+            tell({"error": str(error)})
+            raise SystemExit(1) from None
+        raise
+    except OSError as error:
+        if not told:
+            tell({"error": f"{error.strerror or type(error).__name__} ({error.filename or '-'})"})
+            raise SystemExit(1) from None
+        raise
+
+
+def _leave_with_parent(life_fd: int) -> None:
+    # No clean-up: whatever is under way was made durable before it became visible.
+    while os.read(life_fd, 1):
+        pass
+    os._exit(ORPHANED)
+
+
+# --- in the parent -----------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """One running child."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    life: int
+    """Write end of the life pipe; closed when the child is reaped."""
+    ready: int
+    """Read end of the pipe on which it reports."""
+
+    def release(self) -> None:
+        """Closes the pipes of a child that is gone."""
+        for fd in (self.life, self.ready):
+            if fd >= 0:
+                os.close(fd)
+        self.life = self.ready = -1
+
+    def report(self) -> str | None:
+        """Waits until the child serves (None), or is gone: then why, in one sentence."""
+        data = b""
+        while not data.endswith(b"\n") and (piece := os.read(self.ready, 65536)):
+            data += piece
+        try:
+            message = json.loads(data)
+        except ValueError:
+            return f"{self.name} ended before it was ready; what it printed says why"
+        return None if message.get("ready") else str(message.get("error"))
+
+
+def start(name: str, workspace: Path, arguments: Sequence[str], *, keep: Sequence[int]) -> Child:
+    """Starts `keybroker ARGUMENTS` as a child; it inherits the descriptors in `keep`."""
+    life_read, life_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                # Not the current directory, where somebody could have put a module of ours.
+                "-P",
+                "-m",
+                "keybroker",
+                *arguments,
+                "--workspace",
+                str(workspace),
+                "--life-fd",
+                str(life_read),
+                "--ready-fd",
+                str(ready_write),
+            ],
+            stdin=subprocess.DEVNULL,
+            # Standard output is the parent's: `--json` promises one line there.
+            stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
+            pass_fds=(life_read, ready_write, *keep),
+            start_new_session=True,
+        )
+    finally:
+        os.close(life_read)
+        os.close(ready_write)
+    return Child(name, process, life_write, ready_read)
+
+
+def _has_descriptor(stream: object) -> bool:
+    try:
+        stream.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return False
+    return True

@@ -1,0 +1,229 @@
+"""`keybroker audit`: reads, verifies and exports the ledger. Changes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from keybroker.cli.frame import (
+    App,
+    Group,
+    complain,
+    emit,
+    inert,
+    json_option,
+    note,
+    paint,
+    pass_app,
+)
+
+if TYPE_CHECKING:
+    from audit.record import Record
+
+EXIT_WHOLE, EXIT_BROKEN, EXIT_UNREADABLE = 0, 1, 2
+_POLL = 0.25  # seconds between looks of `tail --follow`
+
+
+@click.group(cls=Group)
+def audit() -> None:
+    """Read, verify and export the audit log."""
+
+
+@contextmanager
+def ledger_of(app: App) -> Iterator[sqlite3.Connection]:
+    """A connection to the workspace's ledger that can only read."""
+    from audit.reading import open_ledger
+
+    with closing(open_ledger(app.workspace().database)) as db:
+        yield db
+
+
+class Moment(click.ParamType[datetime]):
+    """A time in RFC 3339, or a date; without a zone it is UTC."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """An aware datetime; a usage error if it is none."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2026-01-31T09:00:00Z or 2026-01-31", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _print(record: Record, as_json: bool) -> None:
+    if as_json:
+        from audit.query import export_jsonl
+
+        click.echo("".join(export_jsonl([record])), nl=False)
+        return
+    data = ", ".join(f"{k}={_short(v)}" for k, v in record.data.items() if v not in (None, []))
+    who = f" {record.agent}" if record.agent else ""
+    call = f" {record.call}" if record.call else ""
+    click.echo(
+        f"{record.seq:>6} {record.time} {paint(record.type, bold=True)}"
+        f"{inert(who)}{inert(call)}  {inert(data)}"
+    )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict) and {"method", "host", "path"} <= value.keys():
+        return f"{value['method']} {value['host']}{value['path']}"
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@audit.command()
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@json_option
+@pass_app
+def tail(app: App, count: int, follow: bool, as_json: bool) -> None:
+    """Print the newest records, oldest of them first."""
+    from audit import query
+
+    with ledger_of(app) as db:
+        last = 0
+        for record in query.tail(db, count):
+            _print(record, as_json)
+            last = record.seq
+        while follow:
+            time.sleep(_POLL)
+            for record in query.after(db, last):
+                _print(record, as_json)
+                last = record.seq
+
+
+@audit.command()
+@click.option("--type", "type_", help="A record type, such as call.sent.")
+@click.option("--agent", help="Records of this agent.")
+@click.option("--call", help="Records of this call.")
+@click.option("--approval", help="Records that name this approval.")
+@click.option("--host", help="Calls to this host.")
+@click.option("--since", type=Moment(), metavar="TIME", help="From this time on.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Before this time.")
+@click.option("--text", help="Records that contain this text.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@json_option
+@pass_app
+def search(
+    app: App,
+    type_: str | None,
+    agent: str | None,
+    call: str | None,
+    approval: str | None,
+    host: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    text: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Print the records that match all that is given, newest first."""
+    from audit import query
+
+    with ledger_of(app) as db:
+        found = query.search(
+            db,
+            type=type_,
+            agent=agent,
+            call=call,
+            approval=approval,
+            host=host,
+            since=since,
+            until=until,
+            text=text,
+            limit=limit,
+        )
+        for record in found:
+            _print(record, as_json)
+    if not found and not as_json:
+        note("nothing matches")
+
+
+@audit.command()
+@click.argument("id_", metavar="CALL|APPROVAL")
+@json_option
+@pass_app
+def show(app: App, id_: str, as_json: bool) -> None:
+    """Print everything recorded about one call or approval."""
+    from audit import query
+    from broker.errors import NotFound
+
+    with ledger_of(app) as db:
+        records = query.show(db, id_)
+    if not records:
+        raise NotFound(f"the audit log has nothing about {id_}")
+    for record in records:
+        _print(record, as_json)
+
+
+@audit.command()
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A copy of the database, or an export, instead of the workspace's own.",
+)
+@json_option
+@click.pass_context
+@pass_app
+def verify(app: App, context: click.Context, file: Path | None, as_json: bool) -> None:
+    """Verify the whole log: the chain, its newest record, and that every sent call was permitted.
+
+    Exits with 0 if it is whole, 1 if it is broken, 2 if it could not be read.
+    """
+    from audit.errors import AuditError
+    from broker.errors import KeybrokerError
+    from keybroker.compose import verify_ledger
+
+    try:
+        verdict = verify_ledger(app.option, file)
+    except (AuditError, KeybrokerError, OSError, sqlite3.Error) as error:
+        if as_json:
+            emit({"ok": None, "error": str(error)})
+        complain(str(error))
+        context.exit(EXIT_UNREADABLE)
+    if as_json:
+        emit(
+            {
+                "ok": verdict.ok,
+                "records": verdict.records,
+                "head": verdict.head,
+                "faults": [
+                    {"seq": f.seq, "kind": f.kind, "sentence": f.sentence} for f in verdict.faults
+                ],
+                "notes": list(verdict.notes),
+            }
+        )
+    else:
+        for fault in verdict.faults:
+            complain(inert(f"record {fault.seq}: {fault.sentence}"))
+        for remark in verdict.notes:
+            note(inert(remark))
+        word = paint("whole", fg="green") if verdict.ok else paint("BROKEN", fg="red", bold=True)
+        click.echo(f"{word}: {verdict.records} records, head {verdict.head}")
+    context.exit(EXIT_WHOLE if verdict.ok else EXIT_BROKEN)
+
+
+@audit.command()
+@click.option("--format", "format_", type=click.Choice(["jsonl"]), default="jsonl")
+@click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-")
+@pass_app
+def export(app: App, format_: str, output: IO[str]) -> None:
+    """Write every record, one line of JSON each, oldest first."""
+    from audit import query
+
+    with ledger_of(app) as db:
+        output.writelines(query.export_jsonl(query.export(db)))

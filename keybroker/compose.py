@@ -1,0 +1,207 @@
+"""The composition root: the only module that names concrete classes and says how they fit together.
+
+Imports stand inside the functions, so that a command loads only what it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.errors import KeybrokerError
+from keybroker.errors import Unusable
+from keybroker.settings import Settings, VaultSettings
+from keybroker.workspace import Workspace, choose
+
+if TYPE_CHECKING:
+    from broker.services import Services
+    from certs.authority import Authority
+
+    from audit.query import CallSummary
+    from audit.record import Record
+    from audit.verify import Verdict
+    from broker.secrets.access import VaultAccess
+    from broker.secrets.embedded import EmbeddedVault
+    from broker.secrets.vault import Entry, VaultAdmin
+
+__all__ = ["Services"]
+
+
+def open_workspace(workspace: Workspace) -> Services:
+    """The broker's services over the workspace's store. Raises KeybrokerError; close them."""
+    from broker.services import open_services
+
+    return open_services(workspace.directory)
+
+
+# --- the vault ---------------------------------------------------------------------------------
+
+
+def embedded_vault(workspace: Workspace) -> EmbeddedVault:
+    """The OpenBao that lives in the workspace, running or not."""
+    from broker.secrets.embedded import EmbeddedVault
+
+    return EmbeddedVault(workspace.vault)
+
+
+def external_access(settings: VaultSettings) -> VaultAccess:
+    """How to reach and enter the vault that the settings name."""
+    from broker.secrets.access import AppRole, TokenFile, VaultAccess
+
+    auth: TokenFile | AppRole
+    if settings.auth.approle is not None:
+        auth = AppRole(
+            settings.auth.approle.role_id, secret_id_file=settings.auth.approle.secret_id_file
+        )
+    elif settings.auth.token_file is not None:
+        auth = TokenFile(settings.auth.token_file)
+    else:
+        raise Unusable("vault.auth: give exactly one of `token_file` and `approle`")
+    return VaultAccess(
+        settings.url, auth, namespace=settings.namespace, ca_bundle=settings.ca_bundle
+    )
+
+
+@contextmanager
+def vault_admin(workspace: Workspace, settings: Settings) -> Iterator[VaultAdmin]:
+    """The vault as the operator uses it. An embedded one is started for the while if it is down."""
+    from broker.secrets.vault import VaultAdmin
+
+    if settings.vault is not None:
+        with VaultAdmin(external_access(settings.vault)) as admin:
+            yield admin
+        return
+    from broker.secrets.embedded import running
+
+    with running(workspace.vault) as vault, VaultAdmin(vault.operator_access()) as admin:
+        yield admin
+
+
+def write_secret(
+    workspace: Workspace,
+    services: Services,
+    *,
+    mount: str,
+    path: str,
+    field: str,
+    value: str,
+    by: str,
+) -> int:
+    """Writes one field, records that it was written, and returns the new version."""
+    from audit.record import JSON, Draft
+
+    with vault_admin(workspace, workspace.settings()) as admin:
+        version = admin.write(mount, path, field, value)
+    data: dict[str, JSON] = {"ref": f"{mount}/{path}#{field}", "version": version, "by": by}
+    services.store.write(lambda tx: tx.append(Draft("secret.written", data)))
+    return version
+
+
+def list_secrets(workspace: Workspace, mount: str | None) -> list[tuple[str, Entry]]:
+    """(MOUNT/PATH, its fields and version) for every secret of the engine; never a value."""
+    settings = workspace.settings()
+    engine = mount or (settings.vault.mount if settings.vault else "kv")
+    with vault_admin(workspace, settings) as admin:
+        return [(f"{engine}/{entry.path}", entry) for entry in admin.list(engine)]
+
+
+# --- the ledger --------------------------------------------------------------------------------
+
+
+def verify_ledger(option: Path | None, file: Path | None) -> Verdict:
+    """Verifies the workspace's ledger, or `file`: a copy of it or an export.
+
+    A copy is held against the workspace's key where there is a workspace to take it from.
+    Raises AuditError, KeybrokerError.
+    """
+    from audit.verify import verify, verify_jsonl
+    from broker.keys import Keys
+
+    workspace = Workspace(choose(option))
+    key: bytes | None = None
+    try:
+        workspace.check()
+        key = Keys.derive(workspace.key_file.read_bytes()).ledger_head
+    except (KeybrokerError, OSError, ValueError):
+        if file is None:
+            raise
+    if file is None:
+        return verify(workspace.database, head_key=key)
+    if not _is_database(file):
+        return verify_jsonl(file)
+    return verify(file, head_key=key)
+
+
+def _is_database(file: Path) -> bool:
+    # https://sqlite.org/fileformat.html 1.2: every database begins with these 16 bytes.
+    try:
+        with file.open("rb") as opened:
+            return opened.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise Unusable(f"{file} cannot be read ({error.strerror})") from error
+
+
+class LedgerPages:
+    """The ledger as the admin page reads it; every question opens its own connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def calls(
+        self,
+        *,
+        agent: str | None,
+        outcome: str | None,
+        host: str | None,
+        limit: int,
+        before: int | None,
+    ) -> Sequence[CallSummary]:
+        """See broker.admin.ports.Ledger."""
+        from audit import query
+        from audit.reading import open_ledger
+
+        with closing(open_ledger(self._path)) as db:
+            return query.calls(
+                db, agent=agent, outcome=outcome, host=host, limit=limit, before=before
+            )
+
+    def show(self, call: str) -> Sequence[Record]:
+        """See broker.admin.ports.Ledger."""
+        from audit import query
+        from audit.reading import open_ledger
+
+        with closing(open_ledger(self._path)) as db:
+            return query.show(db, call)
+
+    def counts(self) -> Mapping[str, int]:
+        """See broker.admin.ports.Ledger."""
+        from audit import query
+        from audit.reading import open_ledger
+
+        with closing(open_ledger(self._path)) as db:
+            return query.counts(db)
+
+
+# --- certificates ------------------------------------------------------------------------------
+
+
+def authority(workspace: Workspace) -> Authority:
+    """The workspace's certificate authority; made when it is first asked for."""
+    from certs.authority import Authority
+
+    return Authority.load_or_create(workspace.authority)
+
+
+def client_environment(folder: Path, authority: Authority, proxy_url: str) -> dict[str, str]:
+    """Writes what clients must trust into `folder`; the variables that lead them to it."""
+    from certs.bundle import write_bundle
+    from certs.clients import trust_environment
+
+    ca_file, bundle_file = folder / "ca.pem", folder / "bundle.pem"
+    ca_file.write_bytes(authority.pem)
+    write_bundle(bundle_file, authority)
+    for file in (ca_file, bundle_file):
+        file.chmod(0o644)
+    return trust_environment(ca_file, bundle_file, proxy_url)

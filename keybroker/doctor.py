@@ -1,0 +1,206 @@
+"""`keybroker doctor`: looks everything over and says for each fault how to mend it. Changes nothing.
+
+Each check stands for itself: one that fails does not hide the others, unless there is no workspace.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rules.load import load_policy
+
+from audit.errors import AuditError
+from broker.errors import KeybrokerError
+from keybroker import compose, listeners
+from keybroker.errors import Unusable
+from keybroker.policy import account_warnings
+from keybroker.runstate import running
+from keybroker.settings import Listen, Settings
+from keybroker.supervisor import check_bundle
+from keybroker.workspace import Workspace, choose, read_text
+from rules.errors import RulesError
+
+State = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `fix` is empty where there is nothing to mend."""
+
+    check: str
+    state: State
+    says: str
+    fix: str = ""
+
+
+def examine(option: Path | None) -> list[Finding]:
+    """All findings, in the order in which things depend on each other."""
+    workspace = Workspace(choose(option))
+    try:
+        workspace.check()
+    except KeybrokerError as error:
+        return [Finding("workspace", "wrong", str(error), "see above")]
+    findings = [Finding("workspace", "ok", str(workspace.directory))]
+    settings: Settings | None = None
+    try:
+        settings = workspace.settings()
+        findings.append(Finding("settings", "ok", str(workspace.settings_file)))
+    except (KeybrokerError, RulesError) as error:
+        fix = f"edit {workspace.settings_file}"
+        findings.append(Finding("settings", "wrong", _line(error), fix))
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("files", lambda: _files(workspace)),
+        ("policy", lambda: _policy(workspace)),
+        ("database", lambda: _database(workspace)),
+        ("authority", lambda: _authority(workspace)),
+    ]
+    if settings is not None:
+        known = settings
+        checks += [
+            ("vault", lambda: _vault(workspace, known)),
+            ("ports", lambda: _ports(workspace, known)),
+            ("egress", lambda: _egress(known)),
+        ]
+    checks.append(("containment", lambda: _containment(workspace)))
+    for name, check in checks:
+        try:
+            findings += check()
+        except (KeybrokerError, RulesError, AuditError, OSError) as error:
+            findings.append(Finding(name, "wrong", _line(error), "mend what it says"))
+    return findings
+
+
+def _line(error: Exception) -> str:
+    return "; ".join(str(error).splitlines())
+
+
+def _files(workspace: Workspace) -> Iterator[Finding]:
+    for path in (workspace.directory, workspace.settings_file, workspace.policy_file):
+        if path.stat().st_mode & 0o022:
+            yield Finding(
+                "files", "warning", f"other users can change {path}", f"chmod go-w {path}"
+            )
+
+
+def _policy(workspace: Workspace) -> Iterator[Finding]:
+    file = str(workspace.policy_file)
+    try:
+        policy, warnings = load_policy(read_text(workspace.policy_file), file)
+    except RulesError as error:
+        yield Finding("policy", "wrong", _line(error), f"edit {file}")
+        return
+    services = compose.open_workspace(workspace)
+    try:
+        warnings += account_warnings(policy, services.agents.list(), services.people.list(), file)
+        nobody = not services.people.any()
+    finally:
+        services.close()
+    yield Finding("policy", "ok", f"{len(policy.rules)} rules")
+    for warning in warnings:
+        yield Finding("policy", "warning", str(warning))
+    if nobody:
+        yield Finding(
+            "people",
+            "warning",
+            "there is no user yet, so nobody can approve",
+            "open the link that `keybroker up` prints, or `keybroker user add NAME --role admin`",
+        )
+
+
+def _database(workspace: Workspace) -> Iterator[Finding]:
+    verdict = compose.verify_ledger(workspace.directory, None)
+    if verdict.ok:
+        yield Finding("audit log", "ok", f"{verdict.records} records, whole")
+    else:
+        first = verdict.faults[0]
+        yield Finding(
+            "audit log",
+            "wrong",
+            f"{len(verdict.faults)} faults; the first in record {first.seq}: {first.sentence}",
+            "keep a copy as evidence, find out who could write to it, restore from a backup",
+        )
+
+
+def _authority(workspace: Workspace) -> Iterator[Finding]:
+    if not workspace.authority.exists():
+        yield Finding("authority", "warning", "not made yet", "`keybroker ca show` makes it")
+        return
+    compose.authority(workspace)
+    yield Finding("authority", "ok", "clients trust it with `keybroker ca show`")
+
+
+def _vault(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
+    if settings.vault is None:
+        vault = compose.embedded_vault(workspace)
+        if running(workspace) is None:
+            yield Finding("vault", "ok", "embedded; it starts with `keybroker up`")
+        elif (health := vault.health()).active:
+            yield Finding("vault", "ok", f"embedded: {health.sentence}")
+        else:
+            fix = f"look into {vault.directory / 'bao.log'}, then restart `keybroker up`"
+            yield Finding("vault", "wrong", f"embedded: {health.sentence}", fix)
+        return
+    where = settings.vault.url
+    try:
+        with compose.vault_admin(workspace, settings) as admin:
+            health = admin.check()
+    except KeybrokerError as error:
+        yield Finding("vault", "wrong", str(error), "check `vault:` in keybroker.yaml")
+        return
+    if health.reachable and not health.sealed:
+        yield Finding("vault", "ok", f"{where}: {health.sentence}")
+    else:
+        fix = "unseal it" if health.reachable else "start it, or correct `vault.url`"
+        yield Finding("vault", "wrong", f"{where}: {health.sentence}", fix)
+
+
+def _ports(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
+    if (up := running(workspace)) is not None:
+        yield Finding("ports", "ok", f"`up` runs as pid {up.pid}, with the proxy at {up.proxy}")
+        if not _answers(Listen(up.proxy_host, up.proxy_port)):
+            yield Finding("ports", "wrong", "the proxy does not answer", "restart `keybroker up`")
+    else:
+        for name, listen in (("proxy", settings.proxy.listen), ("admin", settings.admin.listen)):
+            try:
+                listeners.close(listeners.claim(listen, name))
+            except Unusable as error:
+                yield Finding("ports", "wrong", str(error), f"change `{name}.listen`")
+            else:
+                yield Finding("ports", "ok", f"{listen} is free for the {name}")
+    admin = settings.admin
+    if not admin.listen.loopback and not (admin.url or "").startswith("https://"):
+        yield Finding(
+            "ports",
+            "warning",
+            f"the admin page at {admin.listen} is open to the network without TLS",
+            "put a TLS proxy before it and set `admin.url: https://..`",
+        )
+
+
+def _answers(place: Listen) -> bool:
+    try:
+        socket.create_connection((place.host, place.port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _egress(settings: Settings) -> Iterator[Finding]:
+    check_bundle(settings)
+    trusted = settings.egress.ca_bundle or "the system's certificates"
+    yield Finding("egress", "ok", f"upstreams are verified against {trusted}")
+
+
+def _containment(workspace: Workspace) -> Iterator[Finding]:
+    owner = workspace.state.stat().st_uid
+    yield Finding(
+        "containment",
+        "warning",
+        f"an agent that runs as this user (uid {owner}) can read the workspace and"
+        " so act as an administrator",
+        "run agents as another user, or in a container that reaches the proxy only",
+    )

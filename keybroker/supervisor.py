@@ -1,0 +1,360 @@
+"""`keybroker up`: owns the lock, the ports, the vault and the policy file; keeps children running.
+
+It carries no call itself. A child that dies is replaced, and the calls it had in flight become
+`unknown` first, so that nobody takes them for unsent. The first SIGTERM or SIGINT drains, a second
+one kills; SIGHUP reads the policy file again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import version
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from audit.record import Draft
+from broker.errors import KeybrokerError
+from keybroker import children, compose, listeners
+from keybroker.children import Child
+from keybroker.cli.frame import complain, paint, warn
+from keybroker.errors import Unusable
+from keybroker.runstate import Running, UpLock
+from keybroker.settings import Listen, Settings
+from keybroker.watch import PolicyWatch
+from keybroker.workspace import Workspace
+
+if TYPE_CHECKING:
+    from broker.services import Services
+
+    from broker.secrets.embedded import EmbeddedVault, RecoveryKeys
+
+TICK = 0.1
+"""Seconds between looks at children and signals."""
+TEND = 2.0
+"""Seconds between looks at the embedded vault."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+"""Seconds before a child that died is started again; doubles while it keeps dying."""
+SETTLED = 30.0
+"""Seconds after which a child counts as healthy."""
+DRAIN_MARGIN = 10.0
+"""Seconds beyond `hold_wait` that calls under way have to finish in a drain."""
+BY = "keybroker up"
+
+
+def supervise(workspace: Workspace, *, as_json: bool) -> int:
+    """Runs everything until it is told to stop; returns the exit status.
+
+    Raises KeybrokerError or InvalidFile with what to mend if it cannot start.
+    """
+    settings = workspace.settings()
+    with ExitStack() as stack:
+        lock = UpLock(workspace)
+        stack.callback(lock.release)
+        return Supervisor(workspace, settings, lock, stack).run(as_json=as_json)
+
+
+class Place:
+    """One child that should run, whoever fills the place at the moment."""
+
+    def __init__(self, name: str, start: Callable[[], Child]) -> None:
+        self.name = name
+        self._start = start
+        self.child: Child | None = None
+        self._since = 0.0
+        self._pause = SHORTEST_PAUSE
+        self._due = 0.0
+
+    def start(self) -> Child:
+        """Starts it now."""
+        self._since = time.monotonic()
+        self.child = self._start()
+        return self.child
+
+    def fell(self) -> int | None:
+        """The exit status of a child that has just been found dead, once; else None."""
+        if self.child is None or (status := self.child.process.poll()) is None:
+            return None
+        self.child.release()
+        self.child = None
+        now = time.monotonic()
+        if now - self._since > SETTLED:
+            self._pause = SHORTEST_PAUSE
+        self._due = now + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        return status
+
+    def postpone(self) -> None:
+        """Waits one more pause."""
+        self._due = time.monotonic() + self._pause
+
+    @property
+    def due(self) -> bool:
+        """Whether it is empty and may be filled again."""
+        return self.child is None and time.monotonic() >= self._due
+
+
+class Supervisor:
+    """One run of `up`. Whatever it takes is given back through `stack`, last first."""
+
+    def __init__(
+        self, workspace: Workspace, settings: Settings, lock: UpLock, stack: ExitStack
+    ) -> None:
+        self._workspace = workspace
+        self._settings = settings
+        self._lock = lock
+        self._stack = stack
+        self._stops = 0
+        self._reload = False
+        self._wake = threading.Event()
+        self._vault: EmbeddedVault | None = None
+        self._services: Services
+        self._watch: PolicyWatch
+        self._workers: list[Place] = []
+        self._admin: Place
+
+    def run(self, *, as_json: bool) -> int:
+        """Starts everything in order of what can fail cheaply, then looks after it."""
+        check_bundle(self._settings)
+        proxy, admin = self._claim_ports()
+        self._services = compose.open_workspace(self._workspace)
+        self._stack.callback(self._services.close)
+        self._watch = PolicyWatch(
+            self._workspace.policy_file, publish=self._publish, complain=complain
+        )
+        self._watch.first()
+        self._handle_signals()
+        self._start_vault()
+        self._recover(None)
+        places = [*listeners.places(proxy), *listeners.places(admin)]
+        self._plan_children(proxy, admin, places)
+        self._stack.callback(self._kill_all)
+        if not self._first_children():
+            return 1 if self._stops == 0 else 0
+        self._record(
+            "broker.started", {"workers": len(self._workers), "version": version("keybroker")}
+        )
+        self._announce(places[0], self._url(admin), as_json)
+        self._look_after()
+        self._drain()
+        self._record("broker.stopped", {})
+        return 0
+
+    # --- starting ------------------------------------------------------------------------------
+
+    def _claim_ports(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        proxy = listeners.claim_shared(self._settings.proxy.listen, "proxy")
+        self._stack.callback(listeners.close, proxy)
+        admin = listeners.claim(self._settings.admin.listen, "admin")
+        self._stack.callback(listeners.close, admin)
+        return proxy, admin
+
+    def _url(self, admin: list[socket.socket]) -> str:
+        port = listeners.places(admin)[0].port
+        return self._settings.admin.url or f"http://localhost:{port}"
+
+    def _publish(self, text: str) -> None:
+        number, warnings = self._services.policies.publish(
+            text, BY, str(self._workspace.policy_file)
+        )
+        for problem in warnings:
+            warn(str(problem))
+        if self._workers:
+            click.echo(f"policy version {number} is in force", err=True)
+
+    def _start_vault(self) -> None:
+        if self._settings.vault is not None:
+            with compose.vault_admin(self._workspace, self._settings) as admin:
+                health = admin.check()
+            if not health.reachable or health.sealed:
+                raise Unusable(f"vault {self._settings.vault.url}: {health.sentence}")
+            return
+        vault = compose.embedded_vault(self._workspace)
+        self._stack.callback(vault.stop)
+        vault.start(hand_over=print_recovery_keys)
+        self._vault = vault
+
+    def _recover(self, worker: str | None) -> None:
+        """What was in flight becomes `unknown`: of one worker, or of all at the start."""
+        found = self._services.recover(worker)
+        if found:
+            warn(f"{found} calls were under way and their results are not known")
+
+    def _plan_children(
+        self, proxy: list[socket.socket], admin: list[socket.socket], own: list[Listen]
+    ) -> None:
+        directory = self._workspace.directory
+        listen = Listen(self._settings.proxy.listen.host, listeners.places(proxy)[0].port)
+        common = [f"--own={place}" for place in own]
+
+        def start_worker(index: int) -> Child:
+            arguments = ["worker", f"--index={index}", f"--listen={listen}", *common]
+            return children.start(f"worker {index}", directory, arguments, keep=(self._lock.fd,))
+
+        def start_admin() -> Child:
+            fds = [sock.fileno() for sock in admin]
+            arguments = ["admin", f"--url={self._url(admin)}", *(f"--socket-fd={f}" for f in fds)]
+            return children.start(
+                "the admin page", directory, arguments, keep=(self._lock.fd, *fds)
+            )
+
+        self._workers = [
+            Place(f"worker {index}", lambda index=index: start_worker(index))  # type: ignore[misc]
+            for index in range(self._settings.proxy.worker_count)
+        ]
+        self._admin = Place("the admin page", start_admin)
+
+    def _first_children(self) -> bool:
+        """Starts all; False if one cannot serve, or if a signal came meanwhile."""
+        started = [place.start() for place in self._places]
+        complaints = {why for child in started if (why := child.report()) is not None}
+        if self._stops:
+            return False
+        for why in sorted(complaints):
+            complain(why)
+        return not complaints
+
+    def _announce(self, proxy: Listen, url: str, as_json: bool) -> None:
+        place = Listen(proxy.reach, proxy.port)
+        self._lock.publish(Running(os.getpid(), place.host, place.port, url))
+        setup: str | None = None
+        if not self._services.people.any():
+            setup = f"{url}/setup?token={self._services.people.first_user_link()}"
+        if as_json:
+            facts = {"proxy": str(place), "admin": url, "setup_url": setup, "pid": os.getpid()}
+            click.echo(json.dumps(facts))
+        else:
+            click.echo(f"{paint('proxy', bold=True)}  http://AGENT:TOKEN@{place}")
+            click.echo(f"{paint('admin', bold=True)}  {url}")
+            if setup is not None:
+                click.echo(
+                    f"There is no user yet. Make the first one (once, within 24 hours):\n  {setup}"
+                )
+            click.echo("Ctrl-C stops it.")
+        sys.stdout.flush()
+
+    # --- running -------------------------------------------------------------------------------
+
+    @property
+    def _places(self) -> list[Place]:
+        return [*self._workers, self._admin]
+
+    def _look_after(self) -> None:
+        tended = time.monotonic()
+        while not self._stops:
+            self._wake.wait(TICK)
+            if not self._stops:
+                self._wake.clear()
+            reload, self._reload = self._reload, False
+            self._watch.look(now=reload)
+            for place in self._places:
+                self._replace(place)
+            if self._vault is not None and time.monotonic() - tended > TEND:
+                tended = time.monotonic()
+                if (sentence := self._vault.tend()) is not None:
+                    warn(sentence)
+
+    def _replace(self, place: Place) -> None:
+        if (status := place.fell()) is not None:
+            warn(f"{place.name} ended ({_ending(status)}); it is started again")
+        if not place.due:
+            return
+        try:
+            if place is not self._admin:
+                self._recover(place.name)
+        except KeybrokerError as error:
+            complain(f"{place.name} is not started again yet: {error}")
+            place.postpone()
+            return
+        child = place.start()
+        threading.Thread(target=_watch_start, args=(child,), daemon=True).start()
+
+    def _record(self, kind: str, data: dict[str, str | int]) -> None:
+        self._services.store.write(lambda tx: tx.append(Draft(kind, data)))
+
+    # --- stopping ------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        def stop(number: int, _: FrameType | None) -> None:
+            self._stops += 1
+            self._wake.set()
+
+        def reload(number: int, _: FrameType | None) -> None:
+            self._reload = True
+            self._wake.set()
+
+        for number, handler in (
+            (signal.SIGTERM, stop),
+            (signal.SIGINT, stop),
+            (signal.SIGHUP, reload),
+        ):
+            signal.signal(number, handler)
+
+    def _drain(self) -> None:
+        """Workers finish what is under way, people may decide meanwhile, then the page stops."""
+        grace = self._settings.proxy.hold_wait + DRAIN_MARGIN
+        for group in (self._workers, [self._admin]):
+            alive = [p.child for p in group if p.child is not None]
+            for child in alive:
+                child.process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + grace
+            while any(child.process.poll() is None for child in alive):
+                if self._stops > 1 or time.monotonic() > until:
+                    break
+                time.sleep(TICK / 2)
+        if self._stops > 1:
+            complain("stopped at once: calls under way were cut off")
+
+    def _kill_all(self) -> None:
+        for place in self._places:
+            if place.child is not None:
+                if place.child.process.poll() is None:
+                    place.child.process.kill()
+                place.child.process.wait()
+                place.child.release()
+
+
+def _watch_start(child: Child) -> None:
+    if (why := child.report()) is not None:
+        complain(why)
+
+
+def _ending(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def check_bundle(settings: Settings) -> None:
+    """Raises Unusable if the file of trusted certificates cannot be used."""
+    path = settings.egress.ca_bundle
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError as error:
+        raise Unusable(f"{path} holds no certificates in PEM (`egress.ca_bundle`)") from error
+    except OSError as error:
+        raise Unusable(
+            f"{path} cannot be read: {error.strerror} (`egress.ca_bundle` in keybroker.yaml)"
+        ) from error
+
+
+def print_recovery_keys(keys: RecoveryKeys) -> None:
+    """Shows the recovery keys of a new vault, the only time that they are to be had."""
+    click.echo(
+        f"{paint('Recovery keys of the new vault', err=True, bold=True)}, shown this once. Any"
+        f" {keys.threshold} of them make a new root token, should the vault ever have to be"
+        " administered by hand. Keep them apart, and not on this machine:",
+        err=True,
+    )
+    for key in keys.keys:
+        click.echo(f"  {key}", err=True)

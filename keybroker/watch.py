@@ -1,0 +1,63 @@
+"""Follows policy.yaml: a good change is published, a bad one is reported and the old policy stays.
+
+A file is taken only once two looks found it the same, so that one which is being written is not
+read in half: half a policy may lack its denials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.errors import KeybrokerError
+from keybroker.errors import Unreadable
+from keybroker.workspace import read_text
+from rules.errors import InvalidFile
+
+Publish = Callable[[str], None]
+"""Given the text; raises InvalidFile if it is no policy, KeybrokerError if it could not be kept."""
+Complain = Callable[[str], None]
+"""Given all that is wrong, a line each."""
+
+
+class PolicyWatch:
+    """One policy file; `look` is to be called several times a second."""
+
+    def __init__(self, path: Path, *, publish: Publish, complain: Complain) -> None:
+        self._path = path
+        self._publish = publish
+        self._complain = complain
+        self._done: str | None = None
+        """The text (or the reason why there is none) that was dealt with last."""
+        self._seen: str | None = None
+        self._failing: tuple[str, str] | None = None
+        """A text that could not be kept, and why: said once, tried at every look."""
+
+    def first(self) -> None:
+        """Publishes the policy at the start. Raises InvalidFile, Unreadable: then nothing runs."""
+        text = read_text(self._path)
+        self._publish(text)
+        self._done = self._seen = text
+
+    def look(self, *, now: bool = False) -> None:
+        """Takes up a change that has settled. With `now` the file is taken as it stands."""
+        missing: Unreadable | None = None
+        try:
+            text = read_text(self._path)
+        except Unreadable as error:
+            missing, text = error, f"\0{error}"
+        settled, self._seen = text == self._seen, text
+        if not now and (not settled or text == self._done):
+            return
+        try:
+            if missing is not None:
+                raise missing
+            self._publish(text)
+        except (InvalidFile, Unreadable) as error:
+            self._complain(f"{error}\nthe policy was not changed: the one before stays in force")
+        except KeybrokerError as error:
+            if self._failing != (text, str(error)):
+                self._complain(f"{error}\nthe policy was not changed; this is tried again")
+            self._failing = (text, str(error))
+            return
+        self._done, self._failing = text, None
