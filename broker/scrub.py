@@ -1,0 +1,152 @@
+"""Masks every spelling of injected values in what streams through. Pure.
+
+The result does not depend on how the input was cut into chunks. Only a tail that can begin a
+spelling is held back, so a finished server-sent event passes at once. Where spellings overlap, the
+one that begins first is masked, of those the longest.
+
+What it cannot see: values that are encrypted, compressed (see `broker.encodings`), shuffled, sent
+in halves, encoded twice, or in a way that `broker.spellings` and `broker.escapes` do not list.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+from broker.escapes import MAX_ESCAPE, SYNTAXES, View
+from broker.spellings import MIN_LENGTH, Needle, minimal, needles, spellings
+
+__all__ = ["MASK", "MIN_LENGTH", "Scrubber", "spellings"]
+
+MASK = b"[keybroker:masked]"
+SLICE = 1 << 16
+"""Bytes looked at together: bounds the memory that a large chunk takes."""
+
+_Hit = tuple[int, int, View, Needle]
+"""Begin, minus the end, and what to search on with; sorts as hits take precedence."""
+
+
+class Scrubber:
+    """One response body, in order: `feed` each chunk, then `finish`."""
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        """`values`: everything injected. Those under MIN_LENGTH bytes are not looked for."""
+        self._needles = tuple({n for value in minimal(values) for n in needles(value)})
+        self._alphabet = frozenset(byte for needle in self._needles for byte in needle.full)
+        self._source = b""
+        """What is held back, after some bytes that have left (an escape may reach into both)."""
+        self._at = 0
+        """Where in `_source` the part that is held back begins."""
+        self.hits = 0
+        """Spellings masked so far, in bodies and texts."""
+
+    def __repr__(self) -> str:
+        return f"Scrubber(needles={len(self._needles)}, hits={self.hits})"
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The next part of the scrubbed stream, maybe empty."""
+        if not self._needles:
+            return chunk
+        if len(chunk) <= SLICE:
+            return self._scrub(chunk, final=False) if chunk else b""
+        starts = range(0, len(chunk), SLICE)
+        return b"".join(self._scrub(chunk[at : at + SLICE], final=False) for at in starts)
+
+    def finish(self) -> bytes:
+        """The rest, once there is no more input; afterwards a new stream may begin."""
+        rest = self._scrub(b"", final=True)
+        self._source, self._at = b"", 0
+        return rest
+
+    def scrub_text(self, text: str) -> str:
+        """`text` (a header's value, a reason phrase) masked, whatever characters it has.
+
+        A mask has characters that a header's *name* cannot have: drop a header whose name changes.
+        """
+        if not self._needles:
+            return text
+        errors = "surrogateescape"
+        try:
+            data = text.encode(errors=errors)
+        except UnicodeEncodeError:
+            errors = "surrogatepass"
+            data = text.encode(errors=errors)
+        whole = copy.copy(self)
+        whole._source, whole._at = b"", 0
+        masked = whole._scrub(data, final=True)
+        self.hits = whole.hits
+        return masked.decode(errors=errors)
+
+    def _scrub(self, data: bytes, *, final: bool) -> bytes:
+        source, at = self._source + data, self._at
+        readings = [syntax.view(source, self._alphabet, final=final) for syntax in SYNTAXES]
+        views = [View(source), *filter(None, readings)]
+        held = len(source) if final else self._first_open(views, at)
+        hits = self._hits(views, self._needles, at)
+        out: list[bytes] = []
+        while hits:
+            start, minus_end, *_ = min(hits, key=lambda hit: hit[:2])
+            if start >= held:
+                break  # more input could still make an earlier or longer spelling of it
+            out += (source[at:start], MASK)
+            at = -minus_end
+            self.hits += 1
+            hits = [
+                again
+                for hit in hits
+                for again in ([hit] if hit[0] >= at else self._hits([hit[2]], [hit[3]], at))
+            ]
+            if at > held:
+                held = len(source) if final else self._first_open(views, at)
+        out.append(source[at:held])
+        context = max(0, held - MAX_ESCAPE)
+        self._source, self._at = source[context:], held - context
+        return b"".join(out)
+
+    def _hits(self, views: Sequence[View], sought: Sequence[Needle], at: int) -> list[_Hit]:
+        """The first place from `at` on, for each needle in each view that has one."""
+        hits = []
+        for view in views:
+            if view.cut is not None and not view.has_escapes:
+                continue  # the same text as the source's own
+            start = view.index_of(at)
+            for needle in sought:
+                found = view.text.find(needle.core, start)
+                if found >= 0:
+                    begin = view.source_of(found)[0]
+                    end = view.source_of(needle.extent(view.text, found) - 1)[1]
+                    hits.append((begin, -end, view, needle))
+        return hits
+
+    def _first_open(self, views: Sequence[View], at: int) -> int:
+        """The first place from `at` on where a spelling may have begun that needs more input."""
+        first = len(views[0].text)
+        for view in views:
+            size = len(view.text)
+            start = view.index_of(at)
+            open_bytes = max(overlap(view.text, start, needle.full) for needle in self._needles)
+            if open_bytes:
+                begin = view.source_of(size - open_bytes)[0]
+            elif view.cut is not None:
+                begin = max(at, view.cut)
+            else:
+                continue
+            first = min(first, begin)
+        return first
+
+
+def overlap(text: bytes, start: int, needle: bytes) -> int:
+    """Length of the longest end of `text[start:]` that is a proper beginning of `needle`."""
+    limit = min(len(needle) - 1, len(text) - start)
+    if limit >= 3:
+        # The text's last three bytes must stand in the needle: looked for first, they rarely do.
+        last = text[-3:]
+        found = needle.rfind(last, 0, limit)
+        while found >= 0:
+            if text.endswith(needle[: found + 3]):
+                return found + 3
+            found = needle.rfind(last, 0, found + 2)
+    for size in (2, 1):
+        if size <= limit and text.endswith(needle[:size]):
+            return size
+    return 0

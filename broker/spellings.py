@@ -1,0 +1,108 @@
+"""How a secret value can be written: the literal byte strings that a response is searched for.
+
+Escapes of single characters (%XX, \\uXXXX, &#...;) are read by `broker.escapes`. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+MIN_LENGTH = 4
+"""Bytes. A shorter value turns up by chance in most responses, and masking it would wreck them
+while hiding nothing: it is not searched for. Who stores or uses secrets should refuse those."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Needle:
+    """A literal to search for: `core`, and as much of the rest of `full` as follows it.
+
+    `full` begins with `core`; what is beyond it (base64's last character and padding) is there only
+    when the value stood at the end of what was encoded.
+    """
+
+    core: bytes
+    full: bytes
+
+    def extent(self, text: bytes, start: int) -> int:
+        """Where the match ends whose core begins at `start`."""
+        end = start + len(self.core)
+        for expected in self.full[len(self.core) :]:
+            if text[end : end + 1] != bytes([expected]):
+                break
+            end += 1
+        return end
+
+
+def minimal(values: Iterable[bytes]) -> tuple[bytes, ...]:
+    """`values` without those too short to mask and those that hold another one inside.
+
+    A spelling of `Bearer X` contains a spelling of `X`, so looking for `X` is enough.
+    """
+    usable = {value for value in values if len(value) >= MIN_LENGTH}
+    return tuple(
+        sorted(v for v in usable if not any(other != v and other in v for other in usable))
+    )
+
+
+def needles(value: bytes) -> tuple[Needle, ...]:
+    """Every literal that gives `value` away: raw, hex, base64 wherever it stands in the whole."""
+    literals = [value, value.hex().encode(), value.hex().upper().encode()]
+    if b" " in value:
+        literals.append(value.replace(b" ", b"+"))
+    if b"\\" in value:
+        # JSON's escape for a backslash is not read as one (see broker.escapes).
+        literals.append(value.replace(b"\\", b"\\\\"))
+    found = {Needle(literal, literal) for literal in literals}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        found.update(_base64(value, before, encode) for before in range(3))
+    return tuple(sorted(found))
+
+
+def _base64(value: bytes, before: int, encode: Callable[[bytes], bytes]) -> Needle:
+    """`value` in base64 with `before` other bytes ahead of it in its first group of three.
+
+    The core has only the characters that `value` alone decides; at either end up to four of its
+    bits may share a character with a neighbour and stay.
+    """
+    full = encode(bytes(before) + value)[(0, 2, 3)[before] :]
+    padding = full.count(b"=")
+    core = full if not padding else full[: -padding - 1]
+    return Needle(core, full)
+
+
+def spellings(value: bytes) -> tuple[bytes, ...]:
+    """The usual spellings of `value` one by one, for who wants to search a text for them.
+
+    The scrubber masks more than this list: any mixture of escaped and plain characters.
+    """
+    found = {needle.core for needle in needles(value)}
+    for each in ("%{:02X}", "%{:02x}"):
+        found.add("".join(each.format(byte) for byte in value).encode())
+    found.add(quote(value, safe="").encode())
+    found.add(quote_plus(value).encode())
+    if (text := _text(value)) is not None:
+        units = [pair.hex() for pair in _pairs(text.encode("utf-16-be", "surrogatepass"))]
+        found.add("".join(rf"\u{unit}" for unit in units).encode())
+        found.add("".join(rf"\u{unit.upper()}" for unit in units).encode())
+        found.add(json.dumps(text)[1:-1].encode())
+        found.add(json.dumps(text)[1:-1].replace("/", r"\/").encode())
+        found.add(html.escape(text).encode())
+        found.add("".join(f"&#{ord(letter)};" for letter in text).encode())
+        found.add("".join(f"&#x{ord(letter):x};" for letter in text).encode())
+    return tuple(sorted(found))
+
+
+def _pairs(data: bytes) -> list[bytes]:
+    return [data[i : i + 2] for i in range(0, len(data), 2)]
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
