@@ -1,0 +1,149 @@
+"""The policy file: text in, a checked policy out, or every mistake at once.
+
+The only way to a `Policy`. A field that is not understood refuses the file: an old Keybroker must
+not pass over a restriction that a newer one would know. Knows nothing of accounts.
+"""
+
+from __future__ import annotations
+
+from rules import checks, schema
+from rules.errors import InvalidFile, Problem
+from rules.model import OWNER, Policy
+from rules.source import Section, Source
+from rules.yamlfile import parse_yaml
+
+VERSION = 1
+FIELDS = ("version", "credentials", "approvers", "tiers", "rules")
+
+
+def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Problem, ...]]:
+    """The policy and its warnings. Raises InvalidFile with every error, in file order."""
+    value, lines = parse_yaml(text, file)
+    source = Source(file, lines)
+    root = Section(source, ())
+    fields = root.mapping(value, FIELDS) or {}
+    if "version" not in fields:
+        root.error(f'"version" is missing; this Keybroker reads version: {VERSION}')
+    elif fields["version"] is True or fields["version"] != VERSION:
+        root.at("version").error(f"this Keybroker reads version: {VERSION} only")
+
+    named = _entries(root, fields, "credentials")
+    credentials = {}
+    for name, entry in named.items():
+        at = Section(source, ("credentials", name), f'credential "{name}"')
+        credential = schema.read_credential(at, name, entry)
+        if credential is not None:
+            credentials[name] = credential
+    approvers = {
+        name: schema.read_group(Section(source, ("approvers", name), f'group "{name}"'), name, e)
+        for name, e in _entries(root, fields, "approvers").items()
+    }
+    tiers = dict(schema.BUILT_IN)
+    for name, entry in _entries(root, fields, "tiers").items():
+        tiers[name] = schema.read_tier(
+            Section(source, ("tiers", name), f'tier "{name}"'), name, entry
+        )
+
+    items = fields.get("rules")
+    if items is not None and not isinstance(items, list):
+        root.at("rules").error("rules must be a list")
+    items = items if isinstance(items, list) else []
+    rules = []
+    for index, item in enumerate(items):
+        found = item.get("id") if isinstance(item, dict) else None
+        label = f'rule "{found[:100]}"' if isinstance(found, str) else f"rule {index + 1}"
+        rule = schema.read_rule(Section(source, ("rules", index), label), item)
+        if rule is not None:
+            rules.append((index, rule))
+
+    policy = Policy(credentials, approvers, tiers, tuple(rule for _, rule in rules), text)
+    checks.check_ids(root, items)
+    checks.check_tiers(root, policy)
+    checks.check_rules(root, policy, rules, list(named), list(tiers))
+    if not source.errors():
+        checks.check_slots(root, policy, rules)
+    if source.errors():
+        raise InvalidFile(source.errors())
+    return policy, tuple(source.warnings())
+
+
+def _entries(root: Section, fields: dict[str, object], name: str) -> dict[str, object]:
+    return root.at(name).mapping(fields.get(name)) or {}
+
+
+def agents_named(policy: Policy) -> frozenset[str]:
+    """The agents that rules name, tags aside."""
+    return frozenset(
+        agent for rule in policy.rules for agent in rule.agents if not agent.startswith("tag:")
+    )
+
+
+def people_named(policy: Policy) -> frozenset[str]:
+    """The people in approver groups and in tiers' `exclude`."""
+    grouped = {person for group in policy.approvers.values() for person in group}
+    excluded = {person for tier in policy.tiers.values() for person in tier.exclude}
+    return frozenset(grouped | excluded - {OWNER})
+
+
+def starter_policy(solo: bool) -> str:
+    """The policy.yaml of a new workspace: denies everything, and shows the language in comments.
+
+    Lines that begin with `# ` are an example, to be had by taking these two characters away.
+    """
+    return _STARTER.replace("@TIERS@", _SOLO_TIERS if solo else _TEAM_TIERS)
+
+
+_SOLO_TIERS = """\
+## Set up for one person: one yes is enough, and the owner of an agent may vote on its calls.
+tiers:
+  medium: {quorum: [{group: any, count: 1}], exclude: []}
+  high: {quorum: [{group: any, count: 1}], exclude: [], confirm: retype}
+"""
+
+_TEAM_TIERS = """\
+## Set up for a team: nobody votes on the calls of an agent of their own, and high needs two people.
+tiers:
+  medium: {quorum: [{group: any, count: 1}], exclude: [owner]}
+  high: {quorum: [{group: any, count: 2}], exclude: [owner], confirm: retype}
+"""
+
+_STARTER = """\
+## What agents may do. Whatever no rule allows is denied, so for now everything is.
+## Changes take effect within two seconds; `keybroker policy check` reads the file without them.
+version: 1
+
+## Who must agree to a held call. Every tier also has decide_within: 15m, execute_within: 5m,
+## denials: 1 and reason: optional (or required). `any` is everyone who may approve.
+@TIERS@
+## Groups of people for `quorum`, besides `any`.
+# approvers:
+#   finance: [alice, bob]
+
+## Secrets by name (never by value), the hosts they may go to, and how they are put in:
+## bearer, {basic: {username: u}} or {header: X-Api-Key, format: "{secret}"}.
+# credentials:
+#   stripe: {secret: "kv/stripe#api_key", hosts: [api.stripe.com], inject: bearer}
+
+## The effects are allow, hold (until people approve), deny, and tunnel (pass on undecrypted, to
+## hosts without a credential). Of several rules that match, the most restrictive wins, in any
+## order. Paths: * is one segment, ** any rest. Agents: names, or tag:NAME.
+# rules:
+#   - id: stripe-read
+#     agents: [billing-bot]
+#     match: {method: GET, host: api.stripe.com, path: /v1/**}
+#     effect: allow
+#     use: [stripe]
+#   - id: stripe-refund
+#     agents: [billing-bot]
+#     match: {method: POST, host: api.stripe.com, path: /v1/refunds}
+#     effect: hold
+#     risk: high
+#     summary: "Refund {form:amount} on charge {form:charge}"
+#     confirm: form:amount
+#     impact: Money leaves the account and cannot be called back.
+#     use: [stripe]
+#   - id: packages
+#     agents: [billing-bot]
+#     match: {host: [pypi.org, files.pythonhosted.org]}
+#     effect: tunnel
+"""

@@ -1,0 +1,155 @@
+"""Reading a configuration file part by part: every problem is noted with its line, none is raised.
+
+A `Section` is one part of the file with a label for messages (`rule "x"`). Its readers return the
+value, or None after noting what is wrong, so that one pass finds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rules.errors import Problem
+from rules.words import is_invisible
+from rules.yamlfile import Lines, Path, did_you_mean
+
+# Looking for near names is the slow part of a message; a file this wrong does not need more.
+_MAX_HINTS = 50
+
+
+@dataclass(slots=True)
+class Source:
+    """A file being read, and what is wrong with it so far."""
+
+    file: str
+    lines: Lines
+    problems: list[Problem] = field(default_factory=list)
+    _hints: int = 0
+
+    def note(self, path: Path, message: str, severity: str = "error") -> None:
+        self.problems.append(Problem(self.file, self.lines.at(path), message, severity))
+
+    def errors(self) -> list[Problem]:
+        return sorted(p for p in self.problems if p.severity == "error")
+
+    def warnings(self) -> list[Problem]:
+        return sorted(p for p in self.problems if p.severity == "warning")
+
+    def hint(self, word: str, known: Iterable[str]) -> str:
+        """A "did you mean", or nothing when there were many already."""
+        self._hints += 1
+        return did_you_mean(word, known) if self._hints <= _MAX_HINTS else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a file. `path` leads to it; `label` begins its messages."""
+
+    source: Source
+    path: Path
+    label: str = ""
+
+    def at(self, *steps: str | int) -> Section:
+        return Section(self.source, self.path + steps, self.label)
+
+    def error(self, message: str) -> None:
+        self.source.note(self.path, f"{self.label}: {message}" if self.label else message)
+
+    def warn(self, message: str) -> None:
+        message = f"{self.label}: {message}" if self.label else message
+        self.source.note(self.path, message, "warning")
+
+    def unknown(self, kind: str, word: str, known: Iterable[str]) -> None:
+        """Notes that `word` names nothing, with the nearest name that there is."""
+        self.error(f'unknown {kind} "{word[:80]}"{self.source.hint(word, known)}')
+
+    def has(self, fields: Mapping[str, object], name: str) -> bool:
+        """Whether the field is there; notes that it is missing if not."""
+        if name not in fields:
+            self.error(f'"{name}" is missing')
+        return name in fields
+
+    def mapping(self, value: object, known: tuple[str, ...] = ()) -> dict[str, object] | None:
+        """`value` as a mapping; with `known`, other fields are errors. Empty counts as {}."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.error(f"{self._name()} must be a mapping, {_is(value)}")
+            return None
+        if known:
+            for name in value:
+                if name not in known:
+                    self.at(name).unknown("field", name, known)
+        return value
+
+    def text(self, value: object, limit: int = 500) -> str | None:
+        """`value` as one line of text in which nothing is hidden."""
+        if not isinstance(value, str):
+            quote = "; put it in quotes" if isinstance(value, int | float) else ""
+            self.error(f"{self._name()} must be text, {_is(value)}{quote}")
+            return None
+        value = value.strip()
+        odd = next((c for c in value if is_invisible(c)), None)
+        if not value or len(value) > limit:
+            self.error(f"{self._name()} must have 1 to {limit} characters")
+        elif odd is not None:
+            self.error(f"{self._name()} holds the invisible character {odd!a}")
+        else:
+            return value
+        return None
+
+    def parsed[T](self, value: object, parse: Callable[[str], T]) -> T | None:
+        """Text read by `parse`, whose ValueError becomes a problem."""
+        text = self.text(value)
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.error(f"{self._name()}: {error}")
+            return None
+
+    def several[T](self, value: object, parse: Callable[[str], T]) -> tuple[T, ...]:
+        """One word or a list of them, each read by `parse`, without repetitions; never empty."""
+        if value == [] or value is None:
+            self.error(f"{self._name()} is empty; leave the field out or fill it in")
+        if not isinstance(value, list):
+            value = [value] if value is not None else []
+        parsed = [self.at(i).parsed(item, parse) for i, item in enumerate(value)]
+        return tuple(dict.fromkeys(item for item in parsed if item is not None))
+
+    def choice(self, value: object, known: tuple[str, ...]) -> str | None:
+        """One of the `known` words."""
+        if isinstance(value, str) and value in known:
+            return value
+        hint = self.source.hint(value, known) if isinstance(value, str) else ""
+        self.error(f"{self._name()} must be {' or '.join(known)}{hint}")
+        return None
+
+    def count(self, value: object, most: int = 100) -> int | None:
+        """A whole number from 1 to `most`."""
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+            return value
+        self.error(f"{self._name()} must be a whole number from 1 to {most}")
+        return None
+
+    def _name(self) -> str:
+        """The field this section is, for messages; an item of a list goes by its list."""
+        names = [step for step in self.path if isinstance(step, str)]
+        return names[-1] if names else "the file"
+
+
+def _is(value: object) -> str:
+    match value:
+        case None:
+            return "and is empty"
+        case bool():
+            return f"not {str(value).lower()}"
+        case int() | float():
+            return f"not the number {value}"
+        case str():
+            return f'not the word "{value[:40]}"'
+        case list():
+            return "not a list"
+        case _:
+            return "not a mapping"
