@@ -1,6 +1,6 @@
-"""`keybroker doctor`: looks everything over and says for each fault how to mend it. Changes nothing.
+"""`keybroker doctor`: looks everything over; says of each fault how to mend it. Changes nothing.
 
-Each check stands for itself: one that fails does not hide the others, unless there is no workspace.
+Each check stands for itself: one that fails hides no other, unless there is no workspace.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keybroker.workspace import Workspace
 
 _SIZE = 1024
-_PATIENCE = 3.0
+PATIENCE = 3.0
 """Seconds in which the children of a killed `up` notice and leave, or another command looks in."""
 
 
@@ -46,7 +46,7 @@ class UpLock:
     def __init__(self, workspace: Workspace) -> None:
         """Takes the lock. Raises Unusable with the pid of the holder."""
         self.fd = os.open(workspace.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + PATIENCE
         while not _locked(self.fd, fcntl.LOCK_EX):
             if time.monotonic() > until:
                 pid = _holder(_read(self.fd))

@@ -1,0 +1,118 @@
+"""The command line's frame: help without imports, one line for an error, inert output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.errors import LedgerUnavailable
+from broker.errors import Conflict
+from keybroker.cli import COMMANDS, cli
+from keybroker.cli.frame import LazyGroup, guarded, inert
+from rules.errors import InvalidFile, Problem
+
+
+def failing(error: BaseException) -> click.Command:
+    def body() -> None:
+        raise error
+
+    return click.Command("failing", callback=body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (Conflict("taken"), 1, "keybroker: taken\n"),
+        (LedgerUnavailable("the disk is full"), 1, "keybroker: the disk is full\n"),
+        (
+            InvalidFile([Problem("p.yaml", 2, "a"), Problem("p.yaml", 4, "b")]),
+            1,
+            "keybroker: p.yaml:2: error: a\nkeybroker: p.yaml:4: error: b\n",
+        ),
+        (KeyboardInterrupt(), 130, "keybroker: interrupted\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "PermissionError: "),
+        (click.UsageError("no such thing"), 2, "keybroker: no such thing\n"),
+    ],
+)
+def test_an_error_is_a_line_and_a_status(
+    error: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(failing(error), []) == status
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_an_unforeseen_error_does_not_show_what_it_holds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert guarded(failing(ValueError("sk_live_canary")), []) == 1
+    captured = capsys.readouterr()
+    assert "canary" not in captured.err
+    assert "KEYBROKER_DEBUG=1" in captured.err
+    monkeypatch.setenv("KEYBROKER_DEBUG", "1")
+    with pytest.raises(ValueError, match="canary"):
+        guarded(failing(ValueError("sk_live_canary")), [])
+
+
+def test_help_imports_no_command() -> None:
+    script = (
+        "import sys; from keybroker.cli import cli; from keybroker.cli.frame import guarded\n"
+        "guarded(cli, ['--help'])\n"
+        "heavy = {'pydantic', 'cryptography', 'sqlite3', 'hvac', 'mitmproxy', 'starlette', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n")
+    for name, (_, line) in COMMANDS.items():
+        assert (f"  {name} " in done.stdout) == bool(line)
+
+
+def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        return [path]
+    names = list(command.commands_at) if isinstance(command, LazyGroup) else list(command.commands)
+    context = click.Context(command)
+    found = []
+    for name in names:
+        child = command.get_command(context, name)
+        assert child is not None
+        found += _leaves(child, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", _leaves(cli), ids=" ".join)
+def test_every_command_has_help_and_takes_the_workspace(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(cli, [*path, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--workspace DIR" in printed
+    assert "Usage: keybroker " + " ".join(path) in printed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(cli, ["completion", shell]) == 0
+    assert "_KEYBROKER_COMPLETE" in capsys.readouterr().out
+
+
+def test_a_missing_workspace_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(cli, ["agent", "list", "--workspace", str(tmp_path)]) == 1
+    assert "make one with `keybroker init" in capsys.readouterr().err
+
+
+@given(st.text())
+def test_inert_text_has_no_control_characters(text: str) -> None:
+    assert all(c.isprintable() for c in inert(text))

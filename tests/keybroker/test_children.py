@@ -1,0 +1,54 @@
+"""A child says that it is ready or why not, and leaves when its parent is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+from keybroker.children import ORPHANED, Child
+
+
+def _start(body: str) -> Child:
+    life_read, life_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from broker.errors import KeybrokerError
+        from keybroker.children import child
+        with child(int(sys.argv[1]), int(sys.argv[2])) as ready:
+        """
+    ) + textwrap.indent(textwrap.dedent(body), "    ")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(life_read), str(ready_write)],
+        pass_fds=(life_read, ready_write),
+    )
+    os.close(life_read)
+    os.close(ready_write)
+    return Child("the child", process, life_write, ready_read)
+
+
+def test_a_child_reports_and_leaves_with_its_parent() -> None:
+    child = _start("ready()\ntime.sleep(60)")
+    assert child.report() is None
+    assert child.process.poll() is None
+    child.release()  # as the kernel does for a parent that was killed
+    assert child.process.wait(20) == ORPHANED
+
+
+def test_a_child_tells_why_it_cannot_serve() -> None:
+    child = _start("raise KeybrokerError('the store is closed')")
+    assert child.report() == "the store is closed"
+    assert child.process.wait(20) == 1
+    child.release()
+
+
+def test_a_child_that_dies_silently_is_noticed() -> None:
+    child = _start("import os\nos._exit(3)")
+    report = child.report()
+    assert report is not None
+    assert "ended before it was ready" in report
+    child.process.wait(20)
+    child.release()
