@@ -276,7 +276,8 @@ def test_data_that_is_not_canonical_shows_even_with_a_hash_to_match(
 
 def test_other_types_in_columns_show(ledger: Path) -> None:
     with tampering(ledger) as db:
-        db.execute("CREATE TABLE loose AS SELECT * FROM ledger")
+        db.execute("CREATE TABLE loose (seq, time, type, call, agent, data, prev, hash)")
+        db.execute("INSERT INTO loose SELECT * FROM ledger")
         db.execute("DROP TABLE ledger")
         db.execute("ALTER TABLE loose RENAME TO ledger")
         for seq, (field, value) in enumerate(
