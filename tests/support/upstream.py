@@ -134,7 +134,7 @@ class Upstream:
         self._directory = tempfile.TemporaryDirectory(prefix="upstream-")
         self.ca_file = Path(self._directory.name) / "ca.pem"
         self.ca_file.write_bytes(self.ca.pem)
-        self._context = self._server_context(self.names) if self.tls else None
+        self.context = self._server_context(self.names) if self.tls else None
         self._spawn(self._accept)
         return self
 
@@ -222,8 +222,8 @@ class Upstream:
         try:
             connection.settimeout(60)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context:
-                tls = self._context.wrap_socket(
+            if self.context:
+                tls = self.context.wrap_socket(
                     connection, server_side=True, do_handshake_on_connect=False
                 )
                 self._open.add(tls)
