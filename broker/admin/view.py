@@ -96,7 +96,10 @@ def shown_request(card: Json) -> Shown | None:
         Line(n, v, kind == "header" and n.lower() == key.lower()) for n, v in request["headers"]
     )
     body = _body(request, place, kind, key)
-    deciding = tuple(line for line in (*query_fields, *headers, *body.fields) if line.deciding)
+    path = (Line("path", request["path"], deciding=True),) if place == "path" else ()
+    deciding = tuple(
+        line for line in (*path, *query_fields, *headers, *body.fields) if line.deciding
+    )
     return Shown(
         method=request["method"],
         scheme=str(request["url"]).partition(":")[0],

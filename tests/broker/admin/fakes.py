@@ -326,7 +326,7 @@ def refund(name: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict
             "decide_within": 900,
             "execute_within": 300,
         },
-        "confirm": {"place": "form:amount", "hint": "The amount, as the body has it."},
+        "confirm": {"place": "form:amount", "hint": "Retype form:amount to approve."},
         "votes": [],
         "needs": "Two people must approve.",
         "notes": [],
