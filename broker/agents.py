@@ -114,7 +114,8 @@ class Agents:
         return agent, token
 
     def rotate(self, name: str, by: str) -> str:
-        """A new standing token; the earlier ones end at once. Raises NotFound, Conflict if revoked."""
+        """A new standing token; the earlier ones end at once. Raises NotFound, Conflict if
+        revoked."""
         token = new_token("agent", self._random)
 
         def work(tx: Transaction) -> None:
@@ -237,7 +238,11 @@ class Agents:
         }
         tokens = [
             _Token(
-                row["id"], row["agent"], row["hash"], optional_moment(row["expires_at"]), row["note"]
+                row["id"],
+                row["agent"],
+                row["hash"],
+                optional_moment(row["expires_at"]),
+                row["note"],
             )
             for row in db.execute("SELECT * FROM agent_tokens WHERE revoked_at IS NULL")
         ]

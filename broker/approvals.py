@@ -12,9 +12,7 @@ from broker.errors import Conflict, NotEntitled
 from broker.model import ApprovalState, Requirement, Role, TierNeed, User, Vote
 from rules.model import ANYONE, OWNER, Policy, Subject
 
-Event = Literal[
-    "approve", "deny", "expire", "supersede", "claim", "complete", "release", "lose"
-]
+Event = Literal["approve", "deny", "expire", "supersede", "claim", "complete", "release", "lose"]
 
 MOVES: Mapping[tuple[ApprovalState, Event], ApprovalState] = {
     ("pending", "approve"): "approved",  # the votes meet every tier's quorum
@@ -29,9 +27,7 @@ MOVES: Mapping[tuple[ApprovalState, Event], ApprovalState] = {
     ("executing", "lose"): "unknown",  # sent, and the result was lost in a crash
 }
 
-ENDED: frozenset[ApprovalState] = frozenset(
-    {"denied", "expired", "superseded", "used", "unknown"}
-)
+ENDED: frozenset[ApprovalState] = frozenset({"denied", "expired", "superseded", "used", "unknown"})
 """From here no move leads on; the sealed request is deleted."""
 
 VOTING_ROLES: frozenset[Role] = frozenset({"approver", "admin"})
@@ -87,7 +83,9 @@ def entitled(requirement: Requirement, user: User) -> None:
         )
     groups = {q[0] for need in requirement.tiers for q in need.quorum}
     if ANYONE not in groups and not groups_of(requirement, user.name):
-        raise NotEntitled(f"{user.name} is in none of the groups asked: {', '.join(sorted(groups))}")
+        raise NotEntitled(
+            f"{user.name} is in none of the groups asked: {', '.join(sorted(groups))}"
+        )
 
 
 def groups_of(requirement: Requirement, name: str) -> tuple[str, ...]:
@@ -110,9 +108,7 @@ def missing(need: TierNeed, approvers: Sequence[str]) -> dict[str, int]:
     One person fills one place: {finance: 1, security: 1} takes two people even if one of them is
     in both groups. That is a bipartite matching, found by augmenting paths (Kuhn, 1955).
     """
-    places = [
-        (group, members) for group, count, members in need.quorum for _ in range(count)
-    ]
+    places = [(group, members) for group, count, members in need.quorum for _ in range(count)]
     filled: dict[int, str] = {}
 
     def place(person: str, seen: set[int]) -> bool:
@@ -140,9 +136,7 @@ def judge(requirement: Requirement, votes: Sequence[Vote]) -> Event | None:
     if len(denials) >= requirement.denials:
         return "deny"
     approvers = [
-        v.user
-        for v in votes
-        if v.decision == "approve" and v.user not in requirement.excluded
+        v.user for v in votes if v.decision == "approve" and v.user not in requirement.excluded
     ]
     if all(not missing(need, approvers) for need in requirement.tiers):
         return "approve"

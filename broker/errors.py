@@ -1,9 +1,10 @@
-"""The exception tree of the middle. Foreign errors are translated into these at the edge, with `from`.
+"""The exception tree of the middle. Foreign errors are translated into these at the edge, with
+`from`.
 
 KeybrokerError                something failed; str() is one sentence for a person, without secrets
 ├── Refusal                   the answer to an agent's call: a code of the contract and a sentence
 ├── NotFound                  no such agent, user, approval
-├── Conflict                  the move is illegal in the present state (a vote on a decided approval)
+├── Conflict                  the present state does not allow the move (a vote on a decided call)
 ├── NotEntitled               this person may not do this
 ├── Unconfirmed               the vote lacks the retyped value or the reason that the tier asks for
 ├── InvalidInput              a name, number or word that cannot be accepted

@@ -1,5 +1,5 @@
-"""Held calls: opened, joined, voted on, claimed, ended. Each operation is one durable transaction that
-changes the store and tells the ledger, or neither.
+"""Held calls: opened, joined, voted on, claimed, ended. Each operation is one durable
+transaction that changes the store and tells the ledger, or neither.
 
 Whoever calls these acts on what they return; nobody is told of an approval before it is durable.
 """
@@ -20,7 +20,7 @@ from broker.approvals import entitled, groups_of, judge
 from broker.errors import Conflict, NotEntitled, Refusal, Unconfirmed
 from broker.model import Approval, ApprovalState, Choice, Requirement, User, Vote
 from broker.ports import NewId, RandomBytes
-from broker.sealing import Sealer
+from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
 from broker.stores.sqlite import Store
 from rules.model import Decision
@@ -41,8 +41,7 @@ class Proposal:
 
     call: str
     agent: str
-    request: Request
-    """As it would be sent, the credentials' slots empty."""
+    stored: StoredRequest
     digest: bytes
     join_key: bytes
     decision: Decision
@@ -112,6 +111,19 @@ class Holds:
 
         return self._store.submit(work)
 
+    def get(self, approval: str) -> Approval:
+        """As it is now. Raises NotFound, StoreUnavailable."""
+        return rows.get(self._store.read(), approval)
+
+    def stored(self, approval: str) -> StoredRequest | None:
+        """The request as stored; None once the approval has ended. Raises StoreUnavailable."""
+        sealed = rows.sealed_request(self._store.read(), approval)
+        return None if sealed is None else self._sealer.open(sealed, approval)
+
+    def listing(self, state: str | None, limit: int) -> list[Approval]:
+        """Newest first; `state` None means all."""
+        return rows.listing(self._store.read(), state, limit)
+
     def claim(self, approval: str, *, basis: str, worker: str, call: str) -> Future[Approval]:
         """Takes an approved call for sending: of all that ask, one gets it.
 
@@ -174,6 +186,7 @@ class Holds:
         reason: str | None,
         confirm: str | None,
         basis: str | None,
+        via: str,
     ) -> Approval:
         """Records the vote and what follows from it; returns the approval as it then is.
 
@@ -201,7 +214,7 @@ class Holds:
                 raise Conflict(f"{user.name} has voted on this call already")
             entitled(found.requirement, user)
             confirmed = _check_confirmation(found, decision, reason, confirm)
-            self._record_vote(tx, found, user, decision, reason, confirmed)
+            self._record_vote(tx, found, user, decision, reason, confirmed, via)
             return rows.get(tx.db, approval)
 
         outcome = self._store.write(work)
@@ -232,7 +245,11 @@ class Holds:
         rows.advance(tx, found, "expire" if state == "expired" else "supersede", reason=reason)
         self._append_resolved(tx, found, state, by=[], reason=reason)
         return replace(
-            found, state=state, ended_at=self._store.clock(), ended_reason=reason, confirm_value=None
+            found,
+            state=state,
+            ended_at=self._store.clock(),
+            ended_reason=reason,
+            confirm_value=None,
         )
 
     def _remembered(self, found: Approval, proposal: Proposal) -> bool:
@@ -245,7 +262,7 @@ class Holds:
 
     def _open(self, tx: Transaction, proposal: Proposal, after: Approval | None) -> Approval:
         approval = self._new_id("a")
-        sealed = self._sealer.seal(proposal.request, approval)
+        sealed = self._sealer.seal(proposal.stored, approval)
         held, stored = rows.burden(tx.db, proposal.agent)
         if held >= self._limits.held_calls or stored + len(sealed) > self._limits.held_bytes:
             raise Refusal(
@@ -256,8 +273,9 @@ class Holds:
             )
         salt = self._random(SALT_BYTES)
         decision, requirement = proposal.decision, proposal.requirement
+        outgoing = proposal.stored.outgoing
         request = commit(salt, "request", proposal.digest)
-        body = commit(salt, "body", proposal.request.body)
+        body = commit(salt, "body", outgoing.body)
         card = {
             **proposal.card,
             "request_commitment": request,
@@ -294,10 +312,10 @@ class Holds:
                 "approval.opened",
                 {
                     "approval": approval,
-                    "what": what(proposal.request),
+                    "what": what(outgoing),
                     "request": request,
                     "body": body,
-                    "body_size": len(proposal.request.body),
+                    "body_size": len(outgoing.body),
                     "requirement": requirement.to_json(),
                     "tiers": list(decision.tiers),
                     "risk": decision.risk,
@@ -307,7 +325,7 @@ class Holds:
                     "credentials": [{"name": n, "secret": s} for n, s in proposal.credentials],
                     "summaries": list(decision.summaries),
                     "impacts": list(decision.impacts),
-                    "claim_given": proposal.request.claim is not None,
+                    "claim_given": outgoing.claim is not None,
                     "decide_by": opened.decide_by.isoformat(),
                     "basis": decision.basis,
                     "after": None if after is None else after.id,
@@ -327,6 +345,7 @@ class Holds:
         decision: Choice,
         reason: str | None,
         confirmed: bool,
+        via: str,
     ) -> None:
         now = self._store.clock()
         vote = Vote(
@@ -348,6 +367,7 @@ class Holds:
                     "reason": reason,
                     "request": found.card["request_commitment"],
                     "confirmed": confirmed,
+                    "via": via,
                 },
                 call=found.call,
                 agent=found.agent,
@@ -413,7 +433,9 @@ def _check_confirmation(
     if not found.requirement.retype:
         return False
     if found.confirm_value is None:
-        raise NotEntitled("the value to retype is missing from the store, so this cannot be approved")
+        raise NotEntitled(
+            "the value to retype is missing from the store, so this cannot be approved"
+        )
     if confirm is None or confirm.strip() != found.confirm_value.strip():
         place = found.card.get("confirm_place") or "path"
         raise Unconfirmed(f"retype the value of {place} exactly as the request has it")

@@ -1,4 +1,5 @@
-"""The workspace's keys: one root of 32 random bytes, and one derived key a purpose (HKDF, RFC 5869).
+"""The workspace's keys: one root of 32 random bytes, and one derived key a purpose (HKDF, RFC
+5869).
 
 Whoever reads the root key is an administrator; it never leaves the workspace's state directory.
 """

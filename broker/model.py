@@ -1,4 +1,5 @@
-"""The nouns of the middle: agents, people, approvals as values. Frozen; no behaviour beyond shape."""
+"""The nouns of the middle: agents, people, approvals as values. Frozen; no behaviour beyond
+shape."""
 
 from __future__ import annotations
 

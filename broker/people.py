@@ -1,4 +1,5 @@
-"""People: accounts, passwords, page sessions, API tokens, and the one-time link for the first of them.
+"""People: accounts, passwords, page sessions, API tokens, and the one-time link for the first of
+them.
 
 Passwords are kept as argon2id hashes (RFC 9106), tokens as SHA-256 hashes. Every log-in and every
 change is a record in the ledger.
@@ -82,7 +83,8 @@ class People:
         return _user(row)
 
     def set_password(self, name: str, password: str, by: str) -> None:
-        """Replaces the password and ends the person's page sessions. Raises NotFound, InvalidInput."""
+        """Replaces the password and ends the person's page sessions. Raises NotFound,
+        InvalidInput."""
         hashed = self._hash(password)
 
         def work(tx: Transaction) -> None:
@@ -123,7 +125,9 @@ class People:
         row = self._store.read().execute("SELECT * FROM users WHERE name = ?", (name,)).fetchone()
         usable = row is not None and row["password_hash"] and row["disabled_at"] is None
         try:
-            right = self._hasher.verify(row["password_hash"] if usable else self._nobody, password)
+            right: bool = self._hasher.verify(
+                row["password_hash"] if usable else self._nobody, password
+            )
         except (Argon2Error, InvalidHashError):
             right = False
         if not (usable and right):
@@ -150,12 +154,16 @@ class People:
 
     def session(self, token: str) -> Session | None:
         """The open session behind a cookie; None if it ended or the account is disabled."""
-        row = self._store.read().execute(
-            "SELECT s.expires_at AS session_expires_at, u.* FROM sessions s"
-            " JOIN users u ON u.name = s.user"
-            " WHERE s.hash = ? AND s.ended_at IS NULL AND u.disabled_at IS NULL",
-            (token_hash(token),),
-        ).fetchone()
+        row = (
+            self._store.read()
+            .execute(
+                "SELECT s.expires_at AS session_expires_at, u.* FROM sessions s"
+                " JOIN users u ON u.name = s.user"
+                " WHERE s.hash = ? AND s.ended_at IS NULL AND u.disabled_at IS NULL",
+                (token_hash(token),),
+            )
+            .fetchone()
+        )
         if row is None:
             return None
         expires_at = to_moment(row["session_expires_at"])
@@ -205,11 +213,15 @@ class People:
 
     def by_api_token(self, token: str) -> User | None:
         """The person behind an API token; None if it or the account ended."""
-        row = self._store.read().execute(
-            "SELECT u.* FROM user_tokens t JOIN users u ON u.name = t.user"
-            " WHERE t.hash = ? AND t.revoked_at IS NULL AND u.disabled_at IS NULL",
-            (token_hash(token),),
-        ).fetchone()
+        row = (
+            self._store.read()
+            .execute(
+                "SELECT u.* FROM user_tokens t JOIN users u ON u.name = t.user"
+                " WHERE t.hash = ? AND t.revoked_at IS NULL AND u.disabled_at IS NULL",
+                (token_hash(token),),
+            )
+            .fetchone()
+        )
         return None if row is None else _user(row)
 
     def first_user_link(self) -> str:
@@ -233,9 +245,14 @@ class People:
 
     def link_is_open(self, token: str) -> bool:
         """Whether the link could still be redeemed; looking does not use it up."""
-        row = self._store.read().execute(
-            "SELECT expires_at FROM links WHERE hash = ? AND used_at IS NULL", (token_hash(token),)
-        ).fetchone()
+        row = (
+            self._store.read()
+            .execute(
+                "SELECT expires_at FROM links WHERE hash = ? AND used_at IS NULL",
+                (token_hash(token),),
+            )
+            .fetchone()
+        )
         return row is not None and self._store.clock() < to_moment(row[0]) and not self.any()
 
     def redeem_link(self, token: str, name: str, password: str) -> User:
@@ -246,7 +263,8 @@ class People:
 
         def work(tx: Transaction) -> None:
             used = tx.db.execute(
-                "UPDATE links SET used_at = ? WHERE hash = ? AND used_at IS NULL AND expires_at > ?",
+                "UPDATE links SET used_at = ?"
+                " WHERE hash = ? AND used_at IS NULL AND expires_at > ?",
                 (tx.time, token_hash(token), tx.time),
             ).rowcount
             if not used or tx.db.execute("SELECT 1 FROM users LIMIT 1").fetchone():
@@ -258,9 +276,7 @@ class People:
         self._store.write(work)
         return self.get(name)
 
-    def _insert(
-        self, tx: Transaction, name: str, role: str, hashed: str | None, by: str
-    ) -> None:
+    def _insert(self, tx: Transaction, name: str, role: str, hashed: str | None, by: str) -> None:
         try:
             tx.db.execute(
                 "INSERT INTO users VALUES (?, ?, ?, ?, NULL)", (name, role, hashed, tx.time)
@@ -271,7 +287,9 @@ class People:
 
     def _hash(self, password: str) -> str:
         if len(password) < SHORTEST_PASSWORD:
-            raise InvalidInput(f"the password is too short: {SHORTEST_PASSWORD} characters at least")
+            raise InvalidInput(
+                f"the password is too short: {SHORTEST_PASSWORD} characters at least"
+            )
         if len(password) > 1024:
             raise InvalidInput("the password is too long: 1024 characters at most")
         return self._hasher.hash(password)

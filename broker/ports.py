@@ -1,4 +1,5 @@
-"""What the pipeline needs from the world: duties, in prose. Adapters implement these; fakes stand here.
+"""What the pipeline needs from the world: duties, in prose. Adapters implement these; fakes
+stand here.
 
 The core gets time, randomness and ids as arguments; everything that does I/O is one of these ports.
 """
@@ -44,7 +45,8 @@ class Egress(Protocol):
     """Guards where connections may go (laws 6 and 7)."""
 
     def check(self, host: str, port: int) -> Awaitable[Route]:
-        """Resolves once and pins what it found: later dials of (host, port) use these addresses only.
+        """Resolves once and pins what it found: later dials of (host, port) use these addresses
+        only.
 
         Raises Refusal("egress_refused") when no address is allowed, Refusal("upstream_unreachable")
         when the name does not resolve.
@@ -53,8 +55,9 @@ class Egress(Protocol):
 
 
 class Notifier(Protocol):
-    """Tells people that something waits. It never carries what the agent wrote beyond the summary."""
+    """Tells people that something waits. It never carries what the agent wrote beyond the
+    summary."""
 
-    def opened(self, approval_id: str, summary: str, agent: str, risk: str, url: str) -> None:
+    def opened(self, approval_id: str, summary: str, agent: str, risk: str) -> None:
         """Called after the approval is durable. Must not raise and must not block."""
         ...

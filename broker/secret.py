@@ -1,4 +1,5 @@
-"""A secret value that cannot print itself. `reveal()` is called by injectors and by nothing else."""
+"""A secret value that cannot print itself. `reveal()` is called by injectors and by nothing
+else."""
 
 from __future__ import annotations
 

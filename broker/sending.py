@@ -1,12 +1,12 @@
 """Calls that go out: sent, completed, failed, unknown. Each is one durable transaction.
 
-`sent` is durable before the first byte leaves; a sent call whose worker died becomes `unknown` and is
-never sent again.
+`sent` is durable before the first byte leaves; a sent call whose worker died becomes `unknown`
+and is never sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from audit.commitment import SALT_BYTES, commit
 from audit.journal import Transaction
 from audit.record import JSON, Draft
 from broker.approvals import Event
+from broker.errors import Refusal
 from broker.holds import what
 from broker.model import Approval
 from broker.ports import RandomBytes
@@ -64,7 +65,8 @@ class Sending:
         self._random = random
 
     def sent(self, dispatch: Dispatch) -> Future[bytes]:
-        """Records secrets read and "sent"; the future gives the salt for the response's commitments.
+        """Records secrets read and "sent"; the future gives the salt for the response's
+        commitments.
 
         It carries Conflict if the approval is no longer claimed by this call.
         """
@@ -142,7 +144,8 @@ class Sending:
     def failed(
         self, call: str, agent: str, *, code: str, sentence: str, sent: bool, duration_ms: int
     ) -> Future[None]:
-        """No whole response. `sent` False: certainly no byte left, and the approval is not used up."""
+        """No whole response. `sent` False: certainly no byte left, and the approval is not used
+        up."""
         data: dict[str, JSON] = {
             "code": code,
             "sent": sent,
@@ -151,6 +154,23 @@ class Sending:
         }
         event: Event = "lose" if sent else "release"
         return self._finish(Draft("call.failed", data, call, agent), event, sentence)
+
+    def denied(
+        self, call: str, agent: str, about: Mapping[str, JSON] | None, refusal: Refusal
+    ) -> Future[None]:
+        """Records that the call was refused and why; `about` is None if it had no canonical
+        form."""
+        approval = refusal.extra.get("approval")
+        rule = refusal.extra.get("rule")
+        data: dict[str, JSON] = {
+            "what": about,
+            "code": refusal.code,
+            "sentence": refusal.detail,
+            "rules": [rule] if rule else [],
+            "approval": approval["id"] if approval else None,
+        }
+        draft = Draft("call.denied", data, call, agent)
+        return self._store.submit(lambda tx: tx.append(draft))
 
     def recover(self, worker: str | None) -> int:
         """After a crash of `worker` (None: of all): sent calls without a result become unknown, and

@@ -128,9 +128,7 @@ class Store:
             db = self.read()
             data_version: int = db.execute("PRAGMA data_version").fetchone()[0]
             if reader.counters is None or data_version != reader.data_version:
-                reader.counters = dict(
-                    db.execute("SELECT topic, value FROM counters").fetchall()
-                )
+                reader.counters = dict(db.execute("SELECT topic, value FROM counters").fetchall())
                 reader.data_version = data_version
         return reader.counters[topic]
 

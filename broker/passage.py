@@ -1,0 +1,237 @@
+"""A call on its way: the request to forward, and the response as it streams back through the
+scrubber.
+
+Everything that comes back is hashed as received and as delivered, and recorded once, whichever
+way it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from audit.commitment import Commitment
+from broker.answers import REQUEST_ID, Answer, problem
+from broker.encodings import CorruptBody, Decoder, unsupported
+from broker.errors import Refusal
+from broker.scrub import Scrubber
+from broker.sending import Outcome, Sending
+from rules.request import Headers, Request
+
+log = logging.getLogger(__name__)
+
+RECORD_WITHIN = 10.0
+"""Seconds that the record of a result is waited for."""
+
+# These speak of the body as the upstream sent it, which a scrubbed body may no longer be.
+_OF_THE_BODY = frozenset(
+    {
+        "content-length",
+        "content-encoding",
+        "etag",
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+        "accept-ranges",
+    }
+)
+
+_TEXT = re.compile(
+    r"\s*(text/|application/([^;]*\+)?(json|xml|x-www-form-urlencoded|javascript))", re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of the response to deliver; if `answer` is set, that instead of the response."""
+
+    status: int
+    reason: str
+    headers: Headers
+    answer: Answer | None = None
+
+
+class Passage:
+    """One call that was committed to the ledger and may go upstream, once."""
+
+    def __init__(
+        self,
+        call: str,
+        agent: str,
+        request: Request,
+        *,
+        masked: Sequence[bytes],
+        salt: bytes,
+        sending: Sending,
+    ) -> None:
+        self.call = call
+        self.request = request
+        """Exactly what is forwarded, the credential in its slot."""
+        self._agent = agent
+        self._sending = sending
+        self._scrubber = Scrubber(masked) if masked else None
+        self._decoder: Decoder | None = None
+        self._is_text = False
+        """An archive may be compressed without saying so in Content-Encoding; a text may not."""
+        self._received = Commitment(salt, "received")
+        self._delivered = Commitment(salt, "delivered")
+        self._received_size = self._delivered_size = 0
+        self._started = time.monotonic()
+        self._first_byte: float | None = None
+        self._status = 0
+        self._refused: Refusal | None = None
+        self._over = False
+
+    def __repr__(self) -> str:
+        return f"Passage({self.call})"
+
+    def head(self, status: int, reason: str, headers: Sequence[tuple[str, str]]) -> Head:
+        """The head to deliver for the one received."""
+        self._first_byte = time.monotonic()
+        self._status = status
+        kept = [(n, v) for n, v in headers if not n.lower().startswith("keybroker-")]
+        if self._scrubber is not None:
+            encoding = ", ".join(v for n, v in headers if n.lower() == "content-encoding")
+            if unsupported(encoding):
+                return self._refuse(
+                    f"The upstream answered in the encoding {encoding[:40]!r}, in which a reflected"
+                    " credential could not be masked. Ask for an unencoded response."
+                )
+            has_body = self.request.method != "HEAD" and status not in (204, 304)
+            if has_body:
+                self._decoder = Decoder(encoding)
+                self._is_text = any(
+                    _TEXT.match(v) for n, v in headers if n.lower() == "content-type"
+                )
+                kept = [(n, v) for n, v in kept if n.lower() not in _OF_THE_BODY]
+            reason = self._scrubber.scrub_text(reason)
+            kept = [
+                (n, self._scrubber.scrub_text(v))
+                for n, v in kept
+                if self._scrubber.scrub_text(n) == n
+            ]
+        return Head(status, reason, (*kept, (REQUEST_ID, self.call)))
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What to deliver for a received chunk; may be empty.
+
+        Raises Refusal if the body turns out to be one that cannot be scrubbed: the connection to
+        the agent is then to be cut, since the head has left already.
+        """
+        if self._refused is not None:
+            return b""
+        self._received.update(chunk)
+        self._received_size += len(chunk)
+        if self._scrubber is None:
+            return self._deliver(chunk)
+        return self._decode(lambda decoder: decoder.feed(chunk))
+
+    def finish(self) -> bytes:
+        """What is left to deliver at the end of the body."""
+        if self._refused is not None or self._scrubber is None:
+            return b""
+        rest = self._decode(lambda decoder: decoder.finish())
+        return rest + self._deliver(self._scrubber.finish())
+
+    @property
+    def refused(self) -> bool:
+        """Whether the response turned out, in its middle, to be one that cannot be passed on."""
+        return self._refused is not None
+
+    async def completed(self) -> None:
+        """Records the result; the first of `completed` and `failed` counts."""
+        if self._refused is not None:
+            await self.failed(self._refused.detail, sent=True)
+            return
+        if self._over:
+            return
+        self._over = True
+        now = time.monotonic()
+        first_byte = self._first_byte or now
+        outcome = Outcome(
+            status=self._status,
+            received=self._received.hexdigest(),
+            delivered=self._delivered.hexdigest(),
+            received_size=self._received_size,
+            delivered_size=self._delivered_size,
+            masked=0 if self._scrubber is None else self._scrubber.hits,
+            duration_ms=_ms(now - self._started),
+            first_byte_ms=_ms(first_byte - self._started),
+        )
+        await self._record(self._sending.completed(self.call, self._agent, outcome))
+
+    async def failed(self, sentence: str, *, sent: bool) -> Answer:
+        """Records that no whole response came; returns the answer for the agent.
+
+        `sent` is False only if certainly no byte of the request left: then an approval stays good.
+        """
+        refusal = self._refused or Refusal(
+            "upstream_unreachable",
+            f"{self._clean(sentence)}."
+            + (
+                " The request may have taken effect: look before you repeat it."
+                if sent
+                else " Nothing was sent; you can try again."
+            ),
+        )
+        if not self._over:
+            self._over = True
+            await self._record(
+                self._sending.failed(
+                    self.call,
+                    self._agent,
+                    code=refusal.code,
+                    sentence=refusal.detail,
+                    sent=sent,
+                    duration_ms=_ms(time.monotonic() - self._started),
+                )
+            )
+        return problem(refusal, self.call)
+
+    def _refuse(self, sentence: str) -> Head:
+        self._refused = Refusal("response_refused", sentence)
+        answer = problem(self._refused, self.call)
+        return Head(answer.status, "", answer.headers, answer)
+
+    def _decode(self, step: Callable[[Decoder], Iterable[bytes]]) -> bytes:
+        assert self._scrubber is not None
+        if self._decoder is None:
+            return b""  # no body belongs to this response
+        out: list[bytes] = []
+        try:
+            for piece in step(self._decoder):
+                if self._decoder.disguise is not None and self._is_text:
+                    raise CorruptBody(
+                        f"it is compressed ({self._decoder.disguise}) and says not so"
+                    )
+                out.append(self._deliver(self._scrubber.feed(piece)))
+        except CorruptBody as error:
+            self._refused = Refusal("response_refused", f"The response could not be read: {error}")
+            raise self._refused from error
+        return b"".join(out)
+
+    def _deliver(self, chunk: bytes) -> bytes:
+        self._delivered.update(chunk)
+        self._delivered_size += len(chunk)
+        return chunk
+
+    def _clean(self, sentence: str) -> str:
+        text = sentence if self._scrubber is None else self._scrubber.scrub_text(sentence)
+        return text.strip().rstrip(".")
+
+    async def _record(self, recorded: Future[None]) -> None:
+        try:
+            async with asyncio.timeout(RECORD_WITHIN):
+                await asyncio.wrap_future(recorded)
+        except Exception as error:  # noqa: BLE001 - the agent has its response; recovery marks it unknown
+            log.error("the result of %s could not be recorded: %s", self.call, error)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

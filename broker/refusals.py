@@ -1,0 +1,65 @@
+"""What the agent is told when its call does not go out. Pure: from a decision or approval to a
+Refusal."""
+
+from __future__ import annotations
+
+from broker.errors import Refusal
+from broker.internal import HOST, brief, reason_of
+from broker.model import Agent, Approval
+from rules.model import Decision
+
+RETRY_AFTER = 5
+"""Seconds after which a held call is worth repeating."""
+
+
+def denied_policy(decision: Decision) -> Refusal:
+    """The policy denies; `rule` names the first deciding rule, where one matched."""
+    extra = {"rule": decision.rules[0]} if decision.rules else {}
+    return Refusal("policy_denied", decision.sentence, extra=extra)
+
+
+def pending(approval: Approval, agent: Agent, *, respond_async: bool) -> Refusal:
+    """Nobody has decided yet. With `Prefer: respond-async` (RFC 7240) it is 202 and a Location."""
+    state = f"http://{HOST}/v1/approvals/{approval.id}"
+    return Refusal(
+        "approval_pending",
+        f"This call waits for a person's approval ({approval.id}). Repeat the same request later:"
+        f" it joins this approval. Or look at {state} and, once it says approved,"
+        f" POST {state}/execute to send it.",
+        status=202 if respond_async else agent.pending_status,
+        retry_after=RETRY_AFTER,
+        headers=(("location", state),) if respond_async or agent.pending_status == 202 else (),
+        extra={"approval": brief(approval)},
+    )
+
+
+def held_answer(approval: Approval) -> Refusal:
+    """How a held call ended, for an approval that is neither pending nor approved."""
+    extra = {"approval": brief(approval)}
+    if approval.state == "denied":
+        reason = reason_of(approval)
+        said = f": {reason}" if reason else ", without giving a reason"
+        return Refusal(
+            "approval_denied",
+            f"A reviewer denied this call{said}."
+            " Do not repeat it; ask your user what to do instead.",
+            extra=extra,
+        )
+    if approval.state in ("expired", "superseded"):
+        return Refusal(
+            "approval_expired",
+            f"This approval is {approval.state}: {approval.ended_reason}."
+            " The call was not sent. Making it again asks people again.",
+            extra=extra,
+        )
+    ended = {
+        "executing": "is being sent right now",
+        "used": "was sent",
+        "unknown": "was sent, and its result is unknown",
+    }[approval.state]
+    return Refusal(
+        "approval_used",
+        f"The approval {approval.id} was for one execution, and an identical call {ended}."
+        " Check its effect before you make the call again.",
+        extra=extra,
+    )

@@ -1,0 +1,116 @@
+"""The services of one workspace, opened together: what the command line, the workers and the admin
+page share. It reads the workspace's key and opens its store, nothing else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.agents import Agents
+from broker.changes import Changes
+from broker.desk import Desk
+from broker.errors import StoreUnavailable
+from broker.holds import Holds, Limits
+from broker.keys import ROOT_KEY_BYTES, Keys
+from broker.people import People
+from broker.policies import Policies
+from broker.sealing import Sealer
+from broker.sending import Sending
+from broker.stores.sqlite import Store
+from broker.tunnels import Tunnels
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def utc_now() -> datetime:
+    """The present in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(prefix: str) -> str:
+    """`PREFIX-` and 26 characters: 48 bits of milliseconds, 80 of randomness (like a ULID)."""
+    value = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    digits = [_CROCKFORD[(value >> shift) & 31] for shift in range(125, -5, -5)]
+    return f"{prefix}-{''.join(digits)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything over one store. Close it when done."""
+
+    keys: Keys
+    store: Store
+    agents: Agents
+    people: People
+    policies: Policies
+    holds: Holds
+    sending: Sending
+    tunnels: Tunnels
+    desk: Desk
+    changes: Changes
+
+    def recover(self, worker: str | None) -> int:
+        """See Sending.recover: after `worker` (None: every one) died, how many calls are
+        unknown."""
+        return self.sending.recover(worker)
+
+    def close(self) -> None:
+        """Writes what is waiting and closes the store."""
+        self.store.close()
+
+
+def open_services(workspace: Path, limits: Limits | None = None) -> Services:
+    """The services of the workspace in this directory (its key was made by `write_root_key`).
+
+    Raises StoreUnavailable with a sentence if the key or the store cannot be used.
+    """
+    state = workspace / "state"
+    keys = Keys.derive(_read_root_key(state / "workspace.key"))
+    store = Store(state / "keybroker.db", clock=utc_now, head_key=keys.ledger_head)
+    sealer = Sealer(keys.sealing, secrets.token_bytes)
+    agents = Agents(store, new_id=new_id, random=secrets.token_bytes)
+    policies = Policies(store)
+    holds = Holds(
+        store, sealer, new_id=new_id, random=secrets.token_bytes, limits=limits or Limits()
+    )
+    return Services(
+        keys=keys,
+        store=store,
+        agents=agents,
+        people=People(store, pages_key=keys.pages, new_id=new_id, random=secrets.token_bytes),
+        policies=policies,
+        holds=holds,
+        sending=Sending(store, random=secrets.token_bytes),
+        tunnels=Tunnels(store),
+        desk=Desk(utc_now, holds, agents, policies),
+        changes=Changes(store),
+    )
+
+
+def write_root_key(state: Path) -> None:
+    """Makes the workspace's root key, once. Raises FileExistsError rather than replace one."""
+    descriptor = os.open(state / "workspace.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(ROOT_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_root_key(path: Path) -> bytes:
+    try:
+        root = path.read_bytes()
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the workspace key {path} cannot be read ({error.strerror}): run `keybroker init`,"
+            " or run as the user who did"
+        ) from error
+    if len(root) != ROOT_KEY_BYTES:
+        raise StoreUnavailable(
+            f"the workspace key {path} is damaged: put it back from a backup;"
+            " without it held requests cannot be opened"
+        )
+    return root
