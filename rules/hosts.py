@@ -34,10 +34,12 @@ def parse_host(text: str) -> str:
 
     IPv6 is taken with or without brackets and only as RFC 5952 spells it. Raises Ambiguous.
     """
+    if len(text) > _MAX_NAME:
+        raise Ambiguous(f"The host name is longer than {_MAX_NAME} characters.")
     host = text.lower() if text.isascii() else text
     if ":" in host or "[" in host or "]" in host:
         return _ipv6(host)
-    if not _NAME.fullmatch(host) or len(host) > _MAX_NAME:
+    if not _NAME.fullmatch(host):
         raise Ambiguous(_odd_name(text))
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         return _ipv4(host)
@@ -153,8 +155,6 @@ def _odd_name(text: str) -> str:
     name = shown(text)
     if not text:
         return "The host is empty; write the name of the host."
-    if len(text) > _MAX_NAME:
-        return f"The host name is longer than {_MAX_NAME} characters."
     if not text.isascii():
         return f"The host {name} is not ASCII; write its xn-- form."
     if any(c <= " " or c == "\x7f" for c in text):

@@ -1,0 +1,228 @@
+"""Paths and queries are canonical or refused; templates match what they say, in linear time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rules.errors import Ambiguous
+from rules.paths import check_path, check_query, parse_template
+
+VECTORS: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "vectors" / "paths.yaml").read_text()
+)
+NEAR_PATHS = st.text(alphabet="/ab.%2eEFf5cC;\\?#*{}~é\0 ", max_size=40).map(lambda t: "/" + t)
+SEGMENTS = st.sampled_from(
+    ["a", "B", "refunds", "caf%C3%A9", "CAF%C3%89", "%C5%BF", "%EF%BD%81", "a%20b", "%E2%80%8B"]
+)
+PATHS = st.builds(
+    lambda parts, slash: "/" + "/".join(parts) + ("/" if slash and parts else ""),
+    st.lists(SEGMENTS, max_size=5),
+    st.booleans(),
+)
+TEMPLATES = st.builds(
+    lambda parts, end: "/" + "/".join([*parts, *end]),
+    st.lists(st.one_of(SEGMENTS, st.just("*")), max_size=5),
+    st.sampled_from([[], ["**"], [""]]),
+).filter(lambda t: "//" not in t)
+
+
+@pytest.mark.parametrize("path", VECTORS["paths"]["accepted"])
+def test_a_canonical_path_passes(path: str) -> None:
+    check_path(path)
+
+
+@pytest.mark.parametrize(("path", "reason"), VECTORS["paths"]["refused"])
+def test_an_odd_path_is_refused_with_what_to_write(path: str, reason: str) -> None:
+    with pytest.raises(Ambiguous) as caught:
+        check_path(path)
+    assert reason in caught.value.sentence
+    assert caught.value.sentence.isascii() and caught.value.sentence.isprintable()
+
+
+@pytest.mark.parametrize("query", VECTORS["queries"]["accepted"])
+def test_a_query_goes_to_the_letter(query: str) -> None:
+    check_query(query)
+
+
+@pytest.mark.parametrize(("query", "reason"), VECTORS["queries"]["refused"])
+def test_an_odd_query_is_refused_with_what_to_write(query: str, reason: str) -> None:
+    with pytest.raises(Ambiguous) as caught:
+        check_query(query)
+    assert reason in caught.value.sentence
+
+
+@given(st.one_of(NEAR_PATHS, st.text()))
+def test_a_check_passes_or_is_ambiguous(text: str) -> None:
+    for check in (check_path, check_query):
+        sentence = ""
+        try:
+            check(text)
+        except Ambiguous as error:
+            sentence = error.sentence
+        assert sentence.isascii() and sentence.isprintable()
+
+
+@pytest.mark.parametrize("odd", ["/\udc80", "/%C3\udca9", "/\ud800%41"])
+def test_undecodable_bytes_are_refused(odd: str) -> None:
+    for check, text in ((check_path, odd), (check_query, odd)):
+        with pytest.raises(Ambiguous):
+            check(text)
+
+
+@given(st.integers(0, 255), st.booleans())
+def test_each_byte_has_at_most_one_spelling(byte: int, upper: bool) -> None:
+    """Of a byte as it is and its two escapes, at most one is accepted."""
+    spellings = {chr(byte), f"%{byte:02X}", f"%{byte:02x}"} - {"/"}
+    accepted = set()
+    for spelling in spellings:
+        try:
+            check_path(f"/a{spelling}b")
+        except Ambiguous:
+            continue
+        accepted.add(spelling)
+    assert len(accepted) <= 1
+
+
+@given(st.text(alphabet='ab.é€ "<#?^`{|}~@:', min_size=1, max_size=12))
+def test_text_quoted_as_the_grammar_asks_passes(text: str) -> None:
+    if text.strip("."):
+        check_path("/x/" + quote(text, safe="!$&'()*+,=:@"))
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("/", "/"),
+        ("/v1/refunds", "/v1/refunds"),
+        ("/v1/*", "/v1/refunds"),
+        ("/v1/{kind}/x", "/v1/refunds/x"),
+        ("/v1/{kind}/{id}", "/v1/refunds/re_1"),
+        ("/v1/**", "/v1/refunds/re_1"),
+        ("/v1/**", "/v1/refunds/"),
+        ("/v1/**", "/v1/"),
+        ("/v1/**", "/v1"),
+        ("/**", "/"),
+        ("/**", "/a/b/c"),
+        ("/v1/*/**", "/v1/a"),
+        ("/v1/refunds/", "/v1/refunds/"),
+        ("/caf%C3%A9", "/caf%C3%A9"),
+        ("/*", "/*"),
+    ],
+)
+def test_a_template_matches(template: str, path: str) -> None:
+    assert parse_template(template).matches(path)
+    assert parse_template(template).matches(path, ignore_case=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("/v1/*", "/v1/"),
+        ("/v1/*", "/v1"),
+        ("/v1/*", "/v1/a/b"),
+        ("/v1/*", "/v1/a/"),
+        ("/v1/refunds", "/v1/refunds/"),
+        ("/v1/refunds/", "/v1/refunds"),
+        ("/v1/refunds", "/v1/Refunds"),
+        ("/v1/refunds", "/v1/refunds/x"),
+        ("/v1/**", "/v10"),
+        ("/v1/**", "/"),
+        ("/v1/*/**", "/v1"),
+        ("/v1/*/**", "/v1/"),
+        ("/", "/a"),
+        ("/a.c", "/abc"),
+    ],
+)
+def test_a_template_matches_no_more(template: str, path: str) -> None:
+    assert not parse_template(template).matches(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/admin",
+        "/V1/Admin",
+        "/v1/ADMIN/",
+        "/v1/%EF%BD%81dmin",  # full-width a
+        "/v1/adm%E2%80%8Bin",  # zero-width space
+    ],
+)
+def test_the_widest_reading_catches_what_lenient_servers_serve(path: str) -> None:
+    template = parse_template("/v1/admin")
+    assert template.matches(path, ignore_case=True)
+
+
+def test_the_widest_reading_knows_letters_that_fold_to_ascii() -> None:
+    assert parse_template("/users").matches("/u%C5%BFers", ignore_case=True)  # long s
+    assert not parse_template("/users").matches("/u%C5%BFers")
+
+
+def test_the_widest_reading_is_still_about_this_path() -> None:
+    template = parse_template("/v1/admin")
+    for path in ("/v1/adminx", "/v1", "/v1/admin/x", "/v2/admin", "/"):
+        assert not template.matches(path, ignore_case=True)
+
+
+@given(TEMPLATES, PATHS)
+def test_what_matches_matches_widely_too_and_has_the_prefix(template: str, path: str) -> None:
+    parsed = parse_template(template)
+    if parsed.matches(path):
+        assert parsed.matches(path, ignore_case=True)
+        assert path.startswith(parsed.literal_prefix)
+
+
+@given(PATHS)
+def test_a_path_as_a_template_matches_that_path(path: str) -> None:
+    template = parse_template(path)
+    assert template.matches(path)
+    if "%" not in path:
+        assert template.matches(path.swapcase(), ignore_case=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix"),
+    [
+        ("/", "/"),
+        ("/**", "/"),
+        ("/v1/**", "/v1"),
+        ("/v1/*/x", "/v1/"),
+        ("/v1/refunds", "/v1/refunds"),
+        ("/v1/refunds/", "/v1/refunds/"),
+    ],
+)
+def test_the_literal_prefix(template: str, prefix: str) -> None:
+    assert parse_template(template).literal_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("", "begin with"),
+        ("v1", "begin with"),
+        ("**", "begin with"),
+        ("/**/x", "last segment"),
+        ("/a/**/**", "last segment"),
+        ("/v1/re*", "whole segments"),
+        ("/v1/***", "whole segments"),
+        ("/v1/{id}:cancel", "whole segments"),
+        ("/v1/{}", "whole segments"),
+        ("/v1/{a b}", "whole segments"),
+        ("/{id}/{id}", "twice"),
+        ("/v1//x", "`//`"),
+        ("/a//**", "`//`"),
+        ("/v1/../x", "can match no path"),
+        ("/v1/a b", "can match no path"),
+        ("/v1/%2F", "can match no path"),
+        ("/v1?x=y", "can match no path"),
+    ],
+)
+def test_an_odd_template_is_refused(template: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason.replace("*", r"\*")):
+        parse_template(template)
