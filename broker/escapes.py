@@ -59,13 +59,21 @@ class View:
         begin = self._ends[before] + index - self._plain_ends[before]
         return begin, begin + 1
 
+    def begin_of_last(self, count: int) -> int:
+        """Where, in the source, the text's last `count` bytes begin."""
+        if self._starts is None:  # not worth locating every escape
+            base = max(0, len(self._source) - count * MAX_ESCAPE)
+            tail = View(self._source[base:], self._escape, self._meanings)
+            return base + tail.source_of(len(tail.text) - count)[0]
+        return self.source_of(len(self.text) - count)[0]
+
     def index_of(self, source: int) -> int:
         """The first byte of the text that is written wholly at or after `source`."""
         if source == 0 or not self._meanings:
             return source
         if self._starts is None and source <= MAX_ESCAPE < len(self._source) // 2:
             head = View(self._source[: 2 * MAX_ESCAPE], self._escape, self._meanings)
-            return head.index_of(source)  # not worth locating every escape
+            return head.index_of(source)
         starts = self._located()
         before = bisect_right(starts, source) - 1
         if before < 0:

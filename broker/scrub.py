@@ -122,11 +122,10 @@ class Scrubber:
         """The first place from `at` on where a spelling may have begun that needs more input."""
         first = len(views[0].text)
         for view in views:
-            size = len(view.text)
             start = view.index_of(at)
             open_bytes = max(overlap(view.text, start, needle.full) for needle in self._needles)
             if open_bytes:
-                begin = view.source_of(size - open_bytes)[0]
+                begin = view.begin_of_last(open_bytes)
             elif view.cut is not None:
                 begin = max(at, view.cut)
             else:

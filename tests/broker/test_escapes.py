@@ -80,6 +80,10 @@ def test_there_and_back(source: bytes, final: bool) -> None:
         assert ends == sorted(ends)
         covered = b"".join(source[a:b] for a, b in dict.fromkeys(ends))
         assert covered == (source if view.cut is None else source[: view.cut])
+        for count in range(1, len(view.text) + 1):
+            fresh = syntax.view(source, ALL, final=final)
+            assert fresh and fresh.begin_of_last(count) == view.begin_of_last(count)
+            assert fresh.begin_of_last(count) == ends[-count][0]
         for at in range(len(source) + 1):
             expected = [i for i, (begin, _) in enumerate(ends) if begin >= at]
             if expected:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from broker.encodings import Decoder
 from broker.escapes import SYNTAXES
 from broker.scrub import MASK, MIN_LENGTH, SLICE, Scrubber, overlap, spellings
+from tests.support.upstream_routes import REFLECTIONS
 
 KEY = b"sk_live/51H8+xyz~Ab=="
 PASSWORD = "pä ss\\wörd\"&<'😀>/%41".encode()
@@ -216,6 +218,24 @@ def test_texts_do_not_disturb_the_stream() -> None:
     scrubber.scrub_text(KEY.decode())
     assert scrubber.feed(KEY[9:]) + scrubber.finish() == MASK
     assert scrubber.hits == 2
+
+
+READABLE = sorted(REFLECTIONS.keys() - {"br", "gzip-cut", "gzip-undeclared", "utf-16"})
+
+
+@pytest.mark.parametrize("form", READABLE)
+def test_masks_what_the_test_upstream_reflects(form: str) -> None:
+    secret = "sk-Live_4eC39Hq/LyjWD+arjtT1"
+    reply = REFLECTIONS[form](secret)
+    headers = {name.lower(): value for name, value in reply.headers}
+    scrubber, decoder = Scrubber([secret.encode()]), Decoder(headers.get("content-encoding"))
+    body = reply.body if isinstance(reply.body, bytes) else b"".join(reply.body)
+    pieces = [piece for byte in body for piece in decoder.feed(bytes([byte]))]
+    out = b"".join(map(scrubber.feed, [*pieces, *decoder.finish()])) + scrubber.finish()
+    shown = [scrubber.scrub_text(text) for pair in reply.headers for text in pair]
+    everything = out + "\n".join([*shown, scrubber.scrub_text(reply.reason)]).encode()
+    assert scrubber.hits == 1
+    assert not any(spelling in everything for spelling in spellings(secret.encode()))
 
 
 def test_shows_no_value() -> None:
