@@ -156,6 +156,13 @@ def test_no_secret_gets_through(secret: bytes, before: bytes, after: bytes) -> N
         assert MASK in masked
 
 
+def test_an_escape_is_read_as_one_though_its_beginning_has_left() -> None:
+    """`0041-` is held back as a possible beginning; it stays the end of an escaped `A`."""
+    data = b"\\u0041-\\u0061bcA"
+    assert scrub([b"0041-abcA"], data) == data
+    assert scrub([b"0041-abcA"], data[:7], data[7:]) == data
+
+
 def test_holds_back_only_what_can_begin_a_spelling() -> None:
     scrubber = Scrubber([KEY])
     event = b"data: a finished event\n\n"
