@@ -71,7 +71,8 @@ class Server:
         `port` 0 takes the last one where that is free, else any.
         """
         make_directory(self.storage)
-        self._make_certificate()
+        if not (self.certificate.exists() and self._key.exists()):
+            make_certificate(self.certificate, self._key)
         self._rotate_audit()
         if port == 0:
             last = self.port
@@ -215,38 +216,6 @@ class Server:
             indent=1,
         ).encode()
 
-    def _make_certificate(self) -> None:
-        """A certificate of our own for 127.0.0.1, which clients trust alone."""
-        if self.certificate.exists() and self._key.exists():
-            return
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Keybroker vault")])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=_CERTIFICATE_DAYS))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        write_private(
-            self._key,
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
-        )
-        write_private(self.certificate, certificate.public_bytes(serialization.Encoding.PEM))
-
     def _rotate_audit(self) -> bool:
         try:
             large = self.audit.stat().st_size > _AUDIT_LIMIT
@@ -276,6 +245,37 @@ class Server:
         except OSError:
             return False
         return self._argument.encode() in shown.stdout
+
+
+def make_certificate(certificate_file: Path, key_file: Path) -> None:
+    """A certificate of its own for 127.0.0.1, which clients are to trust alone, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Keybroker vault")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(
+        key_file,
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+    write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _is_free(port: int) -> bool:

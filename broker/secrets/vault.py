@@ -125,12 +125,15 @@ class VaultSource:
                 return await loop.run_in_executor(self._threads, self._read, ref)
         except TimeoutError as error:
             raise SecretUnavailable(
-                f"The secret {ref} could not be read: Vault did not answer within {self._limit:g} s; "
-                "check that it runs and that `vault.url` is right."
+                f"The secret {ref} could not be read: Vault did not answer within "
+                f"{self._limit:g} s; check that it runs and that `vault.url` is right."
             ) from error
 
     def close(self) -> None:
-        """Gives the token back and closes the connections; reads after it are refused."""
+        """Gives the token back and closes the connections; reads after it are refused.
+
+        Takes up to LIMIT seconds where Vault hangs.
+        """
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
@@ -178,6 +181,8 @@ class VaultSource:
     def _current(self, failed: _Line | None) -> _Line:
         """The line in use; a new one at first, or if Vault is no longer where `failed` is."""
         with self._lock:
+            if self._closed:
+                raise VaultUnavailable("Keybroker is stopping.")
             line = self._line
             if line is None or line is failed:
                 access = self._locate()

@@ -183,8 +183,11 @@ class RealBao:
 
     def unseal(self) -> None:
         """Unseals it with the key that the dev server printed."""
-        log = (self.directory / "bao.log").read_text()
-        key = log.split("Unseal Key: ")[1].split()[0]
+        log = self.directory / "bao.log"
+        # The dev server prints it a while after it began to serve.
+        while "Unseal Key: " not in log.read_text():
+            time.sleep(0.05)
+        key = log.read_text().split("Unseal Key: ")[1].split()[0]
         status, answer = self.request("PUT", "sys/unseal", {"key": key})
         assert status == 200 and not answer["sealed"]
 

@@ -1,0 +1,462 @@
+"""VaultSource and VaultAdmin against a real OpenBao, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.errors import InvalidInput, SecretUnavailable
+from broker.secrets.access import AppRole, TokenFile, VaultAccess
+from broker.secrets.server import make_certificate
+from broker.secrets.vault import Entry, VaultAdmin, VaultSource, VaultUnavailable
+from rules.model import SecretRef
+from tests.support.bao import ADMINISTER, READ_ALL, RealBao, free_port
+from tests.support.servers import Answer, Recorder, answering, hanging
+
+CANARY = "sk_canary_5150"
+REF = SecretRef("kv", "stripe", "api_key")
+
+
+@pytest.fixture(scope="module")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBao]:
+    with RealBao(tmp_path_factory.mktemp("bao")) as server:
+        server.policy("broker")
+        server.policy("operator", ADMINISTER)
+        yield server
+
+
+@pytest.fixture
+def access(bao: RealBao) -> VaultAccess:
+    bao.put_secret("stripe", {"api_key": CANARY})
+    role_id, secret_id = bao.approle("broker", ["broker"])
+    return VaultAccess(bao.url, AppRole(role_id, secret_id_file=secret_id))
+
+
+@pytest.fixture
+async def source(access: VaultAccess) -> AsyncIterator[VaultSource]:
+    source = VaultSource(access)
+    yield source
+    source.close()
+
+
+async def refusal(source: VaultSource, ref: SecretRef = REF) -> str:
+    """The sentence of a read that must fail, which shows no value and no token anywhere."""
+    with pytest.raises(SecretUnavailable) as caught:
+        await source.read(ref)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert CANARY not in shown
+    assert "hvs." not in shown
+    assert str(ref) in str(caught.value)
+    return str(caught.value)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+async def test_the_newest_version_is_read_each_time(bao: RealBao, source: VaultSource) -> None:
+    """Nothing is cached: what was rotated in Vault is what the next read gives."""
+    first = await source.read(REF)
+    assert first.value.reveal() == CANARY
+    number = bao.put_secret("stripe", {"api_key": "rotated"})
+    second = await source.read(REF)
+    assert (second.value.reveal(), second.version) == ("rotated", number)
+    assert second.version == first.version + 1
+
+
+@pytest.mark.e2e
+async def test_nested_paths_and_odd_names_are_read(bao: RealBao, source: VaultSource) -> None:
+    bao.put_secret("team%20a/x%3Fy%25", {"a#b": "v"})
+    assert (await source.read(SecretRef("kv", "team a/x?y%", "a#b"))).value.reveal() == "v"
+
+
+@pytest.mark.e2e
+async def test_what_is_not_there_is_named(bao: RealBao, source: VaultSource) -> None:
+    assert "does not exist in Vault" in await refusal(source, SecretRef("kv", "nowhere", "k"))
+    assert "has no field pin" in await refusal(source, SecretRef("kv", "stripe", "pin"))
+    assert "refuses the read" in await refusal(source, SecretRef("other", "stripe", "k"))
+    assert "cannot be read: a segment" in await refusal(source, SecretRef("kv", "../sys", "k"))
+    bao.put_secret("gone", {"k": CANARY})
+    bao.root("DELETE", "kv/data/gone")
+    assert "is deleted" in await refusal(source, SecretRef("kv", "gone", "k"))
+    bao.root("PUT", "kv/destroy/gone", {"versions": [1]})
+    assert "is deleted" in await refusal(source, SecretRef("kv", "gone", "k"))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("value", ["", 7, None, {"a": CANARY}, CANARY + "\n", CANARY + "\u20ac"])
+async def test_a_value_that_no_header_carries_is_refused(
+    bao: RealBao, source: VaultSource, value: object
+) -> None:
+    bao.put_secret("odd", {"k": value})
+    assert "cannot be used: it" in await refusal(source, SecretRef("kv", "odd", "k"))
+
+
+@pytest.mark.e2e
+async def test_a_control_group_is_no_empty_secret(bao: RealBao, access: VaultAccess) -> None:
+    """OpenBao answers 200 with `data: null` and a wrapping token."""
+    bao.policy(
+        "held",
+        """path "kv/data/*" { capabilities = ["read"]
+            control_group = { ttl = "10m"
+              factor "human" { controlled_capabilities = ["read"]
+                identity { group_names = ["approvers"] approvals = 1 } } } }""",
+    )
+    role_id, secret_id = bao.approle("held", ["held"])
+    source = VaultSource(VaultAccess(bao.url, AppRole(role_id, secret_id_file=secret_id)))
+    assert "control group" in await refusal(source)
+    source.close()
+
+
+@pytest.mark.e2e
+async def test_a_revoked_token_costs_one_new_log_in(bao: RealBao, source: VaultSource) -> None:
+    """However many reads are under way."""
+    await source.read(REF)
+    bao.root("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+    before = len(bao.root("LIST", "auth/token/accessors")["data"]["keys"])
+    results = await asyncio.gather(*(source.read(REF) for _ in range(30)))
+    assert {result.value.reveal() for result in results} == {CANARY}
+    assert len(bao.root("LIST", "auth/token/accessors")["data"]["keys"]) == before + 1
+
+
+@pytest.mark.e2e
+async def test_a_policy_taken_away_is_said(bao: RealBao, source: VaultSource) -> None:
+    await source.read(REF)
+    bao.root("PUT", "sys/policies/acl/broker", {"policy": 'path "x" { capabilities = ["deny"] }'})
+    try:
+        assert "Vault refuses the read of kv/stripe#api_key (403)" in await refusal(source)
+    finally:
+        bao.policy("broker", READ_ALL)
+    assert (await source.read(REF)).value.reveal() == CANARY
+
+
+@pytest.mark.e2e
+async def test_a_sealed_vault_is_said_and_forgotten_when_unsealed(
+    bao: RealBao, source: VaultSource, access: VaultAccess
+) -> None:
+    await source.read(REF)
+    fresh = VaultSource(access)
+    bao.seal()
+    try:
+        assert "sealed" in await refusal(source)
+        assert "sealed" in await refusal(fresh)
+    finally:
+        bao.unseal()
+    assert (await source.read(REF)).value.reveal() == CANARY
+    fresh.close()
+
+
+@pytest.mark.e2e
+async def test_a_wrong_secret_id_is_said(bao: RealBao, access: VaultAccess) -> None:
+    assert isinstance(access.auth, AppRole)
+    wrong = VaultSource(VaultAccess(bao.url, AppRole(access.auth.role_id, secret_id="wrong")))
+    assert "refuses the AppRole log-in (400)" in await refusal(wrong)
+    wrong.close()
+
+
+@pytest.mark.e2e
+async def test_a_token_file_is_a_way_in(bao: RealBao, access: VaultAccess) -> None:
+    """And when the token in it has ended, the file is read again."""
+    file = bao.token_file(["broker"])
+    source = VaultSource(VaultAccess(bao.url, TokenFile(file)))
+    assert (await source.read(REF)).value.reveal() == CANARY
+    bao.root("POST", "auth/token/revoke", {"token": file.read_text().strip()})
+    assert "(403)" in await refusal(source)
+    file.write_text(bao.token(["broker"]))
+    assert (await source.read(REF)).value.reveal() == CANARY
+    source.close()
+    assert bao.request("GET", "auth/token/lookup-self", token=file.read_text())[0] == 200
+
+
+@pytest.mark.e2e
+async def test_closing_revokes_the_token_and_refuses_reads(
+    bao: RealBao, source: VaultSource
+) -> None:
+    await source.read(REF)
+    before = len(bao.root("LIST", "auth/token/accessors")["data"]["keys"])
+    source.close()
+    assert len(bao.root("LIST", "auth/token/accessors")["data"]["keys"]) == before - 1
+    assert "is stopping" in await refusal(source)
+
+
+@pytest.mark.e2e
+async def test_a_hanging_vault_is_given_up_in_bounded_time(
+    bao: RealBao, access: VaultAccess
+) -> None:
+    source = VaultSource(access, limit=0.3)
+    await source.read(REF)
+    bao.hang()
+    try:
+        async with asyncio.timeout(10):
+            refusals = await asyncio.gather(*(refusal(source) for _ in range(20)))
+    finally:
+        bao.resume()
+    assert all("in time" in text or "within 0.3 s" in text for text in refusals)
+    patient = VaultSource(access)
+    assert (await patient.read(REF)).value.reveal() == CANARY
+    patient.close()
+    source.close()
+
+
+@pytest.mark.e2e
+async def test_an_external_vault_is_verified_by_its_ca_bundle(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "ca.pem", tmp_path / "ca.key"
+    make_certificate(certificate, key)
+    with RealBao(tmp_path / "bao", tls=(certificate, key)) as bao:
+        bao.policy("broker")
+        bao.put_secret("stripe", {"api_key": CANARY})
+        auth = TokenFile(bao.token_file(["broker"]))
+        trusting = VaultSource(VaultAccess(bao.url, auth, ca_bundle=certificate))
+        assert (await trusting.read(REF)).value.reveal() == CANARY
+        trusting.close()
+        strict = VaultSource(VaultAccess(bao.url, auth))
+        assert "its certificate is not trusted" in await refusal(strict)
+        strict.close()
+        by_name = VaultSource(
+            VaultAccess(bao.url.replace("127.0.0.1", "localhost"), auth, ca_bundle=certificate)
+        )
+        assert "its certificate is not trusted" in await refusal(by_name)
+        by_name.close()
+
+
+# --- servers that misbehave --------------------------------------------------------------------
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> TokenFile:
+    file = tmp_path / "token"
+    file.write_text("hvs.canary-token\n")
+    return TokenFile(file)
+
+
+def reading(answer: Answer) -> Callable[[str, str], Answer]:
+    """Denies a look at the token, as a narrow policy would, and answers reads so."""
+
+    def script(method: str, path: str) -> Answer:
+        return (403, {}, b"{}") if path.endswith("lookup-self") else answer
+
+    return script
+
+
+async def test_an_unreachable_vault_is_said(token: TokenFile) -> None:
+    source = VaultSource(VaultAccess(f"http://127.0.0.1:{free_port()}", token))
+    assert "no connection; check that it runs" in await refusal(source)
+    source.close()
+
+
+async def test_the_token_does_not_follow_a_redirect(token: TokenFile) -> None:
+    """Neither the log-in's nor the read's."""
+    with answering(lambda method, path: (200, {}, b"{}")) as other:
+        away = {"Location": f"{other.url}/v1/kv/data/stripe"}
+        for script in (reading((307, away, b"")), lambda method, path: (302, away, b"")):
+            with answering(script) as server:
+                source = VaultSource(VaultAccess(server.url, token))
+                assert "redirect" in await refusal(source)
+                source.close()
+                assert all(headers["x-vault-token"] for _, _, headers, _ in server.asked)
+    assert other.asked == []
+
+
+async def test_a_server_that_never_answers_is_given_up(token: TokenFile) -> None:
+    with hanging() as url:
+        source = VaultSource(VaultAccess(url, token), limit=0.2)
+        async with asyncio.timeout(5):
+            assert "did not answer within 0.2 s" in await refusal(source)
+        source.close()
+
+
+async def test_an_endless_answer_is_cut(token: TokenFile) -> None:
+    body = json.dumps({"data": {"data": {"api_key": CANARY * 200_000}}}).encode()
+    with answering(reading((200, {}, body))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert "too long or too slow" in await refusal(source)
+        source.close()
+
+
+async def test_a_broken_answer_is_no_secret(token: TokenFile) -> None:
+    with answering(reading((200, {}, f'{{"data": {{"api_key": "{CANARY}'.encode()))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert "empty answer" in await refusal(source)
+        source.close()
+
+
+async def test_a_refused_read_is_tried_again_once(token: TokenFile) -> None:
+    with answering(reading((403, {}, b"{}"))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert "(403)" in await refusal(source)
+        source.close()
+    assert [path for _, path, _, _ in server.asked].count("/v1/kv/data/stripe") == 2
+
+
+async def test_the_namespace_goes_along(token: TokenFile) -> None:
+    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    with answering(reading((200, {}, body))) as server:
+        source = VaultSource(VaultAccess(server.url, token, namespace="team/a"))
+        assert (await source.read(REF)).value.reveal() == "v"
+        source.close()
+    assert {headers["x-vault-namespace"] for _, _, headers, _ in server.asked} == {"team/a"}
+
+
+async def test_a_vault_that_moved_is_found(token: TokenFile) -> None:
+    """`locate` is asked again when the connection fails, and the read still succeeds."""
+    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    with answering(reading((200, {}, body))) as server:
+        places = [f"http://127.0.0.1:{free_port()}", server.url]
+        source = VaultSource(lambda: VaultAccess(places.pop(0), token))
+        assert (await source.read(REF)).value.reveal() == "v"
+        source.close()
+
+
+async def test_a_kept_connection_that_died_is_replaced(token: TokenFile) -> None:
+    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    with answering(reading((200, {"Connection": "close"}, body))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        for _ in range(3):
+            assert (await source.read(REF)).version == 1
+        source.close()
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operator(bao: RealBao) -> VaultAccess:
+    return VaultAccess(bao.url, TokenFile(bao.token_file(["operator"])))
+
+
+@pytest.mark.e2e
+def test_writing_one_field_keeps_the_others(bao: RealBao, operator: VaultAccess) -> None:
+    bao.put_secret("crm", {"user": "u", "key": "old", "nested": {"a": 1}})
+    with VaultAdmin(operator) as admin:
+        assert admin.write("kv", "crm", "key", "new") == 2
+    assert bao.get_secret("crm") == {"user": "u", "key": "new", "nested": {"a": 1}}
+
+
+@pytest.mark.e2e
+def test_a_secret_can_be_written_anew_after_it_was_deleted(
+    bao: RealBao, operator: VaultAccess
+) -> None:
+    bao.put_secret("again", {"old": "x"})
+    bao.root("DELETE", "kv/data/again")
+    with VaultAdmin(operator) as admin:
+        assert admin.write("kv", "again", "k", "v") == 2
+        bao.root("PUT", "kv/destroy/again", {"versions": [2]})
+        assert admin.write("kv", "again", "k", "w") == 3
+    assert bao.get_secret("again") == {"k": "w"}
+
+
+@pytest.mark.e2e
+async def test_writers_at_once_lose_nothing(bao: RealBao, operator: VaultAccess) -> None:
+    """Check-and-set: the second reads again instead of writing over the first."""
+
+    def write(number: int) -> int:
+        with VaultAdmin(operator) as admin:
+            return admin.write("kv", "busy", f"f{number}", "v")
+
+    versions = await asyncio.gather(*(asyncio.to_thread(write, n) for n in range(3)))
+    assert sorted(versions) == [1, 2, 3]
+    assert set(bao.get_secret("busy")) == {"f0", "f1", "f2"}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("value", ["", "a\n", " a", "\u20ac"])
+def test_what_could_not_be_used_is_not_written(
+    bao: RealBao, operator: VaultAccess, value: str
+) -> None:
+    with VaultAdmin(operator) as admin, pytest.raises(InvalidInput, match="cannot be used: it"):
+        admin.write("kv", "unfit", "k", value)
+    assert bao.request("GET", "kv/data/unfit", token=bao.root_token)[0] == 404
+
+
+@pytest.mark.e2e
+def test_names_that_are_none_are_refused(operator: VaultAccess) -> None:
+    with VaultAdmin(operator) as admin:
+        with pytest.raises(InvalidInput, match="no path of a secret"):
+            admin.write("kv", "../sys", "k", "v")
+        with pytest.raises(InvalidInput, match="printable name"):
+            admin.write("kv", "x", "", "v")
+
+
+@pytest.mark.e2e
+def test_listing_gives_names_and_versions_and_never_a_value(
+    bao: RealBao, operator: VaultAccess
+) -> None:
+    bao.root("POST", "sys/mounts/listed", {"type": "kv", "options": {"version": "2"}})
+    bao.policy("lister", ADMINISTER.replace("kv/", "listed/"))
+    with VaultAdmin(VaultAccess(bao.url, TokenFile(bao.token_file(["lister"])))) as admin:
+        until_ready(bao, "listed")
+        assert admin.list("listed") == []
+        bao.put_secret("b/deep/er", {"z": CANARY, "a": CANARY}, mount="listed")
+        bao.put_secret("a", {"k": CANARY}, mount="listed")
+        bao.put_secret("gone", {"k": CANARY}, mount="listed")
+        bao.root("DELETE", "listed/data/gone")
+        found = admin.list("listed")
+    assert found == [
+        Entry("a", ("k",), 1),
+        Entry("b/deep/er", ("a", "z"), 1),
+        Entry("gone", (), 0),
+    ]
+    assert CANARY not in repr(found)
+
+
+@pytest.mark.e2e
+def test_who_may_not_write_or_list_is_told(access: VaultAccess) -> None:
+    with VaultAdmin(access) as reader:
+        with pytest.raises(
+            VaultUnavailable, match=r"stripe#api_key was not written.*403"
+        ) as caught:
+            reader.write("kv", "stripe", "api_key", CANARY)
+        assert CANARY not in "".join(traceback.format_exception(caught.value))
+        with pytest.raises(VaultUnavailable, match=r"kv could not be listed.*403"):
+            reader.list("kv")
+
+
+@pytest.mark.e2e
+def test_a_check_logs_in(bao: RealBao, operator: VaultAccess) -> None:
+    with VaultAdmin(operator) as admin:
+        assert admin.check().active
+    with (
+        VaultAdmin(VaultAccess(bao.url, AppRole("no", secret_id="no"))) as stranger,
+        pytest.raises(VaultUnavailable, match="refuses the AppRole log-in"),
+    ):
+        stranger.check()
+
+
+def test_a_check_of_what_is_not_there_says_so(token: TokenFile) -> None:
+    with VaultAdmin(VaultAccess(f"http://127.0.0.1:{free_port()}", token)) as admin:
+        assert admin.check().sentence == "Vault cannot be reached."
+
+
+def test_a_write_that_never_wins_gives_up_without_showing_the_value(token: TokenFile) -> None:
+    present = b'{"data": {"data": {"a": "sk_canary_5150"}, "metadata": {"version": 1}}}'
+
+    def script(method: str, path: str) -> Answer:
+        return (400, {}, b"{}") if method == "POST" else (200, {}, present)
+
+    with (
+        answering(script) as server,
+        VaultAdmin(VaultAccess(server.url, token)) as admin,
+        pytest.raises(VaultUnavailable, match="refused it 5 times") as caught,
+    ):
+        admin.write("kv", "x", "k", CANARY)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert written(server) == 5
+
+
+def written(server: Recorder) -> int:
+    """How many writes there were; each must name the version it means to follow."""
+    bodies = [json.loads(body) for method, _, _, body in server.asked if method == "POST"]
+    assert all(body["options"] == {"cas": 1} for body in bodies)
+    return len(bodies)
+
+
+def until_ready(bao: RealBao, mount: str) -> None:
+    for _ in range(500):
+        if bao.request("GET", f"{mount}/config", token=bao.root_token)[0] == 200:
+            return
+    raise AssertionError("the engine did not get ready")
