@@ -40,6 +40,10 @@ _SNI = 0
 """The TLS extension server_name (RFC 6066)."""
 
 
+class ResponseRefused(Exception):
+    """The passage found in mid-body that the response cannot be passed on."""
+
+
 @dataclass(slots=True)
 class Setup:
     """What all connections of an engine share."""
@@ -97,6 +101,11 @@ class AgentConnection(LiveConnectionHandler):
                 result = handler(argument)
                 if inspect.isawaitable(result):
                     await result
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                _report(f"the {hook.name} hook", error)  # cancelled inside, not us
             except Exception as error:  # noqa: BLE001 - what the hook had not lifted stays refused
                 _report(f"the {hook.name} hook", error)
 
@@ -341,6 +350,8 @@ def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]
         else:
             exchange.finished = True
             out = passage.finish()
+        if passage.refused:
+            raise ResponseRefused  # ends the exchange without an end of the body
         return [out] if out else []  # an empty chunk would end a chunked body
 
     return pump

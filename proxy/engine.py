@@ -74,7 +74,7 @@ class Engine:
             self._egress.protect(name[0], name[1])
         return int(names[0][1])
 
-    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - a deadline of ours, not a cancellation
+    async def drain(self, timeout: float) -> bool:
         """Listens no more, answers the calls that are here, then stops. False if time ran out."""
         self._setup.draining = True
         self._close_listeners()

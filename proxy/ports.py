@@ -54,6 +54,10 @@ class Passage(Protocol):
     def call(self) -> str: ...
     @property
     def request(self) -> Request: ...
+    @property
+    def refused(self) -> bool:
+        """Set by `feed` or `finish`: the rest cannot be passed on, so the response breaks off."""
+        ...
 
     def head(self, status: int, reason: str, headers: Headers) -> Head:
         """The head to deliver for the one received; hop-by-hop headers are gone from both."""

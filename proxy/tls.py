@@ -124,7 +124,7 @@ def _choose(_: SSL.Connection, offered: list[bytes]) -> Any:
 def _verify_name(connection: SSL.Connection, host: str) -> None:
     # pyOpenSSL has no public call for this; mitmproxy's own addon does the same.
     lib = SSL._lib  # type: ignore[attr-defined]
-    param = lib.SSL_get0_param(connection._ssl)  # type: ignore[attr-defined]
+    param = lib.SSL_get0_param(connection._ssl)
     lib.X509_VERIFY_PARAM_set_hostflags(
         param,
         lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS

@@ -1,0 +1,320 @@
+"""The engine in a thread of its own, as a worker runs it, with a scripted pipeline at its port."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Self
+
+from broker.errors import CODES, Refusal
+from broker.model import Client
+from proxy.dialing import PinningLoop
+from proxy.egress import EgressGuard
+from proxy.engine import Engine, Timeouts
+from rules.canonical import canonicalise
+from rules.errors import Ambiguous
+from rules.request import Headers, RawRequest, Request
+from tests.support.throwaway_ca import ThrowawayCA
+
+CREDENTIALS = "Basic " + base64.b64encode(b"bot:token").decode()
+
+
+@dataclass(frozen=True)
+class FakeAnswer:
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class FakeHead:
+    status: int
+    reason: str
+    headers: Headers
+    answer: FakeAnswer | None = None
+
+
+@dataclass
+class FakePassage:
+    """Passes everything on unchanged and notes what it is told."""
+
+    request: Request
+    call: str = "call-1"
+    refused: bool = False
+    told: list[str] = field(default_factory=list)
+    received: bytearray = field(default_factory=bytearray)
+
+    def head(self, status: int, reason: str, headers: Headers) -> FakeHead:
+        self.told.append(f"head {status}")
+        return FakeHead(status, reason, headers)
+
+    def feed(self, chunk: bytes) -> bytes:
+        if len(self.received) < 65536:
+            self.received += chunk
+        return chunk
+
+    def finish(self) -> bytes:
+        self.told.append("finish")
+        return b""
+
+    async def completed(self) -> None:
+        self.told.append("completed")
+
+    async def failed(self, sentence: str, *, sent: bool) -> FakeAnswer:
+        self.told.append(f"failed sent={sent}: {sentence}")
+        return refused("upstream_unreachable", sentence)
+
+
+@dataclass
+class FakeTunnel:
+    ended: list[tuple[int, int]] = field(default_factory=list)
+
+    async def closed(self, sent: int, received: int) -> None:
+        self.ended.append((sent, received))
+
+
+def refused(code: str, sentence: str = "no") -> FakeAnswer:
+    return FakeAnswer(
+        CODES[code].status,
+        (("content-type", "application/problem+json"), ("keybroker-code", code)),
+        f'{{"code": "{code}", "detail": "{sentence}"}}'.encode(),
+    )
+
+
+Script = Callable[[Client, RawRequest, asyncio.Event], Awaitable[object]]
+
+
+class FakePipeline:
+    """By default every authenticated, canonical call is let through, egress checked."""
+
+    def __init__(self, egress: EgressGuard) -> None:
+        self.egress = egress
+        self.raw: list[RawRequest] = []
+        self.gone: list[asyncio.Event] = []
+        self.passages: list[FakePassage] = []
+        self.tunnels: list[FakeTunnel] = []
+        self.script: Script = self.let_through
+        self.make_passage: Callable[[Request], Any] = FakePassage
+        self.tunnel_hosts: set[str] = set()
+
+    def authenticate(self, proxy_authorization: Sequence[str]) -> Client:
+        if list(proxy_authorization) != [CREDENTIALS]:
+            raise Refusal("agent_unauthenticated", "Give the agent's name and token.")
+        return Client("bot", "t1")
+
+    async def handle(self, client: Client, raw: RawRequest, gone: asyncio.Event) -> Any:
+        self.raw.append(raw)
+        self.gone.append(gone)
+        return await self.script(client, raw, gone)
+
+    async def let_through(self, client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
+        try:
+            request = canonicalise(raw)
+            await self.egress.check(request.host, request.port)
+        except Ambiguous as error:
+            return refused("request_ambiguous", error.sentence)
+        except Refusal as error:
+            return refused(error.code, error.detail)
+        passage = self.make_passage(request)
+        self.passages.append(passage)
+        return passage
+
+    async def tunnel(self, client: Client, host: str, port: int, sni: str | None) -> Any:
+        if host not in self.tunnel_hosts:
+            return None
+        await self.egress.check(host, port)
+        self.tunnels.append(FakeTunnel())
+        return self.tunnels[-1]
+
+    def refusal_answer(self, refusal: Refusal, call: str | None = None) -> FakeAnswer:
+        return refused(refusal.code, refusal.detail)
+
+
+@dataclass(frozen=True, eq=False)
+class TestLeaf:
+    __test__ = False
+    cert_pem: bytes
+    key_pem: bytes
+    not_after: datetime
+
+
+class TestAuthority:
+    """Signs leaves with a throwaway CA; keeps them, as the real one does."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.ca = ThrowawayCA("Proxy test CA")
+        self._leaves: dict[str, TestLeaf] = {}
+
+    def leaf(self, host: str) -> TestLeaf:
+        if host not in self._leaves:
+            pem = self.ca.issue([host])
+            self._leaves[host] = TestLeaf(pem, pem, datetime.now(UTC) + timedelta(days=1))
+        return self._leaves[host]
+
+
+class Worker:
+    """An engine on its own `PinningLoop` in a thread; a context manager."""
+
+    def __init__(
+        self,
+        directory: Path,
+        upstream_ca: Path | None = None,
+        *,
+        body_limit: int = 1 << 20,
+        head_timeout: float = 30,
+        allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
+        reuse_port: bool = False,
+        port: int = 0,
+    ) -> None:
+        self.egress = EgressGuard([ip_network(n) for n in allow])
+        self.pipeline = FakePipeline(self.egress)
+        self.authority = TestAuthority()
+        self.ca_file = directory / "proxy-ca.pem"
+        self.ca_file.write_bytes(self.authority.ca.pem)
+        self.engine = Engine(
+            self.pipeline,
+            self.authority,
+            self.egress,
+            ("127.0.0.1", port),
+            body_limit=body_limit,
+            reuse_port=reuse_port,
+            ca_bundle=upstream_ca,
+            timeouts=Timeouts(head=head_timeout),
+        )
+
+    def __enter__(self) -> Self:
+        self._loop = PinningLoop(self.egress.pins)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self.port = self.run(self.engine.start())
+        return self
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit[T](self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return self.submit(work).result(30)
+
+    def __exit__(self, *exc: object) -> None:
+        self.run(self.engine.stop())
+        self.run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    @property
+    def proxy(self) -> str:
+        return f"http://bot:token@127.0.0.1:{self.port}"
+
+    def dial(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 10)
+
+    def connect(self, authority: str, *headers: str) -> socket.socket:
+        """A connection after CONNECT, which must have been granted."""
+        raw = self.dial()
+        raw.sendall(connect_head(authority, *headers))
+        head = read_head(raw)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        return raw
+
+    def tls(
+        self, authority: str, *, sni: str | None = "", alpn: Sequence[str] = ("http/1.1",)
+    ) -> ssl.SSLSocket:
+        """TLS inside CONNECT; `sni` "" is the authority's host, None leaves it out."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        context.set_alpn_protocols(list(alpn))
+        host = authority.rpartition(":")[0]
+        name = host if sni == "" else sni
+        context.check_hostname = name is not None
+        return context.wrap_socket(self.connect(authority), server_hostname=name)
+
+
+def connect_head(authority: str, *headers: str) -> bytes:
+    lines = [
+        f"CONNECT {authority} HTTP/1.1",
+        f"Host: {authority}",
+        f"Proxy-Authorization: {CREDENTIALS}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """Reads up to the blank line, byte by byte so that nothing of the body is taken."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            break
+        head += byte
+    return head
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    data = b""
+    try:
+        while chunk := connection.recv(65536):
+            data += chunk
+    except (ConnectionResetError, ssl.SSLError):
+        pass
+    return data
+
+
+def exchange(connection: socket.socket, head: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
+    """Sends a request; reads status, head and (by its Content-Length or chunks) the body."""
+    connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
+    return read_response(connection)
+
+
+def read_response(connection: socket.socket, method: str = "GET") -> tuple[int, bytes, bytes]:
+    head = read_head(connection)
+    if not head:
+        return 0, b"", b""
+    status = int(head.split(b" ", 2)[1])
+    lower = head.lower()
+    body = b""
+    if method == "HEAD" or status in (204, 304) or 100 <= status < 200:
+        return status, head, body
+    if b"\r\ntransfer-encoding: chunked" in lower:
+        while True:
+            line = b""
+            while not line.endswith(b"\r\n"):
+                line += connection.recv(1)
+            size = int(line, 16)
+            chunk = b""
+            while len(chunk) < size + 2:
+                chunk += connection.recv(size + 2 - len(chunk))
+            if size == 0:
+                return status, head, body
+            body += chunk[:-2]
+    if b"\r\ncontent-length: " in lower:
+        size = int(lower.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
+        while len(body) < size:
+            chunk = connection.recv(size - len(body))
+            if not chunk:
+                break
+            body += chunk
+        return status, head, body
+    return status, head, read_all(connection)

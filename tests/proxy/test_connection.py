@@ -1,0 +1,580 @@
+"""Law 1 through every hook: whatever a stage does, nothing goes out unless it was lifted."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import socket
+from typing import Any
+
+import pytest
+
+from broker.errors import Refusal
+from broker.model import Client
+from proxy.connection import ResponseRefused
+from rules.canonical import canonicalise
+from rules.request import RawRequest, Request
+from tests.proxy.harness import (
+    CREDENTIALS,
+    FakeAnswer,
+    FakeHead,
+    FakePassage,
+    Worker,
+    connect_head,
+    exchange,
+    read_all,
+    read_head,
+    read_response,
+    refused,
+)
+from tests.support.upstream import Reply, Upstream
+
+pytestmark = pytest.mark.e2e
+
+
+def call(worker: Worker, upstream: Upstream, path: str = "/echo") -> tuple[int, bytes, bytes]:
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        return exchange(tls, f"GET {path} HTTP/1.1\nHost: localhost:{upstream.port}")
+
+
+def code(head: bytes) -> str:
+    lines = head.decode("latin-1").lower().split("\r\n")
+    return next((v[16:] for v in lines if v.startswith("keybroker-code: ")), "")
+
+
+class Raises:
+    """Has every part of a passage, and each one fails."""
+
+    call = "call-1"
+    refused = False
+
+    def __init__(self, request: Request) -> None:
+        self.request = dataclasses.replace(request, path="/é")
+
+    head = feed = finish = completed = lambda *_: 1 / 0
+
+    async def failed(self, sentence: str, *, sent: bool) -> Any:
+        raise ZeroDivisionError
+
+
+def unsendable(request: Request) -> Any:
+    return FakePassage(dataclasses.replace(request, path="/\u20ac"))
+
+
+def without_request(request: Request) -> Any:
+    return FakePassage(None)  # type: ignore[arg-type]
+
+
+NONSENSE: list[Any] = [
+    None,
+    True,
+    {"status": 200},
+    "allow",
+    Exception("returned, not raised"),
+    FakeAnswer(99),
+    FakeAnswer(101),
+    FakeAnswer("200"),  # type: ignore[arg-type]
+    FakeAnswer(200, (("a", "b\r\nc: d"),)),
+    FakeAnswer(200, (), "text"),  # type: ignore[arg-type]
+    FakePassage(None),  # type: ignore[arg-type]
+    FakePassage("GET / HTTP/1.1"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("outcome", NONSENSE, ids=repr)
+def test_nonsense_from_the_pipeline_sends_nothing(
+    worker: Worker, upstream: Upstream, outcome: Any
+) -> None:
+    async def script(*_: object) -> object:
+        return outcome
+
+    worker.pipeline.script = script
+    status, head, body = call(worker, upstream)
+    assert (status, code(head)) == (500, "internal_error")
+    assert json.loads(body)["code"] == "internal_error"
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("secret-in-message"), asyncio.CancelledError(), MemoryError()], ids=repr
+)
+def test_a_raising_pipeline_sends_nothing(
+    worker: Worker, upstream: Upstream, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(*_: object) -> object:
+        raise error
+
+    worker.pipeline.script = script
+    with caplog.at_level(logging.DEBUG):
+        status, head, _ = call(worker, upstream)
+    assert (status, code(head)) == (500, "internal_error")
+    assert upstream.requests == []
+    assert "secret-in-message" not in caplog.text
+    assert "fault in the request hook" in caplog.text
+
+
+def test_a_hanging_pipeline_sends_nothing_and_learns_that_the_agent_left(
+    worker: Worker, upstream: Upstream
+) -> None:
+    async def script(client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
+        await gone.wait()
+        return await worker.pipeline.let_through(client, raw, gone)
+
+    worker.pipeline.script = script
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        tls.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % upstream.port)
+        tls.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            tls.recv(1)
+    wait_until(lambda: bool(worker.pipeline.passages and worker.pipeline.passages[0].told))
+    # The passage came all the same: it is told that certainly nothing was sent.
+    assert worker.pipeline.passages[0].told == [
+        "failed sent=False: The agent hung up before anything was sent."
+    ]
+    assert upstream.requests == []
+
+
+def wait_until(condition: Any, seconds: float = 5) -> None:
+    import time
+
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", [unsendable, Raises, without_request])
+def test_a_passage_that_cannot_be_said_sends_nothing(
+    worker: Worker, upstream: Upstream, kind: Any
+) -> None:
+    worker.pipeline.make_passage = kind
+    status, _, _ = call(worker, upstream)
+    assert status in (500, 502)
+    assert upstream.requests == []
+
+
+def test_a_raising_authentication_sends_nothing(worker: Worker, upstream: Upstream) -> None:
+    def authenticate(values: object) -> Client:
+        raise OSError("no store")
+
+    worker.pipeline.authenticate = authenticate  # type: ignore[method-assign]
+    with worker.dial() as raw:
+        raw.sendall(connect_head(f"localhost:{upstream.port}"))
+        assert read_response(raw)[0] == 500
+    with worker.dial() as raw:
+        answer = exchange(raw, f"GET http://localhost:{upstream.port}/ HTTP/1.1\nHost: x")
+        assert answer[0] == 500
+    assert upstream.requests == []
+    assert worker.pipeline.raw == []
+
+
+@pytest.mark.parametrize("value", [None, "bot", ("bot", "t1")])
+def test_authentication_that_gives_no_client_opens_nothing(
+    worker: Worker, upstream: Upstream, value: Any
+) -> None:
+    worker.pipeline.authenticate = lambda _: value  # type: ignore[method-assign]
+    with worker.dial() as raw:
+        raw.sendall(connect_head(f"localhost:{upstream.port}"))
+        assert read_response(raw)[0] == 500
+
+
+def test_a_refusal_that_claims_success_opens_no_tunnel(worker: Worker, upstream: Upstream) -> None:
+    worker.pipeline.refusal_answer = lambda *_: FakeAnswer(200)  # type: ignore[method-assign]
+    with worker.dial() as raw:
+        raw.sendall(b"CONNECT localhost:%d HTTP/1.1\r\n\r\n" % upstream.port)
+        assert read_response(raw)[0] == 500
+
+
+def test_no_certificate_no_call(worker: Worker, upstream: Upstream) -> None:
+    def leaf(host: str) -> Any:
+        raise OSError("disk")
+
+    worker.authority.leaf = leaf  # type: ignore[method-assign]
+    raw = worker.connect(f"localhost:{upstream.port}")
+    with raw:
+        raw.sendall(client_hello())
+        assert read_all(raw) == b""
+    assert upstream.requests == []
+
+
+def client_hello() -> bytes:
+    import ssl
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def test_a_raising_tunnel_decision_means_no_tunnel(worker: Worker, upstream: Upstream) -> None:
+    async def tunnel(*_: object) -> object:
+        raise RuntimeError
+
+    worker.pipeline.tunnel = tunnel  # type: ignore[method-assign]
+    assert call(worker, upstream)[0] == 200  # decrypted and decided as any other call
+    assert len(worker.pipeline.raw) == 1
+
+
+# -- the response
+
+
+class BadHead(FakePassage):
+    def head(self, *_: object) -> FakeHead:
+        raise ValueError("reflected-secret")
+
+
+class SplittingHead(FakePassage):
+    def head(self, status: int, reason: str, headers: Any) -> FakeHead:
+        return FakeHead(200, "OK", (("x", "a\r\nset-cookie: b"),))
+
+
+class NonsenseHead(FakePassage):
+    def head(self, *_: object) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("kind", [BadHead, SplittingHead, NonsenseHead])
+@pytest.mark.parametrize("path", ["/reflect?as=header", "/status/404", "/download?mb=3"])
+def test_nothing_of_a_response_passes_uncleared(
+    worker: Worker, upstream: Upstream, kind: Any, path: str
+) -> None:
+    worker.pipeline.make_passage = kind
+    status, head, body = call(worker, upstream, path)
+    assert (status, code(head)) == (502, "response_refused")
+    assert json.loads(body)["code"] == "response_refused"
+    assert b"x-reflected" not in head.lower()
+    assert worker.pipeline.passages[0].told[-1].startswith("failed sent=True")
+
+
+class Answered(FakePassage):
+    def head(self, status: int, reason: str, headers: Any) -> FakeHead:
+        return FakeHead(status, reason, headers, refused("response_refused", "encoding"))
+
+
+@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
+@pytest.mark.parametrize("path", ["/download?mb=3", "/sse?n=100&interval=0.2", "/status/404"])
+def test_an_answer_replaces_the_response_and_its_body(
+    worker: Worker, upstream: Upstream, path: str, alpn: str
+) -> None:
+    import httpx
+
+    worker.pipeline.make_passage = Answered
+    with httpx.Client(
+        proxy=worker.proxy, verify=context_for(worker), http2=alpn == "h2", timeout=5
+    ) as client:
+        response = client.get(upstream.url + path)
+        assert response.status_code == 502
+        assert response.json()["detail"] == "encoding"
+        # The connection lives on, and the next call uses it.
+        worker.pipeline.make_passage = FakePassage
+        assert client.get(upstream.url + "/echo").status_code == 200
+    wait_until(lambda: worker.pipeline.passages[0].told[-2:] == ["finish", "completed"])
+
+
+def context_for(worker: Worker) -> Any:
+    import ssl
+
+    return ssl.create_default_context(cafile=str(worker.ca_file))
+
+
+class BadFeed(FakePassage):
+    def feed(self, chunk: bytes) -> bytes:
+        raise ValueError("reflected-secret")
+
+
+class BadFinish(FakePassage):
+    def finish(self) -> bytes:
+        raise ValueError("reflected-secret")
+
+
+class RefusedInMidBody(FakePassage):
+    def feed(self, chunk: bytes) -> bytes:
+        self.refused = True
+        return b""
+
+
+@pytest.mark.parametrize("kind", [BadFeed, BadFinish, RefusedInMidBody])
+@pytest.mark.parametrize("path", ["/sse?n=3&interval=0.01", "/download?mb=1"])
+def test_a_body_that_cannot_be_passed_on_breaks_off(
+    worker: Worker, upstream: Upstream, kind: Any, path: str
+) -> None:
+    worker.pipeline.make_passage = kind
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        tls.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost:{upstream.port}\r\n\r\n".encode())
+        received = read_all(tls)  # the connection closes: no end of the body is pretended
+    assert not received.endswith(b"0\r\n\r\n")
+    assert worker.pipeline.passages[0].told[-1].startswith("failed sent=True")
+    assert len(worker.pipeline.passages[0].told) == 2
+
+
+def test_completed_may_fail_without_harm(worker: Worker, upstream: Upstream) -> None:
+    class Unrecorded(FakePassage):
+        async def completed(self) -> None:
+            raise OSError("disk full")
+
+    worker.pipeline.make_passage = Unrecorded
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        for _ in range(2):
+            head = f"GET /echo HTTP/1.1\nHost: localhost:{upstream.port}"
+            assert exchange(tls, head)[0] == 200
+
+
+# -- authentication
+
+
+def test_connect_without_credentials_is_challenged_and_may_retry(
+    worker: Worker, upstream: Upstream
+) -> None:
+    with worker.dial() as raw:
+        raw.sendall(b"CONNECT localhost:%d HTTP/1.1\r\n\r\n" % upstream.port)
+        status, head, body = read_response(raw)
+        assert (status, code(head)) == (407, "agent_unauthenticated")
+        assert b'proxy-authenticate: basic realm="keybroker"' in head.lower()
+        assert b"agent_unauthenticated" in body
+        raw.sendall(connect_head(f"localhost:{upstream.port}"))
+        assert read_head(raw).startswith(b"HTTP/1.1 200")
+
+
+def test_each_plain_request_needs_exactly_one_credential(
+    worker: Worker, upstream: Upstream
+) -> None:
+    with Upstream(tls=False) as plain, worker.dial() as raw:
+        target = f"GET http://localhost:{plain.port}/echo HTTP/1.1\nHost: localhost:{plain.port}"
+        given = f"\nProxy-Authorization: {CREDENTIALS}"
+        assert exchange(raw, target)[0] == 407
+        assert exchange(raw, target + given)[0] == 200
+        assert exchange(raw, target)[0] == 407
+        assert exchange(raw, target + given + given)[0] == 407
+        assert exchange(raw, target + given)[0] == 200
+        assert len(plain.requests) == 2
+        assert [r.connection for r in plain.requests] == [1, 1]
+        assert all(r.header("proxy-authorization") is None for r in plain.requests)
+        assert all(r.target == "/echo" for r in plain.requests)
+
+
+# -- what the core is told
+
+
+def test_the_raw_request_is_as_it_was_on_the_wire(worker: Worker, upstream: Upstream) -> None:
+    async def script(client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
+        return refused("policy_denied")
+
+    worker.pipeline.script = script
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        exchange(tls, f"get /A%2e/../b?X=%41 HTTP/1.1\nHOST: {place}\nX-y:  z ")
+        exchange(tls, f"GET https://OTHER:1/x HTTP/1.1\nHost: {place}")
+        exchange(tls, f"POST /t HTTP/1.1\nHost: {place}\nContent-Length: 3", b"a=b")
+    first, second, third = worker.pipeline.raw
+    assert first == RawRequest(
+        scheme="https",
+        connect=("localhost", upstream.port),
+        sni="localhost",
+        authority=None,
+        method="get",
+        target="/A%2e/../b?X=%41",
+        headers=((b"HOST", place.encode()), (b"X-y", b"z")),
+        body=b"",
+    )
+    assert (second.authority, second.target) == ("OTHER:1", "/x")
+    assert third.body == b"a=b"
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("sni", "expected"), [("other.localhost", "other.localhost"), (None, None)]
+)
+def test_the_sni_is_told(
+    worker: Worker, upstream: Upstream, sni: str | None, expected: str | None
+) -> None:
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(worker.ca_file))
+    context.check_hostname = False
+    raw = worker.connect(f"localhost:{upstream.port}")
+    with context.wrap_socket(raw, server_hostname=sni) as tls:
+        status, head, _ = exchange(tls, f"GET / HTTP/1.1\nHost: localhost:{upstream.port}")
+    assert worker.pipeline.raw[0].sni == expected
+    assert (status, code(head)) == ((400, "request_ambiguous") if sni else (404, ""))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET http://localhost:{port}/ HTTP/1.1\nHost: localhost:{port}",
+        "GET /x HTTP/1.1\nHost: elsewhere.example",
+        "GET / HTTP/1.1\nHost: localhost:{port}\nHost: localhost:{port}",
+        "GET / HTTP/1.1",
+        "CONNECT elsewhere.example:443 HTTP/1.1\nHost: localhost:{port}",
+        "PRI * HTTP/2.0",
+    ],
+)
+def test_another_place_inside_the_tunnel_is_refused_there(
+    worker: Worker, upstream: Upstream, head: str
+) -> None:
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        status, answer, _ = exchange(tls, head.format(port=upstream.port))
+    assert (status, code(answer)) == (400, "request_ambiguous")
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET https://localhost:{port}/echo HTTP/1.1\nHost: localhost:{port}",
+        "GET ftp://localhost:{port}/echo HTTP/1.1\nHost: localhost:{port}",
+        "GET /echo HTTP/1.1\nHost: localhost:{port}",
+        "GET http://localhost:{port}/echo HTTP/1.1\nHost: elsewhere.example",
+        "GET http://user@localhost:{port}/echo HTTP/1.1\nHost: localhost:{port}",
+        "GET http://localhost:{port}/echo HTTP/1.1",
+    ],
+)
+def test_odd_plain_requests_are_refused(worker: Worker, upstream: Upstream, head: str) -> None:
+    with worker.dial() as raw:
+        credentials = f"\nProxy-Authorization: {CREDENTIALS}"
+        status, answer, _ = exchange(raw, head.format(port=upstream.port) + credentials)
+    assert (status, code(answer)) == (400, "request_ambiguous")
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "CONNECT localhost HTTP/1.1",
+        "CONNECT localhost:0 HTTP/1.1",
+        "CONNECT localhost:99999 HTTP/1.1",
+        "CONNECT localhost:0443 HTTP/1.1",
+        "CONNECT user@localhost:443 HTTP/1.1",
+        "CONNECT localhost.:443 HTTP/1.1",
+        "CONNECT 0x7f.1:443 HTTP/1.1",
+        "CONNECT [[::1]]:443 HTTP/1.1",
+        "CONNECT bücher.example:443 HTTP/1.1",
+        "CONNECT localhost:443 HTTP/1.1\nHost: elsewhere.example:443",
+        "CONNECT localhost:443 HTTP/1.1\nContent-Length: 5",
+        "CONNECT localhost:443 HTTP/1.1\nTransfer-Encoding: chunked",
+        "connect localhost:443 HTTP/1.1",
+    ],
+)
+def test_a_malformed_connect_is_refused(worker: Worker, upstream: Upstream, head: str) -> None:
+    with worker.dial() as raw:
+        raw.settimeout(3)
+        status, answer, _ = exchange(raw, head + f"\nProxy-Authorization: {CREDENTIALS}")
+    assert (status, code(answer)) == (400, "request_ambiguous")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"GET\t/\tHTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nHost: localhost:%d\r\n\r\n",
+        b"\x00\x01\x02\x03\x04\x05\x06\x07\r\n\r\n",
+        b"EHLO x\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("port", [0, 53])
+def test_what_is_not_tls_in_a_tunnel_goes_nowhere(
+    worker: Worker, upstream: Upstream, said: bytes, port: int
+) -> None:
+    """The stock engine passes raw TCP on, and DNS on port 53."""
+    place = f"localhost:{port or upstream.port}"
+    connections = upstream.connections
+    with worker.connect(place) as raw:
+        raw.sendall(said.replace(b"%d", str(upstream.port).encode()))
+        raw.shutdown(socket.SHUT_WR)
+        assert b"200 OK" not in read_all(raw)
+    assert upstream.requests == []
+    assert upstream.connections == connections
+
+
+def test_hop_by_hop_headers_of_the_response_are_removed(worker: Worker, upstream: Upstream) -> None:
+    headers = (
+        ("Connection", "close, X-Private"),
+        ("X-Private", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Upgrade", "h2c"),
+        ("X-Kept", "1"),
+    )
+    upstream.answer("/hop", Reply(headers=headers, body=b"ok"))
+    with worker.tls(f"localhost:{upstream.port}") as tls:
+        place = f"localhost:{upstream.port}"
+        _, head, body = exchange(tls, f"GET /hop HTTP/1.1\nHost: {place}")
+        names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]}
+        assert names == {b"x-kept", b"content-length"}
+        assert body == b"ok"
+        # `close` was the upstream's business with us: the agent's connection lives on.
+        assert exchange(tls, f"GET /echo HTTP/1.1\nHost: {place}")[0] == 200
+
+
+def test_the_request_is_made_from_the_passage_alone(worker: Worker, upstream: Upstream) -> None:
+    """As for a stored request: another method, place and body than the agent's own."""
+    with Upstream(ca=upstream.ca) as other:
+        stored = Request(
+            "PUT", "https", "localhost", other.port, "/echo", "a=1", (("x-a", "1"),), b"stored"
+        )
+
+        async def script(client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
+            canonicalise(raw)
+            await worker.egress.check("localhost", other.port)
+            return FakePassage(stored)
+
+        worker.pipeline.script = script
+        with Upstream(tls=False) as internal, worker.dial() as raw:
+            place = f"localhost:{internal.port}"
+            status, _, body = exchange(
+                raw,
+                f"POST http://{place}/v1/x HTTP/1.1\nHost: {place}\nX-Mine: 1\nContent-Length: 2"
+                f"\nProxy-Authorization: {CREDENTIALS}",
+                b"{}",
+            )
+            assert internal.requests == []
+        assert status == 200
+        sent = other.requests[0]
+        assert json.loads(body)["body"] == "stored"
+        assert (sent.method, sent.target, sent.sni) == ("PUT", "/echo?a=1", "localhost")
+        assert dict(sent.headers) == {
+            "host": f"localhost:{other.port}",
+            "x-a": "1",
+            "content-length": "6",
+        }
+        stored = dataclasses.replace(stored, method="HEAD", body=b"")
+        with worker.tls(f"localhost:{upstream.port}") as tls:
+            head = f"POST /v1/x HTTP/1.1\nHost: localhost:{upstream.port}\nContent-Length: 0"
+            assert exchange(tls, head)[2] == b""  # and no wait for the body that HEAD announces
+            assert exchange(tls, head)[2] == b""
+
+
+def test_websocket_messages_pass_and_are_not_kept(worker: Worker, upstream: Upstream) -> None:
+    place = f"localhost:{upstream.port}"
+    upgrade = (
+        f"GET /ws HTTP/1.1\nHost: {place}\nConnection: Upgrade\nUpgrade: websocket\n"
+        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    )
+    with worker.tls(place) as tls:
+        status, head, _ = exchange(tls, upgrade)
+        assert status == 101
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        for number in range(3):
+            tls.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b"hell%d" % number)
+            frame = b""
+            while len(frame) < 7:
+                frame += tls.recv(7)
+            assert frame == b"\x81\x05hell%d" % number
+    assert worker.pipeline.passages[0].told == ["head 101", "finish", "completed"]
+
+
+def test_an_upstream_that_switches_unasked_is_refused(worker: Worker, upstream: Upstream) -> None:
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw"
+    upstream.answer("/switch", Reply(raw=switching))
+    status, head, _ = call(worker, upstream, "/switch")
+    assert (status, code(head)) == (502, "response_refused")
+
+
+def test_refusals_keep_their_type() -> None:
+    assert issubclass(ResponseRefused, Exception)
+    assert not issubclass(ResponseRefused, Refusal)
