@@ -1,0 +1,332 @@
+"""Decisions: what the policy says of one call, with the reason. Pure and total.
+
+The starting state is deny: no rule, two credentials for one slot, a failure in here, all deny.
+Of the rules that match, deny beats hold beats allow, whatever their order in the file; a tunnel
+counts only alone, and only for a host without a credential.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from rules.basis import Definitions
+from rules.matching import Condition, host_holds, is_wide
+from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
+from rules.places import Reading, parse_place
+from rules.request import Request
+from rules.words import describe_match, describe_tier, fill_summary, is_invisible, visible
+
+MAX_SHOWN_URL = 200
+"""Characters of a URL in a sentence."""
+MAX_RETYPED = 120
+"""Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
+_MAX_HINTS = 3
+_MAX_NEAR = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A rule under one of its hosts; `host` is None where a match names none."""
+
+    order: int
+    rule: Rule
+    host: HostPattern | None
+    condition: Condition
+    excepts: tuple[Condition, ...]
+
+
+class Rulebook:
+    """A policy with its rules indexed by agent and host. Immutable; safe for many threads."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._entries: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
+        self._rules: defaultdict[str, list[int]] = defaultdict(list)
+        self._definitions = Definitions(policy)
+        for order, rule in enumerate(policy.rules):
+            self._index(order, rule)
+        self._with_credential = {
+            _host_key(host) for c in policy.credentials.values() for host in c.hosts
+        }
+
+    def _index(self, order: int, rule: Rule) -> None:
+        excepts = tuple(Condition.of(match) for match in rule.excepts)
+        for agent in rule.agents:
+            self._rules[agent].append(order)
+        for match in rule.matches:
+            condition = Condition.of(match)
+            for host in match.hosts or (None,):
+                entry = _Entry(order, rule, host, condition, excepts)
+                for agent in rule.agents:
+                    self._entries[agent, _host_key(host)].append(entry)
+
+    def rules_for(self, subject: Subject) -> tuple[Rule, ...]:
+        """The rules that name the agent or one of its tags, in file order."""
+        orders = {order for name in _names(subject) for order in self._rules.get(name, ())}
+        return tuple(self.policy.rules[order] for order in sorted(orders))
+
+    def decide(self, subject: Subject, request: Request) -> Decision:
+        """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
+        return _total(lambda: self._decide(subject, Reading(request)))
+
+    def tunnel(self, subject: Subject, host: str, port: int) -> Decision:
+        """Whether a connection may be passed on undecrypted: tunnel, or deny with the reason.
+
+        Deny only means that the connection is to be opened, and each call in it decided. Never
+        raises.
+        """
+        return _total(lambda: self._tunnel(subject, host, port))
+
+    def _decide(self, subject: Subject, call: Reading) -> Decision:
+        matching = self._matching(subject, call)
+        basis = self._definitions.basis(subject, matching)
+        what = _what(call.request)
+        by = {effect: [r for r in matching if r.effect == effect] for effect in _ORDER}
+        if by["deny"]:
+            first = by["deny"][0]
+            why = f": {fill_summary(first.summary, call.request, call)}" if first.summary else ""
+            return Decision(
+                "deny",
+                f'Rule "{first.id}" denies {what}{why}. A retry or another spelling of the request '
+                "will be denied too.",
+                rules=_ids(by["deny"]),
+                basis=basis,
+            )
+        deciding = by["hold"] or by["allow"]
+        if not deciding:
+            return Decision("deny", self._nothing_matches(subject, call), basis=basis)
+        credentials = self._credentials(by["hold"] + by["allow"], call.request)
+        refusal = _unfit(credentials, call.request)
+        if refusal is not None:
+            return Decision("deny", refusal, rules=_ids(matching), basis=basis)
+        decision = Decision(
+            "allow",
+            f"{_rules_say(deciding, 'allow')} {what}.",
+            rules=_ids(deciding),
+            credentials=tuple(credential.name for credential in credentials),
+            summaries=tuple(
+                fill_summary(rule.summary, call.request, call) for rule in deciding if rule.summary
+            ),
+            impacts=tuple(dict.fromkeys(rule.impact for rule in deciding if rule.impact)),
+            basis=basis,
+        )
+        if not by["hold"]:
+            return decision
+        return self._held(decision, by["hold"], _ids(by["allow"]), call)
+
+    def _held(
+        self, decision: Decision, holds: list[Rule], allowed_by: tuple[str, ...], call: Reading
+    ) -> Decision:
+        """The same decision, but people are asked first."""
+        named = {rule.risk: self.policy.tiers[rule.risk] for rule in holds if rule.risk}
+        tiers = sorted(named.values(), key=_strictness, reverse=True)
+        asking = [r for r in holds if r.risk and named[r.risk].confirm == "retype"]
+        place, value = _to_retype(asking, call) if asking else (None, None)
+        risk = "; ".join(f"{tier.name} risk: {describe_tier(tier)}" for tier in tiers)
+        what = _what(call.request)
+        return replace(
+            decision,
+            effect="hold",
+            sentence=f"{_rules_say(holds, 'hold')} {what} until people approve it ({risk}).",
+            allowed_by=allowed_by,
+            tiers=tuple(tier.name for tier in tiers),
+            risk=tiers[0].name,
+            confirm_place=place,
+            confirm_value=value,
+        )
+
+    def _tunnel(self, subject: Subject, host: str, port: int) -> Decision:
+        at = visible(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", MAX_SHOWN_URL)
+        reaching = [
+            entry
+            for entry in self._candidates(subject, host)
+            if entry.host is None
+            or host_holds(entry.host, host, port, entry.condition.match.scheme)
+        ]
+        ordered = {e.order: e.rule for e in sorted(reaching, key=lambda e: e.order)}
+        rules = list(ordered.values())
+        tunnels = [rule for rule in rules if rule.effect == "tunnel"]
+        others = [rule for rule in rules if rule.effect != "tunnel"]
+        basis = self._definitions.basis(subject, rules)
+        if not tunnels:
+            reason = f'No rule passes {at} on undecrypted for agent "{visible(subject.name)}".'
+        elif others:
+            reason = f'{at} is not passed on undecrypted, since rule "{others[0].id}" is about it.'
+        elif not self._with_credential.isdisjoint(_host_keys(host)):
+            reason = f"{at} is a host of a credential, and such hosts are never tunnelled."
+        else:
+            sentence = f"{_rules_say(tunnels, 'pass')} {at} on undecrypted."
+            return Decision("tunnel", sentence, rules=_ids(tunnels), basis=basis)
+        return Decision("deny", reason, basis=basis)
+
+    def _candidates(self, subject: Subject, host: str) -> Iterator[_Entry]:
+        """The subject's entries under this host name, whatever the port."""
+        keys = _host_keys(host)
+        for name in _names(subject):
+            for key in keys:
+                yield from self._entries.get((name, key), ())
+
+    def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
+        """The rules under which the call falls, in file order; tunnels are none of them."""
+        request = call.request
+        found: dict[int, Rule] = {}
+        for entry in self._candidates(subject, request.host):
+            rule = entry.rule
+            if entry.order in found or rule.effect == "tunnel":
+                continue
+            if entry.host is not None and not host_holds(
+                entry.host, request.host, request.port, request.scheme
+            ):
+                continue
+            wide = is_wide(rule)
+            if entry.condition.holds(call, wide=wide) and not any(
+                hole.holds_at_host(call, wide=not wide) for hole in entry.excepts
+            ):
+                found[entry.order] = rule
+        return [found[order] for order in sorted(found)]
+
+    def _credentials(self, rules: Sequence[Rule], request: Request) -> list[Credential]:
+        """What the rules use and what may go to this place (law 5), in file order."""
+        used = {name for rule in rules for name in rule.use}
+        if not used:
+            return []
+        return [
+            credential
+            for name, credential in self.policy.credentials.items()
+            if name in used
+            and request.scheme == "https"
+            and any(host_holds(h, request.host, request.port, "https") for h in credential.hosts)
+        ]
+
+    def _nothing_matches(self, subject: Subject, call: Reading) -> str:
+        """Says what was looked for, and what comes nearest to it."""
+        request = call.request
+        agent = f'agent "{visible(subject.name)}"'
+        start = f"No rule lets {agent} make this call: {_what(request)}"
+        here = {e.rule.id: e for e in self._candidates(subject, request.host)}
+        if any(e.rule.effect == "tunnel" for e in here.values()):
+            return f"{start}; a rule passes this host on undecrypted only, as TLS."
+        near = dict.fromkeys(
+            describe_match(e.condition.match)
+            for e in here.values()
+            if e.rule.effect in ("allow", "hold")
+        )
+        if near:
+            return f"{start}. There are rules for {_few(list(near), '; ')}."
+        hosts = self._hosts_of(subject)
+        if hosts:
+            close = get_close_matches(request.host, hosts[:_MAX_NEAR], n=_MAX_HINTS, cutoff=0.5)
+            return f"{start}. There are rules for the hosts {_few(close or hosts, ', ')}."
+        if self.rules_for(subject):
+            return f"{start}."
+        tags = f" or its tags {', '.join(sorted(subject.tags))}" if subject.tags else ""
+        return f"{start}; no rule names {agent}{tags}."
+
+    def _hosts_of(self, subject: Subject) -> list[str]:
+        """Some of the hosts that the subject's permitting rules name, as they were written."""
+        found: dict[str, None] = {}
+        for rule in self.rules_for(subject)[:_MAX_NEAR]:
+            if rule.effect in ("allow", "hold"):
+                for match in rule.matches:
+                    found |= dict.fromkeys(
+                        ("*." if h.wildcard else "") + h.host for h in match.hosts
+                    )
+        return list(found)
+
+
+_ORDER = ("deny", "hold", "allow")
+
+
+def _total(decide: Callable[[], Decision]) -> Decision:
+    """What `decide` returns; a deny if it fails (law 1)."""
+    try:
+        return decide()
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
+        kind = type(error).__name__
+        return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
+
+
+def _unfit(credentials: Sequence[Credential], request: Request) -> str | None:
+    """Why the credentials cannot go into this request, if so."""
+    slots: dict[str, str] = {}
+    for credential in credentials:
+        slot, name = credential.inject.header, credential.name
+        if slots.setdefault(slot, name) != name:
+            return (
+                f"Two credentials, {slots[slot]} and {name}, would go into the header {slot} of "
+                "this call; the policy must be mended."
+            )
+    if credentials and request.upgrade is not None:
+        return (
+            f"This call would switch to {visible(request.upgrade)} with the credential "
+            f"{credentials[0].name}; Keybroker does not do that."
+        )
+    return None
+
+
+def _to_retype(holds: Sequence[Rule], call: Reading) -> tuple[str, str]:
+    """The place and the value that a reviewer retypes: the path unless a rule's place has one."""
+    for rule in holds:
+        value = call.at(parse_place(rule.confirm)) if rule.confirm else None
+        if rule.confirm and value is not None and _can_be_retyped(value):
+            return rule.confirm, value
+    return "path", call.request.path
+
+
+def _can_be_retyped(value: str) -> bool:
+    return (
+        0 < len(value) <= MAX_RETYPED
+        and value == value.strip()
+        and not any(is_invisible(character) for character in value)
+    )
+
+
+def _strictness(tier: Tier) -> tuple[int, bool, bool, bool, str]:
+    people = sum(entry.count for entry in tier.quorum)
+    asks_reason = tier.reason == "required"
+    return people, tier.confirm == "retype", asks_reason, tier.name == "high", tier.name
+
+
+def _names(subject: Subject) -> list[str]:
+    """What rules may call the subject by; a name that looks like a tag is none."""
+    tags = [f"tag:{tag}" for tag in subject.tags]
+    return tags if subject.name.startswith("tag:") else [subject.name, *tags]
+
+
+def _host_key(host: HostPattern | None) -> str:
+    if host is None:
+        return ""
+    return f"*.{host.host}" if host.wildcard else host.host
+
+
+def _host_keys(host: str) -> list[str]:
+    """Every index key that a host name may stand under."""
+    labels = host.split(".")
+    wildcards = ["*." + ".".join(labels[cut:]) for cut in range(1, len(labels))]
+    return [host, *wildcards, ""]
+
+
+def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
+    return tuple(rule.id for rule in rules)
+
+
+def _what(request: Request) -> str:
+    """The call without its query, which may hold what sentences should not repeat."""
+    url = f"{request.scheme}://{request.authority}{request.path}"
+    return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}"
+
+
+def _rules_say(rules: Sequence[Rule], verb: str) -> str:
+    """`Rule "a" allows`, `Rules "a", "b" allow`."""
+    ids = ", ".join(f'"{rule.id}"' for rule in rules)
+    if len(rules) > 1:
+        return f"Rules {ids} {verb}"
+    return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"
+
+
+def _few(words: Sequence[str], joint: str) -> str:
+    more = len(words) - _MAX_HINTS
+    return joint.join(words[:_MAX_HINTS]) + (f" and {more} more" if more > 0 else "")

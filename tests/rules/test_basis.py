@@ -1,0 +1,108 @@
+"""The basis changes with what mattered to the decision, and with nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rules.basis import Definitions
+from rules.load import load_policy
+from rules.model import Subject
+
+TEXT = """\
+version: 1
+credentials:
+  stripe: {secret: "kv/stripe#key", hosts: [api.stripe.com, b.stripe.com], inject: bearer}
+  crm: {secret: "kv/crm#key", hosts: [crm.example], inject: bearer}
+approvers: {finance: [alice, bob, carol], security: [dave]}
+tiers:
+  money: {quorum: [{group: finance, count: 2}]}
+  other: {quorum: [{group: security, count: 1}]}
+rules:
+  - id: refund
+    agents: [bot]
+    match: {method: [POST, PUT, PATCH], host: api.stripe.com}
+    effect: hold
+    risk: money
+    summary: Refund
+    use: [stripe]
+  - {id: unrelated, agents: [other], match: {host: x.example}, effect: allow}
+"""
+BOT = Subject("bot", frozenset({"a", "b", "c"}), "alice")
+
+
+def basis(text: str, subject: Subject = BOT) -> str:
+    policy = load_policy(text)[0]
+    rules = [rule for rule in policy.rules if rule.id == "refund"]
+    return Definitions(policy).basis(subject, rules)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("#key\"", "#key2\""),
+        ("inject: bearer}\n  crm", "inject: {header: X-Key}}\n  crm"),
+        ("[alice, bob, carol]", "[alice, bob, eve]"),
+        ("count: 2", "count: 3"),
+        ("count: 2}]", "count: 2}], execute_within: 1m"),
+        ("summary: Refund", "summary: Refund!"),
+        ("PUT, ", ""),
+        ("    use: [stripe]\n", ""),
+        ("agents: [bot]", "agents: [bot, x]"),
+    ],
+)  # fmt: skip
+def test_what_mattered_changes_it(old: str, new: str) -> None:
+    assert old in TEXT
+    assert basis(TEXT.replace(old, new, 1)) != basis(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version: 1\n", "# moved down\n\n\nversion: 1\n"),
+        ("kv/crm#key", "kv/crm#other"),
+        ("[dave]", "[erin]"),
+        ("host: x.example", "host: y.example"),
+        ("[POST, PUT, PATCH]", "[PATCH, POST, PUT]"),
+        ("count: 1}]", "count: 1}], denials: 2"),
+    ],
+)
+def test_what_did_not_matter_leaves_it(old: str, new: str) -> None:
+    assert old in TEXT
+    assert basis(TEXT.replace(old, new, 1)) == basis(TEXT)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        Subject("bot2", BOT.tags, "alice"),
+        Subject("bot", BOT.tags, "bob"),
+        Subject("bot", frozenset("a"), "alice"),
+    ],
+)
+def test_the_agent_counts(subject: Subject) -> None:
+    assert basis(TEXT, subject) != basis(TEXT)
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    """Sets are hashed in another order there."""
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from rules.basis import Definitions; from rules.load import load_policy\n"
+        "from rules.model import Subject\n"
+        "policy = load_policy(sys.stdin.read())[0]\n"
+        "bot = Subject('bot', frozenset({'c', 'b', 'a'}), 'alice')\n"
+        "print(Definitions(policy).basis(bot, policy.rules[:1]))"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=TEXT,
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == basis(TEXT)
