@@ -15,6 +15,7 @@ import uvicorn
 from broker.admin.app import create_app
 from keybroker.children import Ready
 from keybroker.compose import LedgerPages, open_workspace
+from keybroker.logs import log_to_stderr
 from keybroker.workspace import Workspace
 
 GRACE = 3
@@ -36,12 +37,13 @@ class _Server(uvicorn.Server):
 
 def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: Ready) -> None:
     """Serves until SIGTERM."""
+    log_to_stderr("admin")
     with closing(open_workspace(workspace)) as services:
         app = create_app(services, url=url, ledger=LedgerPages(workspace.database))
         config = uvicorn.Config(
             app,
             access_log=False,
-            log_level="warning",
+            log_config=None,
             proxy_headers=False,
             server_header=False,
             lifespan="off",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from audit.errors import AuditError
 from broker.errors import KeybrokerError
+from certs.errors import CertsError
 from rules.errors import RulesError
 
 Ready = Callable[[], None]
@@ -51,7 +52,7 @@ def child(life_fd: int, ready_fd: int) -> Iterator[Ready]:
 
     try:
         yield lambda: tell({"ready": True})
-    except (KeybrokerError, AuditError, RulesError) as error:
+    except (KeybrokerError, AuditError, RulesError, CertsError) as error:
         if not told:
             tell({"error": str(error)})
             raise SystemExit(1) from None

@@ -5,26 +5,30 @@ Imports stand inside the functions, so that a command loads only what it uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from broker.errors import KeybrokerError
 from keybroker.errors import Unusable
-from keybroker.settings import Settings, VaultSettings
+from keybroker.settings import Listen, Settings, VaultSettings
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
-    from broker.services import Services
-    from certs.authority import Authority
-
     from audit.query import CallSummary
     from audit.record import Record
     from audit.verify import Verdict
     from broker.secrets.access import VaultAccess
     from broker.secrets.embedded import EmbeddedVault
     from broker.secrets.vault import Entry, VaultAdmin
+    from broker.services import Services
+    from certs.authority import Authority
+    from proxy.dialing import PinningLoop
+    from proxy.egress import EgressGuard
+    from proxy.engine import Engine
 
 __all__ = ["Services"]
 
@@ -184,6 +188,92 @@ class LedgerPages:
             return query.counts(db)
 
 
+# --- a worker ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What a worker runs. Engine and loop are made later, since one runs on the other."""
+
+    egress: EgressGuard
+    new_loop: Callable[[], PinningLoop]
+    new_engine: Callable[[], Engine]
+    vault_port: Callable[[], int | None]
+    """Where the embedded vault listens now; agents must not reach it."""
+    close: Callable[[], None]
+
+
+def worker_parts(
+    workspace: Workspace,
+    settings: Settings,
+    services: Services,
+    *,
+    name: str,
+    listen: Listen,
+    own: Sequence[Listen],
+    admin_url: str,
+) -> WorkerParts:
+    """Everything of one worker, over its services. Raises KeybrokerError, CertsError."""
+    import click
+
+    from broker.internal import Internal
+    from broker.notifiers.console import ConsoleNotifier
+    from broker.pipeline import Limits, Parts, Pipeline
+    from broker.secrets.vault import VaultSource
+    from broker.services import new_id
+    from proxy.dialing import PinningLoop
+    from proxy.egress import EgressGuard
+    from proxy.engine import Engine
+
+    signer = authority(workspace)
+    egress = EgressGuard(
+        settings.egress.allow_networks, listeners=[(place.host, place.port) for place in own]
+    )
+    if settings.vault is not None:
+        vault = None
+        secrets = VaultSource(external_access(settings.vault))
+    else:
+        vault = embedded_vault(workspace)
+        # Asked again after a failure: a vault that was started again may be elsewhere.
+        secrets = VaultSource(vault.broker_access)
+    pipeline = Pipeline(
+        Parts(
+            agents=services.agents,
+            policies=services.policies,
+            holds=services.holds,
+            sending=services.sending,
+            tunnels=services.tunnels,
+            changes=services.changes,
+            secrets=secrets,
+            egress=egress,
+            internal=Internal(services.holds, services.policies, signer.pem),
+            notifier=ConsoleNotifier(lambda line: click.echo(line, err=True), admin_url),
+            digest_key=services.keys.digest,
+            new_id=new_id,
+            worker=name,
+        ),
+        Limits(hold_wait=float(settings.proxy.hold_wait), body=settings.proxy.body_limit),
+    )
+
+    def vault_port() -> int | None:
+        return None if vault is None else urlsplit(vault.address).port
+
+    def new_engine() -> Engine:
+        return Engine(
+            pipeline,
+            signer,
+            egress,
+            (listen.host, listen.port),
+            body_limit=settings.proxy.body_limit,
+            reuse_port=True,
+            ca_bundle=settings.egress.ca_bundle,
+        )
+
+    return WorkerParts(
+        egress, lambda: PinningLoop(egress.pins), new_engine, vault_port, secrets.close
+    )
+
+
 # --- certificates ------------------------------------------------------------------------------
 
 
@@ -191,7 +281,7 @@ def authority(workspace: Workspace) -> Authority:
     """The workspace's certificate authority; made when it is first asked for."""
     from certs.authority import Authority
 
-    return Authority.load_or_create(workspace.authority)
+    return Authority.load_or_create(workspace.authority, label=workspace.directory.name)
 
 
 def client_environment(folder: Path, authority: Authority, proxy_url: str) -> dict[str, str]:

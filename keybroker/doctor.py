@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rules.load import load_policy
-
 from audit.errors import AuditError
 from broker.errors import KeybrokerError
+from certs.errors import CertsError
 from keybroker import compose, listeners
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
@@ -23,6 +22,7 @@ from keybroker.settings import Listen, Settings
 from keybroker.supervisor import check_bundle
 from keybroker.workspace import Workspace, choose, read_text
 from rules.errors import RulesError
+from rules.load import load_policy
 
 State = Literal["ok", "warning", "wrong"]
 
@@ -69,7 +69,7 @@ def examine(option: Path | None) -> list[Finding]:
     for name, check in checks:
         try:
             findings += check()
-        except (KeybrokerError, RulesError, AuditError, OSError) as error:
+        except (KeybrokerError, RulesError, AuditError, CertsError, OSError) as error:
             findings.append(Finding(name, "wrong", _line(error), "mend what it says"))
     return findings
 

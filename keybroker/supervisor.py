@@ -32,17 +32,19 @@ from keybroker.errors import Unusable
 from keybroker.runstate import Running, UpLock
 from keybroker.settings import Listen, Settings
 from keybroker.watch import PolicyWatch
+from keybroker.worker import worker_name
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
-    from broker.services import Services
-
     from broker.secrets.embedded import EmbeddedVault, RecoveryKeys
+    from broker.services import Services
 
 TICK = 0.1
 """Seconds between looks at children and signals."""
 TEND = 2.0
 """Seconds between looks at the embedded vault."""
+SWEEP = 1.0
+"""Seconds between looks for approvals whose time is over."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 """Seconds before a child that died is started again; doubles while it keeps dying."""
 SETTLED = 30.0
@@ -116,6 +118,7 @@ class Supervisor:
         self._stack = stack
         self._stops = 0
         self._reload = False
+        self._said = ""
         self._wake = threading.Event()
         self._vault: EmbeddedVault | None = None
         self._services: Services
@@ -195,21 +198,22 @@ class Supervisor:
     ) -> None:
         directory = self._workspace.directory
         listen = Listen(self._settings.proxy.listen.host, listeners.places(proxy)[0].port)
-        common = [f"--own={place}" for place in own]
+        url = self._url(admin)
+        common = [f"--admin-url={url}", *(f"--own={place}" for place in own)]
 
         def start_worker(index: int) -> Child:
             arguments = ["worker", f"--index={index}", f"--listen={listen}", *common]
-            return children.start(f"worker {index}", directory, arguments, keep=(self._lock.fd,))
+            return children.start(worker_name(index), directory, arguments, keep=(self._lock.fd,))
 
         def start_admin() -> Child:
             fds = [sock.fileno() for sock in admin]
-            arguments = ["admin", f"--url={self._url(admin)}", *(f"--socket-fd={f}" for f in fds)]
+            arguments = ["admin", f"--url={url}", *(f"--socket-fd={f}" for f in fds)]
             return children.start(
                 "the admin page", directory, arguments, keep=(self._lock.fd, *fds)
             )
 
         self._workers = [
-            Place(f"worker {index}", lambda index=index: start_worker(index))  # type: ignore[misc]
+            Place(worker_name(index), lambda index=index: start_worker(index))  # type: ignore[misc]
             for index in range(self._settings.proxy.worker_count)
         ]
         self._admin = Place("the admin page", start_admin)
@@ -250,7 +254,7 @@ class Supervisor:
         return [*self._workers, self._admin]
 
     def _look_after(self) -> None:
-        tended = time.monotonic()
+        tended = swept = time.monotonic()
         while not self._stops:
             self._wake.wait(TICK)
             if not self._stops:
@@ -259,10 +263,24 @@ class Supervisor:
             self._watch.look(now=reload)
             for place in self._places:
                 self._replace(place)
+            if time.monotonic() - swept > SWEEP:
+                swept = time.monotonic()
+                self._expire()
             if self._vault is not None and time.monotonic() - tended > TEND:
                 tended = time.monotonic()
                 if (sentence := self._vault.tend()) is not None:
                     warn(sentence)
+
+    def _expire(self) -> None:
+        """Ends approvals whose clocks ran out. Their calls look at the clocks themselves."""
+        try:
+            self._services.holds.expire_due()
+        except KeybrokerError as error:
+            if str(error) != self._said:
+                complain(str(error))
+            self._said = str(error)
+        else:
+            self._said = ""
 
     def _replace(self, place: Place) -> None:
         if (status := place.fell()) is not None:

@@ -178,6 +178,7 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
     """Runs `command`; whatever happens becomes an exit status, and an error one clear line."""
     from audit.errors import AuditError
     from broker.errors import KeybrokerError
+    from certs.errors import CertsError
     from rules.errors import RulesError
 
     try:
@@ -200,7 +201,7 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
         # The reader went away (`| head`): there is nobody to complain to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except (KeybrokerError, RulesError, AuditError) as error:
+    except (KeybrokerError, RulesError, AuditError, CertsError) as error:
         if os.environ.get("KEYBROKER_DEBUG"):
             raise
         complain(str(error))

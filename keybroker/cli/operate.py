@@ -84,6 +84,7 @@ class Place(click.ParamType["Listen"]):
 @click.option("--index", type=click.IntRange(min=0), required=True)
 @click.option("--listen", type=Place(), required=True)
 @click.option("--own", type=Place(), multiple=True)
+@click.option("--admin-url", required=True)
 @click.option("--life-fd", type=INHERITED, required=True)
 @click.option("--ready-fd", type=INHERITED, required=True)
 @click.pass_context
@@ -94,6 +95,7 @@ def worker(
     index: int,
     listen: Listen,
     own: tuple[Listen, ...],
+    admin_url: str,
     life_fd: int,
     ready_fd: int,
 ) -> None:
@@ -103,7 +105,7 @@ def worker(
     with child(life_fd, ready_fd) as ready:
         from keybroker.worker import work
 
-        work(app.workspace(), index=index, listen=listen, own=own, ready=ready)
+        work(app.workspace(), index=index, listen=listen, own=own, admin_url=admin_url, ready=ready)
     context.exit(0)
 
 

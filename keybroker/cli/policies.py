@@ -35,11 +35,10 @@ def check(app: App, context: click.Context, file: Path | None, as_json: bool) ->
     Exits with 0 if it is valid (warnings may stand beside it), 1 if it is not, 2 if it could not be
     read.
     """
-    from rules.load import load_policy
-
     from keybroker.policy import account_warnings
     from keybroker.workspace import read_text
     from rules.errors import InvalidFile
+    from rules.load import load_policy
 
     try:
         services = None if file is not None else app.services()
@@ -97,10 +96,9 @@ def explain(
     as_json: bool,
 ) -> None:
     """Say what the policy says of METHOD URL, and which rules say so."""
-    from rules.load import load_policy
-
     from keybroker.policy import explain_call, raw_request, subject_of
     from keybroker.workspace import read_text
+    from rules.load import load_policy
 
     path = policy_file or app.workspace().policy_file
     loaded, _ = load_policy(read_text(path), str(path))
