@@ -20,6 +20,7 @@ from sqlite_utils import Database
 
 from audit.errors import LedgerUnavailable
 from audit.journal import Journal, Transaction
+from audit.record import Draft
 from broker.errors import StoreUnavailable
 from broker.ports import Clock
 from broker.stores.schema import VERSIONS, migrations
@@ -70,6 +71,8 @@ class Store:
         self._reader = _Reader()
         self._connections: list[sqlite3.Connection] = []
         self._journal = Journal(path, clock=clock, head_key=head_key)
+        if self.read().execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
+            self.write(_begin_ledger)
 
     def _migrate(self) -> None:
         # Several processes open a new workspace at once: one migrates, the others wait for it.
@@ -152,6 +155,12 @@ class Store:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
+
+
+def _begin_ledger(tx: Transaction) -> None:
+    """The first record; of several processes that open a new store, one writes it."""
+    if tx.db.execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
+        tx.append(Draft("ledger.created", {"schema": sorted(VERSIONS)}))
 
 
 def bump(tx: Transaction, topic: str) -> int:
