@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.admin.openapi import document
-from broker.admin.ports import CallSummary, Ledger, Record, Services
+from broker.admin.ports import MOST_HELD, CallSummary, Ledger, Record, Services
 from broker.admin.security import Refused, bearer, read_body
 from broker.errors import (
     Conflict,
@@ -139,7 +139,7 @@ def whole_number(text: str | None, name: str, *, least: int, most: int, default:
 def read_vote(body: bytes) -> tuple[Choice, str | None, str | None]:
     """(decision, reason, confirm) of a vote; Refused 400 for bad JSON, 422 for bad members."""
     try:
-        fields: Any = json.loads(body)
+        fields: Any = json.loads(body, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         raise Refused(400, "The body must be a JSON object.") from None
     if not isinstance(fields, dict):
@@ -157,6 +157,14 @@ def read_vote(body: bytes) -> tuple[Choice, str | None, str | None]:
             raise Refused(422, f"{name} must be a text of at most {LONGEST} characters.")
         texts.append(text)
     return ("approve" if decision == "approve" else "deny"), texts[0], texts[1]
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object in which no name is there twice: two readers would see two votes."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name is there twice")
+    return members
 
 
 def _is_text(value: object) -> bool:
@@ -251,7 +259,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text. No login, so counts only: no names of agents, hosts or people."""
-        pending = len(await run_sync(self._services.desk.list, "pending", 1000))
+        pending = len(await run_sync(self._services.desk.list, "pending", MOST_HELD))
         counts = await run_sync(self._ledger.counts)
         lines = [
             "# HELP keybroker_approvals_pending Held calls that wait for a decision.",

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from anyio.to_thread import run_sync
 
-from broker.admin.ports import Services
+from broker.admin.ports import MOST_HELD, Services
 
 HEARTBEAT = 15.0
 """Seconds between comments that keep intermediaries from closing the stream."""
@@ -42,7 +42,7 @@ async def stream(
             seen = counter
             if not await _lives(services, token):  # the wait may have outlived the session
                 break
-            pending = len(await run_sync(services.desk.list, "pending"))
+            pending = len(await run_sync(services.desk.list, "pending", MOST_HELD))
             yield event("approvals", {"pending": pending, "now": server_now()})
         if time.monotonic() - beat >= heartbeat:
             beat = time.monotonic()

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from broker.admin import events, inert, view
 from broker.admin.api import LONGEST, status_of, whole_number
-from broker.admin.ports import Ledger, Services
+from broker.admin.ports import MOST_HELD, Ledger, Services
 from broker.admin.security import (
     FORM_LIMIT,
     Refused,
@@ -174,7 +174,7 @@ class Pages:
     async def _page(
         self, template: str, session: Session, values: Mapping[str, object], status: int = 200
     ) -> HTMLResponse:
-        pending = len(await run_sync(self._services.desk.list, "pending"))
+        pending = len(await run_sync(self._services.desk.list, "pending", MOST_HELD))
         return self.render(template, {"session": session, "pending": pending, **values}, status)
 
     # Held calls
@@ -182,7 +182,8 @@ class Pages:
     async def held(self, request: Request) -> Response:
         session = await self._session(request)
         cards = sorted(
-            await run_sync(self._services.desk.list, "pending"), key=lambda card: card["decide_by"]
+            await run_sync(self._services.desk.list, "pending", MOST_HELD),
+            key=lambda card: card["decide_by"],
         )
         values = {
             "session": session,

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 from broker.model import Agent, Choice, Session, User
 
+MOST_HELD = 1000
+"""Held calls that are listed and counted; far more than people can look at."""
+
 type Json = Mapping[str, Any]
 """A JSON object as the REST API shows it. Whatever an agent wrote in it is not to be trusted."""
 

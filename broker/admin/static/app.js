@@ -63,6 +63,7 @@
   const refreshList = async () => {
     const held = byId("held");
     const fresh = (await load()).getElementById("held");
+    const focused = document.activeElement;
     const before = new Map([...held.querySelectorAll("[data-id]")].map((e) => [e.dataset.id, e]));
     const added = [];
     for (const entry of fresh.querySelectorAll("[data-id]")) {
@@ -75,9 +76,8 @@
         entry.replaceWith(known);
       }
     }
-    const focused = document.activeElement;
     held.replaceChildren(...fresh.childNodes);
-    if (focused && held.contains(focused)) focused.focus({ preventScroll: true });
+    if (held.contains(focused)) focused.focus({ preventScroll: true });
     sync(fresh.dataset.now, performance.now());
     countDown();
     if (added.length) announce(`${added.length === 1 ? "Held now" : `${added.length} held now`}: ${added.join("; ")}`);
@@ -101,10 +101,11 @@
     over = false;
   };
 
+  const OPEN = new Set(["pending", "approved", "executing"]);
   let busy = false;
   let again = false;
   async function refresh() {
-    const part = byId("held") ? refreshList : byId("card")?.dataset.state === "pending" ? refreshCard : null;
+    const part = byId("held") ? refreshList : OPEN.has(byId("card")?.dataset.state) ? refreshCard : null;
     if (!part) return;
     if (busy) {
       again = true;

@@ -68,6 +68,7 @@ async def test_two_people_approve(office: FakeServices) -> None:
         (b"", 400),
         (b"[]", 400),
         (b"[" * 5000, 400),
+        (b'{"decision": "deny", "decision": "approve"}', 400),
         (b"{}", 422),
         (b'{"decision": "maybe"}', 422),
         (b'{"decision": "deny", "reason": 7}', 422),
