@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from rules.basis import Definitions
 from rules.matching import Condition, host_holds, is_wide
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
 from rules.places import Reading, parse_place
-from rules.request import Request
+from rules.request import DEFAULT_PORTS, Request
 from rules.words import describe_match, describe_tier, fill_summary, is_invisible, visible
 
 MAX_SHOWN_URL = 200
@@ -24,16 +23,16 @@ MAX_SHOWN_URL = 200
 MAX_RETYPED = 120
 """Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
 _MAX_HINTS = 3
-_MAX_NEAR = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A rule under one of its hosts; `host` is None where a match names none."""
+    """A rule under one of its hosts, which the index's key stands for."""
 
     order: int
     rule: Rule
-    host: HostPattern | None
+    port: int | None
+    """The only port it is about; None: every port, of a match without a host."""
     condition: Condition
     excepts: tuple[Condition, ...]
 
@@ -46,6 +45,8 @@ class Rulebook:
         self._entries: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
         self._rules: defaultdict[str, list[int]] = defaultdict(list)
         self._definitions = Definitions(policy)
+        self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
+        self._hosts: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for order, rule in enumerate(policy.rules):
             self._index(order, rule)
         self._with_credential = {
@@ -59,9 +60,12 @@ class Rulebook:
         for match in rule.matches:
             condition = Condition.of(match)
             for host in match.hosts or (None,):
-                entry = _Entry(order, rule, host, condition, excepts)
+                port = None if host is None else host.port or DEFAULT_PORTS[match.scheme]
+                entry = _Entry(order, rule, port, condition, excepts)
                 for agent in rule.agents:
                     self._entries[agent, _host_key(host)].append(entry)
+                    if host is not None and rule.effect in ("allow", "hold"):
+                        self._hosts[agent][_host_key(host)] = None
 
     def rules_for(self, subject: Subject) -> tuple[Rule, ...]:
         """The rules that name the agent or one of its tags, in file order."""
@@ -141,10 +145,7 @@ class Rulebook:
     def _tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         at = visible(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", MAX_SHOWN_URL)
         reaching = [
-            entry
-            for entry in self._candidates(subject, host)
-            if entry.host is None
-            or host_holds(entry.host, host, port, entry.condition.match.scheme)
+            entry for entry in self._candidates(subject, host) if entry.port in (None, port)
         ]
         ordered = {e.order: e.rule for e in sorted(reaching, key=lambda e: e.order)}
         rules = list(ordered.values())
@@ -175,10 +176,10 @@ class Rulebook:
         found: dict[int, Rule] = {}
         for entry in self._candidates(subject, request.host):
             rule = entry.rule
-            if entry.order in found or rule.effect == "tunnel":
-                continue
-            if entry.host is not None and not host_holds(
-                entry.host, request.host, request.port, request.scheme
+            if (
+                entry.port not in (None, request.port)
+                or rule.effect == "tunnel"
+                or entry.order in found
             ):
                 continue
             wide = is_wide(rule)
@@ -190,15 +191,14 @@ class Rulebook:
 
     def _credentials(self, rules: Sequence[Rule], request: Request) -> list[Credential]:
         """What the rules use and what may go to this place (law 5), in file order."""
-        used = {name for rule in rules for name in rule.use}
-        if not used:
+        if request.scheme != "https":
             return []
+        used = {name for rule in rules for name in rule.use}
+        ordered = sorted(used, key=self._credential_order.__getitem__)
         return [
             credential
-            for name, credential in self.policy.credentials.items()
-            if name in used
-            and request.scheme == "https"
-            and any(host_holds(h, request.host, request.port, "https") for h in credential.hosts)
+            for credential in map(self.policy.credentials.__getitem__, ordered)
+            if any(host_holds(h, request.host, request.port, "https") for h in credential.hosts)
         ]
 
     def _nothing_matches(self, subject: Subject, call: Reading) -> str:
@@ -216,25 +216,13 @@ class Rulebook:
         )
         if near:
             return f"{start}. There are rules for {_few(list(near), '; ')}."
-        hosts = self._hosts_of(subject)
+        hosts = [host for name in _names(subject) for host in self._hosts.get(name, ())]
         if hosts:
-            close = get_close_matches(request.host, hosts[:_MAX_NEAR], n=_MAX_HINTS, cutoff=0.5)
-            return f"{start}. There are rules for the hosts {_few(close or hosts, ', ')}."
+            return f"{start}. There are rules for the hosts {_few(_nearest(request.host, hosts))}."
         if self.rules_for(subject):
             return f"{start}."
         tags = f" or its tags {', '.join(sorted(subject.tags))}" if subject.tags else ""
         return f"{start}; no rule names {agent}{tags}."
-
-    def _hosts_of(self, subject: Subject) -> list[str]:
-        """Some of the hosts that the subject's permitting rules name, as they were written."""
-        found: dict[str, None] = {}
-        for rule in self.rules_for(subject)[:_MAX_NEAR]:
-            if rule.effect in ("allow", "hold"):
-                for match in rule.matches:
-                    found |= dict.fromkeys(
-                        ("*." if h.wildcard else "") + h.host for h in match.hosts
-                    )
-        return list(found)
 
 
 _ORDER = ("deny", "hold", "allow")
@@ -327,6 +315,16 @@ def _rules_say(rules: Sequence[Rule], verb: str) -> str:
     return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"
 
 
-def _few(words: Sequence[str], joint: str) -> str:
+def _nearest(host: str, hosts: Sequence[str]) -> list[str]:
+    """The hosts that share labels with this one, most first; all if none does."""
+    labels = set(host.split("."))
+    shared = {known: len(labels.intersection(known.split("."))) for known in hosts}
+    near = sorted(
+        (known for known in shared if shared[known]), key=shared.__getitem__, reverse=True
+    )
+    return near or list(shared)
+
+
+def _few(words: Sequence[str], joint: str = ", ") -> str:
     more = len(words) - _MAX_HINTS
     return joint.join(words[:_MAX_HINTS]) + (f" and {more} more" if more > 0 else "")

@@ -35,13 +35,20 @@ class Condition:
             return False
         if match.methods and request.method not in match.methods:
             return False
-        if self.templates and not any(
-            template.matches(request.path, ignore_case=wide) for template in self.templates
-        ):
+        if self.templates and not self._path_holds(request.path, wide):
             return False
         return all(_query_holds(test, call, wide) for test in match.query) and all(
             _header_holds(test, request.values(test.name), wide) for test in match.headers
         )
+
+    def _path_holds(self, path: str, wide: bool) -> bool:
+        for template in self.templates:
+            # The prefix settles most cases quickly; it says nothing of the wide reading.
+            if (wide or path.startswith(template.literal_prefix)) and template.matches(
+                path, ignore_case=wide
+            ):
+                return True
+        return False
 
     def holds_at_host(self, call: Reading, *, wide: bool) -> bool:
         """The same with the host."""
