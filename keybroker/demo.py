@@ -156,7 +156,7 @@ class Story:
 
     def _ledger(self) -> None:
         self._step("The ledger proves what happened")
-        status, verdict = self._workspace.keybroker("audit", "verify", accept=(0, 1, 2))
+        status, verdict, _ = self._workspace.keybroker("audit", "verify", accept=(0, 1, 2))
         self._show(verdict.strip())
         self._check("it verifies (exit 0)", status == 0)
         records = self._workspace.copy_ledger()
@@ -166,10 +166,10 @@ class Story:
         )
         self._step("Somebody changes a copy: the denied refund becomes an approved one")
         _tamper(records)
-        status, verdict = self._workspace.keybroker(
+        status, verdict, faults = self._workspace.keybroker(
             "audit", "verify", "--file", str(records), accept=(0, 1, 2)
         )
-        self._show("\n".join(verdict.strip().splitlines()[:3]))
+        self._show("\n".join([verdict.strip(), *faults.splitlines()[:2]]))
         self._check("caught (exit 1)", status == 1)
 
     # How the steps do what they do
@@ -179,7 +179,7 @@ class Story:
 
     def _start_curl(self, path: str, *arguments: str) -> subprocess.Popen[str]:
         command = self._workspace.curl(path, *arguments)
-        shown = [a.replace(self._workspace.token, "TOKEN") for a in command]
+        shown = [self._workspace.shorten(argument) for argument in command]
         self._show("$ " + " ".join(shown), quiet_colour=True)
         return subprocess.Popen(
             [*command, "--silent", "--show-error", "--include", "--max-time", str(CURL_LIMIT)],

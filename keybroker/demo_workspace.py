@@ -117,6 +117,10 @@ class DemoWorkspace:
         url = self._sample.url + path
         return ["curl", "--proxy", proxy, "--cacert", authority, *arguments, url]
 
+    def shorten(self, argument: str) -> str:
+        """An argument of `curl` as the story shows it: no token, no long path."""
+        return argument.replace(self.token, "TOKEN").replace(f"{self._directory}/", "")
+
     def rotate_key(self) -> int:
         """Writes a new key to the vault; returns its version."""
         self.keys.append(new_key())
@@ -138,8 +142,8 @@ class DemoWorkspace:
 
     def keybroker(
         self, *arguments: str, stdin: str | None = None, accept: Sequence[int] = (0,)
-    ) -> tuple[int, str]:
-        """Runs one command on this workspace; returns exit status and output.
+    ) -> tuple[int, str, str]:
+        """Runs one command on this workspace; returns exit status, stdout and stderr.
 
         Raises Unusable with what the command said if it exits otherwise.
         """
@@ -153,12 +157,10 @@ class DemoWorkspace:
         )
         if done.returncode not in accept:
             raise Unusable(f"`keybroker {' '.join(arguments)}` failed: {done.stderr.strip()}")
-        return done.returncode, done.stdout + done.stderr
+        return done.returncode, done.stdout, done.stderr
 
-    def _json(self, *arguments: str, stdin: str | None = None) -> dict[str, Any]:
-        _, output = self.keybroker(*arguments, "--json", stdin=stdin)
-        answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-        return answer
+    def _json(self, *arguments: str, stdin: str | None = None) -> Any:
+        return json.loads(self.keybroker(*arguments, "--json", stdin=stdin)[1])
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "keybroker", "--workspace", str(self._directory), *arguments]
@@ -198,7 +200,7 @@ class DemoWorkspace:
 
     def _fill(self) -> None:
         self.rotate_key()
-        agents = {agent["agent"] for agent in self._json("agent", "list")["agents"]}
+        agents = {agent["agent"] for agent in self._json("agent", "list")}
         verb = "rotate" if AGENT in agents else "add"
         self.token = self._json("agent", verb, AGENT)["token"]
 
