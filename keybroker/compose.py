@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from keybroker.settings import Listen, Settings, VaultSettings
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
+    from audit.journal import Transaction
     from audit.query import CallSummary
     from audit.record import Record
     from audit.verify import Verdict
@@ -38,6 +40,18 @@ def open_workspace(workspace: Workspace) -> Services:
     from broker.services import open_services
 
     return open_services(workspace.directory)
+
+
+def create_store(workspace: Workspace, by: str) -> None:
+    """Makes the database of a new workspace; its ledger begins with the record of its making."""
+    from audit.record import Draft
+
+    def begin(tx: Transaction) -> None:
+        if tx.db.execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
+            tx.append(Draft("ledger.created", {"version": version("keybroker"), "by": by}))
+
+    with closing(open_workspace(workspace)) as services:
+        services.store.write(begin)
 
 
 # --- the vault ---------------------------------------------------------------------------------
@@ -78,8 +92,12 @@ def vault_admin(workspace: Workspace, settings: Settings) -> Iterator[VaultAdmin
             yield admin
         return
     from broker.secrets.embedded import running
+    from keybroker.recovery import print_recovery_keys
 
-    with running(workspace.vault) as vault, VaultAdmin(vault.operator_access()) as admin:
+    with (
+        running(workspace.vault, hand_over=print_recovery_keys) as vault,
+        VaultAdmin(vault.operator_access()) as admin,
+    ):
         yield admin
 
 
@@ -97,10 +115,10 @@ def write_secret(
     from audit.record import JSON, Draft
 
     with vault_admin(workspace, workspace.settings()) as admin:
-        version = admin.write(mount, path, field, value)
-    data: dict[str, JSON] = {"ref": f"{mount}/{path}#{field}", "version": version, "by": by}
+        number = admin.write(mount, path, field, value)
+    data: dict[str, JSON] = {"ref": f"{mount}/{path}#{field}", "version": number, "by": by}
     services.store.write(lambda tx: tx.append(Draft("secret.written", data)))
-    return version
+    return number
 
 
 def list_secrets(workspace: Workspace, mount: str | None) -> list[tuple[str, Entry]]:

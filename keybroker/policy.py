@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from rules.decide import Rulebook
-
 from broker.model import Agent, User
 from keybroker.errors import Unusable
 from rules.canonical import canonicalise
+from rules.decide import Rulebook
 from rules.errors import Ambiguous, Problem
 from rules.model import ANYONE, OWNER, Policy, Subject
 from rules.request import DEFAULT_PORTS, RawRequest

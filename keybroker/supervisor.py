@@ -29,6 +29,7 @@ from keybroker import children, compose, listeners
 from keybroker.children import Child
 from keybroker.cli.frame import complain, paint, warn
 from keybroker.errors import Unusable
+from keybroker.recovery import print_recovery_keys
 from keybroker.runstate import Running, UpLock
 from keybroker.settings import Listen, Settings
 from keybroker.watch import PolicyWatch
@@ -36,7 +37,7 @@ from keybroker.worker import worker_name
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
-    from broker.secrets.embedded import EmbeddedVault, RecoveryKeys
+    from broker.secrets.embedded import EmbeddedVault
     from broker.services import Services
 
 TICK = 0.1
@@ -364,15 +365,3 @@ def check_bundle(settings: Settings) -> None:
         raise Unusable(
             f"{path} cannot be read: {error.strerror} (`egress.ca_bundle` in keybroker.yaml)"
         ) from error
-
-
-def print_recovery_keys(keys: RecoveryKeys) -> None:
-    """Shows the recovery keys of a new vault, the only time that they are to be had."""
-    click.echo(
-        f"{paint('Recovery keys of the new vault', err=True, bold=True)}, shown this once. Any"
-        f" {keys.threshold} of them make a new root token, should the vault ever have to be"
-        " administered by hand. Keep them apart, and not on this machine:",
-        err=True,
-    )
-    for key in keys.keys:
-        click.echo(f"  {key}", err=True)

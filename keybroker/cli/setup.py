@@ -36,10 +36,10 @@ def init(app: App, directory: Path | None, solo: bool, as_json: bool) -> None:
     Without DIR it is made where commands look for it by default. Nothing is overwritten.
     """
     from keybroker import workspace
-    from keybroker.compose import authority, open_workspace
+    from keybroker.compose import authority, create_store
 
     made = workspace.create(directory or workspace.choose(app.option), solo=solo)
-    open_workspace(made).close()
+    create_store(made, app.actor)
     authority(made)
     if as_json:
         emit({"workspace": str(made.directory)})

@@ -1,0 +1,102 @@
+"""`keybroker policy`: exit statuses, lines of problems, and the very decision of the proxy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.keybroker.cli.conftest import Run
+
+POLICY = """
+version: 1
+credentials:
+  stripe: {secret: "kv/stripe#api_key", hosts: [api.stripe.com], inject: bearer}
+approvers: {finance: [alice]}
+tiers:
+  medium: {quorum: [{group: finance, count: 1}]}
+rules:
+  - id: read
+    agents: [bot]
+    match: {method: GET, host: api.stripe.com, path: /v1/**}
+    effect: allow
+    use: [stripe]
+  - id: refund
+    agents: ["tag:finance"]
+    match: {method: POST, host: api.stripe.com, path: /v1/refunds}
+    effect: hold
+    risk: medium
+    use: [stripe]
+"""
+
+
+@pytest.fixture(autouse=True)
+def policy(workspace: Path) -> Path:
+    file = workspace / "policy.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+def test_a_valid_policy_warns_of_accounts_that_are_not_there_yet(run: Run) -> None:
+    done = run("policy", "check", "--json")
+    assert done.json["valid"] is True
+    messages = [problem["message"] for problem in done.json["problems"]]
+    assert any("there is no agent bot yet" in message for message in messages)
+    assert any("there is no user alice yet" in message for message in messages)
+    run("agent", "add", "bot")
+    run("user", "add", "alice", "--role", "approver")
+    assert run("policy", "check", "--json").json["problems"] == []
+
+
+def test_all_problems_come_with_file_and_line(run: Run, policy: Path) -> None:
+    policy.write_text(POLICY.replace("allow", "alow").replace("risk: medium", "risk: none"))
+    done = run("policy", "check")
+    assert done.status == 1
+    assert f"{policy}:12: error:" in done.err
+    assert f"{policy}:18: error:" in done.err
+
+
+def test_a_file_elsewhere_is_checked_without_a_workspace(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(POLICY)
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", str(tmp_path / "none"))
+    assert run("policy", "check", file).status == 0
+    missing = run("policy", "check", tmp_path / "missing.yaml")
+    assert missing.status == 2
+    assert "there is no file" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "effect", "code", "rules"),
+    [
+        (["GET", "https://api.stripe.com/v1/charges"], "allow", None, ["read"]),
+        (["GET", "https://api.stripe.com:443/v1/a?b=c"], "allow", None, ["read"]),
+        (["POST", "https://api.stripe.com/v1/refunds"], "hold", "approval_pending", ["refund"]),
+        (["DELETE", "https://api.stripe.com/v1/x"], "deny", "policy_denied", []),
+        (["GET", "https://api.stripe.com/v1/../x"], "deny", "request_ambiguous", []),
+        (["get", "https://api.stripe.com/v1/x"], "deny", "request_ambiguous", []),
+        (["GET", "https://bücher.example/"], "deny", "request_ambiguous", []),
+    ],
+)
+def test_a_call_is_explained_as_it_would_be_decided(
+    run: Run, arguments: list[str], effect: str, code: str | None, rules: list[str]
+) -> None:
+    run("agent", "add", "bot", "--tag", "finance")
+    told = run("policy", "explain", "--as", "bot", *arguments, "--json").json
+    assert told.keys() == {"effect", "risk", "code", "rules", "sentence"}
+    assert (told["effect"], told["code"], told["rules"]) == (effect, code, rules)
+    assert told["sentence"]
+
+
+def test_headers_and_body_count(run: Run, tmp_path: Path) -> None:
+    run("agent", "add", "bot")
+    url = "https://api.stripe.com/v1/x"
+    odd = run("policy", "explain", "--as", "bot", "--header", "X-HTTP-Method-Override: DELETE",
+              "GET", url, "--json").json  # fmt: skip
+    assert odd["code"] == "request_ambiguous"
+    assert run("policy", "explain", "--as", "bot", "--header", "none", "GET", url).status == 2
+    assert run("policy", "explain", "--as", "bot", "GET", "api.stripe.com").status == 1
+    missing = run("policy", "explain", "--as", "bot", "--body", tmp_path / "no", "GET", url)
+    assert missing.status == 1
