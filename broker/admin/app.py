@@ -20,7 +20,9 @@ from starlette.types import Scope
 
 from audit.errors import AuditError
 from broker.admin.api import TITLES, Api, problem, status_of
-from broker.admin.pages import Pages, SignIn
+from broker.admin.doors import Doors
+from broker.admin.frame import Frame, SignIn
+from broker.admin.pages import Pages
 from broker.admin.ports import Ledger, Services
 from broker.admin.security import ANY_HOST, Guard, Refused, Site, add_headers, local_path
 from broker.errors import KeybrokerError
@@ -52,13 +54,16 @@ def create_app(
     and the one-time link carries its token in the query.
     """
     site = Site.from_url(url)
-    pages = Pages(services, ledger, site, session_ttl=session_ttl)
+    frame = Frame(services, site)
+    pages = Pages(services, ledger, frame)
+    doors = Doors(services, frame, site, session_ttl=session_ttl)
     api = Api(services, ledger)
-    on_error = _handler(pages)
+    on_error = _handler(frame)
     return Starlette(
         routes=[
             *api.routes(),
             *pages.routes(),
+            *doors.routes(),
             Mount("/static", Assets(directory=STATIC), name="static"),
         ],
         middleware=[Middleware(Guard, site=site)],
@@ -68,7 +73,7 @@ def create_app(
     )
 
 
-def _handler(pages: Pages) -> Handler:
+def _handler(frame: Frame) -> Handler:
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, SignIn):
             target = local_path(error.target)
@@ -78,7 +83,7 @@ def _handler(pages: Pages) -> Handler:
         if request.url.path.startswith(ANY_HOST):
             response: Response = problem(status, sentence, headers)
         else:
-            response = pages.error(status, TITLES.get(status, HTTPStatus(status).phrase), sentence)
+            response = frame.error(status, TITLES.get(status, HTTPStatus(status).phrase), sentence)
             response.headers.update(headers)
         # The answer to an unforeseen error is made outside the guard.
         add_headers(MutableHeaders(raw=response.raw_headers))

@@ -1,4 +1,4 @@
-"""The pages without a browser: signing in, the card's order, votes, history, inertness."""
+"""The pages without a browser: the card's order, votes, history, inertness."""
 
 import re
 from collections.abc import AsyncIterator
@@ -8,7 +8,6 @@ import pytest
 from tests.broker.admin.browser import Browser, browser
 from tests.broker.admin.fakes import (
     HOSTILE,
-    PASSWORD,
     FakeServices,
     contact,
     hostile,
@@ -38,121 +37,6 @@ def text_of(page: str) -> str:
     """The text of a page; inline elements do not part words."""
     inline = re.sub(r"</?(b|span|i)\b[^>]*>", "", page)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", inline))
-
-
-# Signing in
-
-
-async def test_a_visitor_is_sent_to_sign_in_and_back(client: Browser) -> None:
-    response = await client.get("/approvals/ap_01?x=1")
-    assert response.status_code == 303
-    assert response.headers["location"] == "/login?next=%2Fapprovals%2Fap_01%3Fx%3D1"
-    page = await client.visit(response.headers["location"])
-    assert 'value="/approvals/ap_01?x=1"' in page.text
-    response = await client.submit(
-        "/login", name="dave", password=PASSWORD, next="/approvals/ap_01?x=1"
-    )
-    assert (response.status_code, response.headers["location"]) == (303, "/approvals/ap_01?x=1")
-    assert (await client.get("/approvals/ap_01")).status_code == 200
-
-
-async def test_signing_in_leads_nowhere_else(client: Browser) -> None:
-    page = await client.visit("/login?next=//evil.example")
-    assert "evil" not in page.text
-    response = await client.submit(
-        "/login", name="dave", password=PASSWORD, next="https://evil.example"
-    )
-    assert response.headers["location"] == "/"
-
-
-async def test_a_wrong_password_does_not_say_which_part_is_wrong(client: Browser) -> None:
-    await client.visit("/login")
-    known = await client.submit("/login", name="dave", password="wrong")
-    unknown = await client.submit("/login", name="mallory", password="wrong")
-    assert known.status_code == unknown.status_code == 401
-    assert known.text.replace("dave", "") == unknown.text.replace("mallory", "")
-
-
-async def test_guessing_is_slowed_down(client: Browser, office: FakeServices) -> None:
-    await client.visit("/login")
-    answers = [await client.submit("/login", name="Dave", password=f"g{n}") for n in range(8)]
-    assert [answer.status_code for answer in answers[:4]] == [401] * 4
-    assert answers[-1].status_code == 429
-    assert int(answers[-1].headers["retry-after"]) >= 1
-    assert "Too many wrong passwords" in answers[-1].text
-    assert office.people.checks < 8, "a refused guess is not even tried"
-    right = await client.submit("/login", name="dave", password=PASSWORD)
-    assert right.status_code == 429, "also the right one waits, or waiting would tell"
-
-
-async def test_the_session_is_new_at_each_sign_in(client: Browser, office: FakeServices) -> None:
-    await client.sign_in("dave")
-    first = client.cookies["keybroker_8081"]
-    await client.sign_in("dave")
-    second = client.cookies["keybroker_8081"]
-    assert first != second
-    assert office.people.session(first) is None, "the earlier one has ended"
-
-
-async def test_a_planted_session_id_is_not_taken_over(
-    client: Browser, office: FakeServices
-) -> None:
-    client.cookies.set("keybroker_8081", "planted")
-    await client.visit("/login")
-    await client.submit("/login", name="dave", password=PASSWORD)
-    assert list(office.people.sessions) != ["planted"]
-
-
-async def test_signing_out_ends_the_session(client: Browser, office: FakeServices) -> None:
-    await client.sign_in("dave")
-    response = await client.submit("/logout")
-    assert response.headers["location"] == "/login"
-    assert office.people.sessions == {}
-    assert (await client.get("/")).status_code == 303
-
-
-async def test_signing_out_everywhere(client: Browser, office: FakeServices) -> None:
-    office.people.start_session(office.people.users["dave"], ttl=60)
-    await client.sign_in("dave")
-    await client.submit("/account/sessions/end")
-    assert office.people.sessions == {}
-
-
-async def test_the_first_account() -> None:
-    office = services()
-    office.people.link = "once"
-    async with browser(office) as client:
-        assert "keybroker up" in (await client.visit("/login")).text
-        assert (await client.visit("/setup?token=guess")).status_code == 404
-        for _ in range(2):
-            page = await client.visit("/setup?token=once")
-            assert page.status_code == 200, "opening the link does not use it up"
-        differ = await client.submit(
-            "/setup", token="once", name="alice", password="a long password", again="another"
-        )
-        assert (differ.status_code, office.people.link) == (422, "once")
-        short = await client.submit(
-            "/setup", token="once", name="alice", password="short", again="short"
-        )
-        assert "too short" in short.text
-        made = await client.submit(
-            "/setup",
-            token="once",
-            name="alice",
-            password="a long password",
-            again="a long password",
-        )
-        assert made.headers["location"] == "/"
-        assert office.people.users["alice"].role == "admin"
-        assert (await client.get("/")).status_code == 200
-        again = await client.submit(
-            "/setup", token="once", name="eve", password="a long password", again="a long password"
-        )
-        assert again.status_code in (403, 404)
-        assert "eve" not in office.people.users
-
-
-# The card
 
 
 async def test_the_list_shows_what_waits(client: Browser, office: FakeServices) -> None:
@@ -331,7 +215,7 @@ async def test_no_inline_script_or_style_anywhere(client: Browser, office: FakeS
         assert "javascript:" not in page
 
 
-# History and account
+# History
 
 
 async def test_history_filters_and_pages(client: Browser) -> None:
@@ -355,20 +239,6 @@ async def test_a_calls_records(client: Browser) -> None:
     assert text.index("approval.opened") < text.index("call.sent") < text.index("call.completed")
     assert "kv/stripe#api_key" in text.replace("&#34;", '"')
     assert (await client.get("/history/c_nope")).status_code == 404
-
-
-async def test_an_api_token_is_shown_once_and_asks_for_the_password(
-    client: Browser, office: FakeServices
-) -> None:
-    await client.sign_in("dave")
-    wrong = await client.submit("/account/tokens", password="wrong")
-    assert wrong.status_code == 403
-    assert office.people.tokens == {}
-    made = await client.submit("/account/tokens", password=PASSWORD)
-    (token,) = office.people.tokens
-    assert token in made.text
-    assert made.headers["cache-control"] == "no-store"
-    assert token not in (await client.get("/account")).text
 
 
 async def test_errors_are_pages(client: Browser) -> None:

@@ -1,0 +1,112 @@
+"""What every page shares: the templates, the session of a request, the checks of a posted form.
+
+What agents wrote reaches a template only through autoescape and the `inert` filters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from broker.admin import inert, view
+from broker.admin.ports import MOST_HELD, Services
+from broker.admin.security import Site, check_csrf, check_origin, read_form
+from broker.model import Session
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class SignIn(Exception):
+    """There is no session: off to the login page, and back to `target` afterwards."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.target = target
+
+
+def environment() -> jinja2.Environment:
+    """Templates with autoescape for everything and the filters for what agents wrote."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["inert"] = lambda value: inert.visible(str(value))
+    env.filters["inert_lines"] = lambda value: inert.visible(str(value), lines=True)
+    env.filters["clipped"] = lambda value: inert.clipped(str(value))
+    env.filters["tojson_ascii"] = lambda value: json.dumps(value)
+    env.filters["clock"] = _clock
+    env.filters["when"] = _when
+    env.filters["segment"] = lambda value: quote(str(value), safe="")
+    env.filters["headline"] = view.headline
+    env.filters["seconds_left"] = view.seconds_left
+    env.filters["progress"] = view.progress
+    return env
+
+
+def _clock(seconds: int) -> str:
+    """90 -> 1:30, 3700 -> 1:01:40."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _when(text: str | None) -> str:
+    """An RFC 3339 time to the second, in UTC."""
+    return "" if not text else view.parse_time(text).strftime("%Y-%m-%d %H:%M:%S")
+
+
+class Frame:
+    """Renders pages and knows who asks for them."""
+
+    def __init__(self, services: Services, site: Site) -> None:
+        self._services, self._site = services, site
+        self._env = environment()
+
+    def render(
+        self, template: str, values: Mapping[str, object], status: int = 200
+    ) -> HTMLResponse:
+        """A page as it is, for anyone."""
+        defaults = {"session": None, "pending": 0, "here": "", "error": None}
+        page = self._env.get_template(template).render({**defaults, **values})
+        return HTMLResponse(page, status)
+
+    def error(self, status: int, title: str, sentence: str) -> HTMLResponse:
+        """An error page; it says nothing of who is signed in."""
+        values = {"status": status, "title": title, "sentence": sentence}
+        return self.render("error.html", values, status)
+
+    async def session(self, request: Request) -> Session:
+        """The session of the cookie; SignIn where there is none."""
+        token = request.cookies.get(self._site.session_cookie)
+        session = await run_sync(self._services.people.session, token) if token else None
+        if session is None:
+            target = request.url.path
+            if request.url.query:
+                target += f"?{request.url.query}"
+            raise SignIn(target if request.method in ("GET", "HEAD") else "/")
+        return session
+
+    async def posted(self, request: Request) -> tuple[Session, dict[str, str]]:
+        """The session and the form of a POST that came from these pages."""
+        check_origin(request, self._site)
+        session = await self.session(request)
+        form = await read_form(request)
+        check_csrf(form, session.csrf)
+        return session, form
+
+    async def page(
+        self, template: str, session: Session, values: Mapping[str, object], status: int = 200
+    ) -> HTMLResponse:
+        """A page for whoever is signed in, with the number of held calls."""
+        pending = len(await run_sync(self._services.desk.list, "pending", MOST_HELD))
+        return self.render(template, {"session": session, "pending": pending, **values}, status)
