@@ -33,9 +33,9 @@ class RawRequest:
     """As on the wire, case kept."""
     target: str
     """Path and query as on the wire: `/a/b?c=d`, or `*`."""
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     """In order, as on the wire, Host included."""
-    body: bytes
+    body: bytes = field(repr=False)
     http_version: str = "HTTP/1.1"
     has_trailers: bool = False
 
@@ -55,7 +55,8 @@ class Request:
     port: int
     path: str
     query: str | None
-    headers: Headers
+    headers: Headers = field(repr=False)
+    """After injection a credential's value is among them."""
     body: bytes = field(repr=False)
     upgrade: str | None = None
     """`websocket` when the agent asked to switch protocols."""
@@ -89,10 +90,12 @@ class Request:
         return ", ".join(values) if values else None
 
     def encode(self, *, without: frozenset[str] = frozenset()) -> bytes:
-        """The canonical bytes a digest is taken over: every field, each with its length before it.
+        """The canonical bytes a digest is taken over: all that goes upstream, each piece with its
+        length before it.
 
-        `without` names headers (lower case) to leave out. The encoding is injective: two requests
-        encode alike only if they are alike.
+        `without` names headers (lower case) to leave out. `claim` and `respond_async` are always
+        left out, since they are the agent's words to Keybroker and never forwarded. The encoding
+        is injective but for these: two requests encode alike only if they go out alike.
         """
         parts = [self.method, self.scheme, self.host, str(self.port), self.path]
         parts.append("" if self.query is None else "?" + self.query)
@@ -107,7 +110,8 @@ class Request:
         )
 
     def to_json(self) -> str:
-        """A lossless text form, for the sealed store."""
+        """A text form for the sealed store. `respond_async` is left out: it is about the waiting of
+        one call, not about what is held. Nothing else is lost."""
         return json.dumps(
             {
                 "method": self.method,
@@ -125,7 +129,7 @@ class Request:
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; `respond_async` is False."""
         fields: dict[str, Any] = json.loads(text)
         fields["headers"] = tuple((n, v) for n, v in fields["headers"])
         fields["body"] = base64.b64decode(fields["body"])
