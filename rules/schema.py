@@ -219,7 +219,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         agents = at.at("agents").several(fields["agents"], parse_agent)
     if at.has(fields, "effect"):
         effect = at.at("effect").choice(fields["effect"], EFFECTS)
-    if at.has(fields, "match"):
+    if at.has(fields, "match", "; match: {} stands for every call"):
         matches = _read_matches(at.at("match"), fields["match"])
     if "except" in fields:
         excepts = _read_matches(at.at("except"), fields["except"])

@@ -63,10 +63,10 @@ class Section:
         """Notes that `word` names nothing, with the nearest name that there is."""
         self.error(f'unknown {kind} "{word[:80]}"{self.source.hint(word, known)}')
 
-    def has(self, fields: Mapping[str, object], name: str) -> bool:
+    def has(self, fields: Mapping[str, object], name: str, hint: str = "") -> bool:
         """Whether the field is there; notes that it is missing if not."""
         if name not in fields:
-            self.error(f'"{name}" is missing')
+            self.error(f'"{name}" is missing{hint}')
         return name in fields
 
     def mapping(self, value: object, known: tuple[str, ...] = ()) -> dict[str, object] | None:

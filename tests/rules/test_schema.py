@@ -1,0 +1,134 @@
+"""What may stand in one credential, tier or rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from rules.errors import InvalidFile
+from rules.load import load_policy
+from rules.model import Injection, ValueTest
+from rules.schema import BUILT_IN
+
+
+def problems(text: str) -> str:
+    with pytest.raises(InvalidFile) as caught:
+        load_policy("version: 1\n" + text, "p")
+    return "\n".join(problem.message for problem in caught.value.problems)
+
+
+def rule(fields: str) -> str:
+    return f"rules: [{{id: r, agents: [a], {fields}}}]"
+
+
+@pytest.mark.parametrize(
+    ("inject", "expected"),
+    [
+        ("bearer", Injection("authorization", "Bearer {secret}")),
+        ("{basic: {username: u}}", Injection("authorization", "Basic {secret}", "u")),
+        ('{basic: {username: ""}}', Injection("authorization", "Basic {secret}", "")),
+        ("{header: X-Key}", Injection("x-key", "{secret}")),
+        ('{header: X-Key, format: "t {secret}"}', Injection("x-key", "t {secret}")),
+    ],
+)
+def test_injections(inject: str, expected: Injection) -> None:
+    text = (
+        f'version: 1\ncredentials: {{c: {{secret: "kv/a#b", hosts: h.example, inject: {inject}}}}}'
+    )
+    assert load_policy(text)[0].credentials["c"].inject == expected
+
+
+@pytest.mark.parametrize(
+    ("inject", "sentence"),
+    [
+        ("beaer", "inject must be bearer, {basic: {username: u}} or {header: NAME"),
+        ("{}", "inject must be bearer"),
+        ("{basic: {username: 'a:b'}}", "without a colon"),
+        ("{basic: {user: a}}", 'unknown field "user"'),
+        ("{basic: {username: u}, header: X}", 'unknown field "header"'),
+        ("{header: Host}", "never forwarded"),
+        ("{header: X-Key, format: plain}", "write {secret} exactly once"),
+        ("{header: X-Key, fromat: '{secret}'}", 'unknown field "fromat" (did you mean "format"?)'),
+    ],
+)
+def test_bad_injections(inject: str, sentence: str) -> None:
+    text = f'credentials: {{c: {{secret: "kv/a#b", hosts: h.example, inject: {inject}}}}}'
+    assert sentence in problems(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ("quorum: []", "quorum must be a list of {group: NAME, count: N}, and not empty"),
+        ("quorum: {group: any}", "quorum must be a list"),
+        ("quorum: [{group: any, count: 0}]", "count must be a whole number from 1 to 100"),
+        ("quorum: [{count: 1}]", "group must be text"),
+        ("exclude: [a b]", "is not a name"),
+        ("exclude: null", "exclude is empty"),
+        ("decide_within: 15", "decide_within: 15 is not a duration"),
+        ("decide_within: 0s", "decide_within must be from 1s to 30d"),
+        ("execute_within: 31d", "execute_within must be from 1s to 30d"),
+        ("denials: 0", "denials must be a whole number"),
+        ("reason: yes", "reason must be optional or required"),
+        ("confirm: type", "confirm must be none or retype"),
+        ("passkey: required", "passkeys are not there yet"),
+        ("passkey: never", "passkey must be optional"),
+        ("grants: always", "grants are not there yet"),
+        ("escalate: [{after: 5m}]", "escalation is not there yet"),
+        ("quroum: []", 'unknown field "quroum" (did you mean "quorum"?)'),
+    ],
+)
+def test_bad_tiers(fields: str, sentence: str) -> None:
+    assert sentence in problems(f"tiers: {{t: {{{fields}}}}}")
+
+
+def test_an_empty_exclude_excludes_nobody() -> None:
+    tier = load_policy("version: 1\ntiers: {medium: {exclude: []}}")[0].tiers["medium"]
+    assert (tier.exclude, tier.quorum) == ((), BUILT_IN["medium"].quorum)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ("effect: deny", '"match" is missing; match: {} stands for every call'),
+        ("effect: deny, match: null", "a match is empty; write {} for every call"),
+        ("effect: deny, match: []", "an empty list matches nothing"),
+        ("effect: deny, match: [{}, null]", "a match is empty"),
+        ("effect: deny, match: {}, except: {}", "takes everything out of the rule"),
+        ("effect: deny, match: {}, except: [{path: /x}, {}]", "takes everything out of the rule"),
+        ("effect: deny, match: {}, except: null", "a match is empty"),
+        ("effect: deny, match: {method: []}", "method is empty"),
+        ("effect: deny, match: {host: []}", "host is empty"),
+        ("effect: deny, match: {path: /a/**/b}", "`**` may only be the last segment"),
+        ("effect: deny, match: {scheme: ftp}", "scheme must be https or http"),
+        ("effect: deny, match: {body: x}", 'unknown field "body"'),
+        ("effect: deny, match: {query: {}}", "query is empty"),
+        ("effect: deny, match: {query: {a: {exists: yes}}}", "write a value, or {exists: true}"),
+        ("effect: deny, match: {query: {a: {}}}", "write a value, or {exists: true}"),
+        ("effect: deny, match: {query: {a: true}}", "a must be text, not true; put it in quotes"),
+        ("effect: deny, match: {query: {a: [1]}}", "a must be text, not a list"),
+        ("effect: deny, match: {headers: {Host: x}}", "never forwarded"),
+        ("effect: deny, match: {headers: {x_a: x}}", "is not a header name"),
+        ("effect: deny, match: {}, summary: '{amount}'", "{amount} cannot be filled in"),
+        ("effect: deny, match: {}, confirm: amount", "is not a place in a request"),
+        ("effect: deny, match: {}, impact: ''", "impact must have 1 to 500 characters"),
+        ("effect: allow, match: {}, use: null", "use is empty"),
+    ],
+)
+def test_bad_rules(fields: str, sentence: str) -> None:
+    assert sentence in problems(rule(fields))
+
+
+@pytest.mark.parametrize("bad", ["null", "''", "[]", "{}", "'*'", "'a b'", "[a, 7]"])
+def test_bad_agents(bad: str) -> None:
+    assert problems(f"rules: [{{id: r, agents: {bad}, match: {{}}, effect: deny}}]")
+
+
+def test_value_tests() -> None:
+    text = "match: {query: {a: 1, b: '', c: x, d: {exists: false}}}, effect: deny"
+    (match,) = load_policy("version: 1\n" + rule(text))[0].rules[0].matches
+    assert match.query == (
+        ValueTest("a", equals="1"),
+        ValueTest("b", equals=""),
+        ValueTest("c", equals="x"),
+        ValueTest("d", exists=False),
+    )
