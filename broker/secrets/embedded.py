@@ -243,7 +243,8 @@ class EmbeddedVault:
                     f"The vault in {self.directory} stays sealed: {self._server.seal_key.name} "
                     "does not fit its data; put the right key back."
                     if health.sealed
-                    else f"The vault in {self.directory} does not get ready."
+                    else f"The vault in {self.directory} does not get ready: "
+                    f"{self._server.last_words()}"
                 )
             time.sleep(_POLL)
             health = self.health()

@@ -200,12 +200,13 @@ class Server:
                         }
                     }
                 ],
-                # A declared audit device cannot be changed later: the path stays as it is.
+                # A declared audit device cannot be changed later, or the server never serves; a
+                # relative path (to `cwd`) stays true when the directory is moved or restored.
                 "audit": [
                     {
                         "type": "file",
                         "path": "main",
-                        "options": {"file_path": str(self.audit), "mode": "0600"},
+                        "options": {"file_path": self.audit.name, "mode": "0600"},
                     }
                 ],
                 "ui": False,
