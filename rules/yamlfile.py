@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from math import isinf
 from typing import TYPE_CHECKING, get_args
 
 import yaml
@@ -171,7 +172,11 @@ class _Builder:
         if _OTHER_BASE.fullmatch(text) or _NOT_JSON.fullmatch(text):
             self.problem(line, f"{text[:40]} is not a plain number; put it in quotes")
             return 0
-        return float(text) if _FLOAT.fullmatch(text) else text
+        if not _FLOAT.fullmatch(text):
+            return text
+        if isinf(number := float(text)):
+            self.problem(line, f"{text[:40]} is too large a number")
+        return number
 
     def _add(
         self, value: object, line: int, plain: bool, lines: dict[str | int, _Tree] | None = None

@@ -298,6 +298,11 @@ def test_no_match_says_what_was_looked_for(subject: Subject, of: Request, senten
     assert decision.sentence == sentence
 
 
+def test_an_agent_whose_rules_name_no_host_gets_no_hint() -> None:
+    sentence = book(NO_DELETE).decide(BOT, call()).sentence
+    assert sentence.endswith("make this call: GET https://api.stripe.com/v1/charges.")
+
+
 TUNNEL = """
   - {id: t, agents: [bot], match: {host: [pypi.org, "*.pypi.org"]}, effect: tunnel}
 """

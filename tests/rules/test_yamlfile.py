@@ -82,6 +82,7 @@ def test_lines_lead_to_the_key_or_its_nearest_parent() -> None:
         ("a: 012", "012 can be read in several ways; put it in quotes"),
         ("a: " + "9" * 5000, "can be read in several ways"),
         ("a: 0x1F", "0x1F is not a plain number; put it in quotes"),
+        ("a: 1e999", "1e999 is too large a number"),
         ("a: .nan", ".nan is not a plain number"),
         ("a: [1, 2", "',' or ']' (while parsing a flow sequence that begins in line 1)"),
         ("a:\n\t- b", "f.yaml:2: error: not valid YAML: found character that cannot start any"),
