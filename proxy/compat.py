@@ -225,7 +225,9 @@ class Http1Client(_http1.Http1Client):
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived) and self.request:
-            while _INFORMATIONAL.match(bytes(self.buf)[:16]):
+            while (start := bytes(self.buf)[:16]).startswith(b"\r\n") or _INFORMATIONAL.match(
+                start
+            ):
                 if self.buf.maybe_extract_lines() is None:
                     return
                 self._skipped += 1

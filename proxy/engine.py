@@ -59,6 +59,8 @@ class Engine:
         self._reuse_port = reuse_port
         self._server: asyncio.Server | None = None
         self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
+        self.accepted = 0
+        """Connections taken since the start."""
 
     async def start(self) -> int:
         """Begins to listen; returns the port. Raises OSError if the address cannot be had."""
@@ -111,6 +113,7 @@ class Engine:
         if task is None or writer.get_extra_info("peername") is None:
             writer.close()  # gone before it was taken
             return
+        self.accepted += 1
         connection = AgentConnection(self._setup, reader, writer)
         self._connections[connection] = task
         try:

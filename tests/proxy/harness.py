@@ -7,6 +7,7 @@ import base64
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
+
+import h2.config
+import h2.connection
+import h2.events
+import httpx
 
 from broker.errors import CODES, Refusal
 from broker.model import Client
@@ -163,6 +169,13 @@ class TestAuthority:
         return self._leaves[host]
 
 
+class Http2Only(ssl.SSLContext):
+    """httpx offers http/1.1 first, and the engine honours the order; here it offers h2 alone."""
+
+    def set_alpn_protocols(self, alpn_protocols: object) -> None:
+        super().set_alpn_protocols(["h2"])
+
+
 class Worker:
     """An engine on its own `PinningLoop` in a thread; a context manager."""
 
@@ -227,6 +240,16 @@ class Worker:
     def proxy(self) -> str:
         return f"http://bot:token@127.0.0.1:{self.port}"
 
+    def h1_client(self) -> httpx.Client:
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return httpx.Client(proxy=self.proxy, verify=context, timeout=10)
+
+    def h2_client(self) -> httpx.Client:
+        """An HTTP/2 client that goes through the proxy."""
+        context = Http2Only(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ca_file)
+        return httpx.Client(proxy=self.proxy, verify=context, http1=False, http2=True, timeout=10)
+
     def dial(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 10)
 
@@ -248,6 +271,65 @@ class Worker:
         name = host if sni == "" else sni
         context.check_hostname = name is not None
         return context.wrap_socket(self.connect(authority), server_hostname=name)
+
+
+class RawH2:
+    """HTTP/2 frames by hand over a TLS connection whose ALPN is h2."""
+
+    def __init__(self, tls: ssl.SSLSocket, authority: str) -> None:
+        assert tls.selected_alpn_protocol() == "h2"
+        self.tls, self.authority = tls, authority
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
+        self.h2.initiate_connection()
+        self.done: dict[int, int] = {}
+        """Status of the streams that have ended; 0 for those reset."""
+        self.bodies: dict[int, bytes] = {}
+        self._status: dict[int, int] = {}
+        self.flush()
+
+    def flush(self) -> None:
+        self.tls.sendall(self.h2.data_to_send())
+
+    def request(self, path: str, *extra: tuple[str, str], method: str = "GET") -> int:
+        stream = self.h2.get_next_available_stream_id()
+        head = [
+            (":method", method),
+            (":scheme", "https"),
+            (":authority", self.authority),
+            (":path", path),
+            *extra,
+        ]
+        self.h2.send_headers(stream, head, end_stream=True)
+        self.flush()
+        return stream
+
+    def wait(self, stream: int) -> int:
+        """The status of `stream` once it has ended; 0 if it was reset or the connection closed."""
+        while stream not in self.done:
+            data = self.tls.recv(65536)
+            if not data:
+                return 0
+            for event in self.h2.receive_data(data):
+                self._note(event)
+            self.flush()
+        return self.done[stream]
+
+    def _note(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ResponseReceived):
+            assert event.headers is not None
+            assert event.stream_id is not None
+            self._status[event.stream_id] = int(dict(event.headers)[b":status"])
+        elif isinstance(event, h2.events.DataReceived):
+            self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            self.done[event.stream_id] = self._status[event.stream_id]
+        elif isinstance(event, h2.events.StreamReset):
+            self.done[event.stream_id] = 0
 
 
 def connect_head(authority: str, *headers: str) -> bytes:
@@ -318,3 +400,11 @@ def read_response(connection: socket.socket, method: str = "GET") -> tuple[int, 
             body += chunk
         return status, head, body
     return status, head, read_all(connection)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Returns once `condition` holds; fails if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

@@ -28,6 +28,7 @@ from tests.proxy.harness import (
     read_head,
     read_response,
     refused,
+    wait_until,
 )
 from tests.support.upstream import Reply, Upstream
 
@@ -134,15 +135,6 @@ def test_a_hanging_pipeline_sends_nothing_and_learns_that_the_agent_left(
         "failed sent=False: The agent hung up before anything was sent."
     ]
     assert upstream.requests == []
-
-
-def wait_until(condition: Any, seconds: float = 5) -> None:
-    import time
-
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", [unsendable, Raises, without_request])
@@ -260,12 +252,8 @@ class Answered(FakePassage):
 def test_an_answer_replaces_the_response_and_its_body(
     worker: Worker, upstream: Upstream, path: str, alpn: str
 ) -> None:
-    import httpx
-
     worker.pipeline.make_passage = Answered
-    with httpx.Client(
-        proxy=worker.proxy, verify=context_for(worker), http2=alpn == "h2", timeout=5
-    ) as client:
+    with worker.h2_client() if alpn == "h2" else worker.h1_client() as client:
         response = client.get(upstream.url + path)
         assert response.status_code == 502
         assert response.json()["detail"] == "encoding"
@@ -273,12 +261,6 @@ def test_an_answer_replaces_the_response_and_its_body(
         worker.pipeline.make_passage = FakePassage
         assert client.get(upstream.url + "/echo").status_code == 200
     wait_until(lambda: worker.pipeline.passages[0].told[-2:] == ["finish", "completed"])
-
-
-def context_for(worker: Worker) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=str(worker.ca_file))
 
 
 class BadFeed(FakePassage):

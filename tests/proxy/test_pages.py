@@ -1,0 +1,23 @@
+"""The engine's own refusals are whole problem documents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broker.errors import CODES
+from proxy import pages
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_makes_a_page(code: str) -> None:
+    page = pages.page(code, "sentence")
+    told = json.loads(page.raw_content or b"")
+    assert page.status_code == told["status"] == CODES[code].status
+    assert page.headers["content-type"] == "application/problem+json"
+    assert page.headers["keybroker-code"] == told["code"] == code
+    assert page.headers["keybroker-request-id"] == told["request_id"]
+    assert page.headers["content-length"] == str(len(page.raw_content or b""))
+    assert ("proxy-authenticate" in page.headers) == (page.status_code == 407)
+    assert told["detail"] == "sentence"
