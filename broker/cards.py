@@ -102,6 +102,7 @@ def show(
         "now": to_text(now),
         "request": None if request is None else _request(request),
         "requirement": requirement.to_json(),
+        "deciding": card["confirm_place"],
         "confirm": {"place": card["confirm_place"], "hint": _hint(card["confirm_place"])}
         if requirement.retype
         else None,
