@@ -10,11 +10,13 @@ import fcntl
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -52,12 +54,56 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"the store cannot be read: {error}") from error
 
 
-class _Reader(threading.local):
-    """What one thread reads with."""
+class _Cursor(sqlite3.Cursor):
+    """Its errors are StoreUnavailable, wherever in a reading they come up."""
 
-    connection: sqlite3.Connection | None = None
-    data_version: int = -1
-    counters: dict[str, int] | None = None
+    def execute(self, *arguments: Any) -> _Cursor:
+        with _translated():
+            super().execute(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        with _translated():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with _translated():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with _translated():
+            return super().__next__()
+
+
+class _Connection(sqlite3.Connection):
+    """Makes such cursors; `execute` goes through them."""
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+
+class _Reading:
+    """A thread's connection. It is closed when the thread ends: threads of pools come and go."""
+
+    def __init__(self, path: Path) -> None:
+        with _translated():
+            db = sqlite3.connect(
+                path,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_Connection,
+            )
+            self.close = weakref.finalize(self, db.close)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA query_only = ON")
+        self.db: sqlite3.Connection = db
+        self.data_version = -1
+        self.counters: dict[str, int] = {}
+
+
+class _Own(threading.local):
+    reading: _Reading | None = None
 
 
 class Store:
@@ -68,8 +114,8 @@ class Store:
         self.path = path
         self.clock = clock
         self._migrate()
-        self._reader = _Reader()
-        self._connections: list[sqlite3.Connection] = []
+        self._own = _Own()
+        self._readings: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._journal = Journal(path, clock=clock, head_key=head_key)
         if self.read().execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
             self.write(_begin_ledger)
@@ -108,32 +154,30 @@ class Store:
     def read(self) -> sqlite3.Connection:
         """This thread's connection for reading; rows are sqlite3.Row.
 
-        Raises StoreUnavailable when the file cannot be opened.
+        It raises StoreUnavailable when the file cannot be opened or read.
         """
-        if self._reader.connection is None:
-            with _translated():
-                connection = sqlite3.connect(
-                    self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-                )
-                connection.row_factory = sqlite3.Row
-                connection.execute("PRAGMA query_only = ON")
-            self._reader.connection = connection
-            self._connections.append(connection)
-        return self._reader.connection
+        return self._reading().db
+
+    def _reading(self) -> _Reading:
+        reading = self._own.reading
+        if reading is None:
+            reading = self._own.reading = _Reading(self.path)
+            self._readings.add(reading)
+        return reading
 
     def counter(self, topic: str) -> int:
         """A number that grows with every change of `topic`, made in any process.
 
         Costs microseconds while nothing was written: SQLite's data_version tells.
         """
-        reader = self._reader
-        with _translated():
-            db = self.read()
-            data_version: int = db.execute("PRAGMA data_version").fetchone()[0]
-            if reader.counters is None or data_version != reader.data_version:
-                reader.counters = dict(db.execute("SELECT topic, value FROM counters").fetchall())
-                reader.data_version = data_version
-        return reader.counters[topic]
+        reading = self._reading()
+        # The version is read first: a change in between is then looked for once more.
+        data_version: int = reading.db.execute("PRAGMA data_version").fetchone()[0]
+        if data_version != reading.data_version:
+            rows = reading.db.execute("SELECT topic, value FROM counters").fetchall()
+            reading.counters = dict(rows)
+            reading.data_version = data_version
+        return reading.counters[topic]
 
     def submit[T](self, work: Callable[[Transaction], T]) -> Future[T]:
         """Runs `work` in the journal's next commit; the future resolves once that is durable.
@@ -152,9 +196,8 @@ class Store:
     def close(self) -> None:
         """Writes what is waiting, then closes every connection."""
         self._journal.close()
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        for reading in list(self._readings):
+            reading.close()
 
 
 def _begin_ledger(tx: Transaction) -> None:
