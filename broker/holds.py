@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from audit.commitment import SALT_BYTES, commit
@@ -22,7 +22,7 @@ from broker.model import Approval, ApprovalState, Choice, Requirement, User, Vot
 from broker.ports import NewId, RandomBytes
 from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
-from broker.stores.sqlite import Store
+from broker.stores.sqlite import Store, optional_moment
 from rules.model import Decision
 from rules.request import Request
 
@@ -128,7 +128,8 @@ class Holds:
         """Takes an approved call for sending: of all that ask, one gets it.
 
         `basis` is what the policy says now; if it differs from what was approved, the approval is
-        superseded and returned as such. The future carries Conflict when there is nothing to take.
+        superseded and returned as such, and as expired if its time is over. The future carries
+        Conflict when there is nothing to take.
         """
 
         def work(tx: Transaction) -> Approval:
@@ -136,20 +137,35 @@ class Holds:
             if found.state == "approved":
                 rows.advance(tx, found, "claim", executor=(worker, call))
                 return rows.get(tx.db, approval)
-            if found.state == "superseded":
-                return found
+            if found.state in ("superseded", "expired"):
+                return found  # and kept: an error would undo what was settled
             raise Conflict(f"the approval is {found.state}")
 
         return self._store.submit(work)
 
     def release(self, approval: str, call: str) -> Future[None]:
         """Gives a claimed approval back: certainly nothing was sent. Harmless if `call` has not
-        claimed it."""
+        claimed it, or is in the ledger as sent: then its result decides."""
 
         def work(tx: Transaction) -> None:
             found = rows.get(tx.db, approval)
-            if found.state == "executing" and found.executor_call == call:
+            claimed = found.state == "executing" and found.executor_call == call
+            if claimed and not rows.is_sent(tx.db, call):
                 rows.advance(tx, found, "release")
+
+        return self._store.submit(work)
+
+    def is_due(self, approval: Approval) -> bool:
+        """Whether its clock ran out, though nobody has ended it yet."""
+        limit = _limit(approval)
+        return limit is not None and self._store.clock() >= limit
+
+    def expire(self, approval: str) -> Future[Approval]:
+        """Ends the approval if its clock ran out; the future gives it as it then is."""
+
+        def work(tx: Transaction) -> Approval:
+            found = rows.get(tx.db, approval)
+            return self._settle(tx, found, found.basis)
 
         return self._store.submit(work)
 
@@ -199,6 +215,7 @@ class Holds:
             found = rows.get(tx.db, approval)
             if found.state != "pending":
                 raise Conflict(f"this call is {found.state} already")
+            voter = _present(tx, user)
             if basis is None:
                 self._end(tx, found, "superseded", reason="the agent was revoked")
                 return Conflict("the agent was revoked meanwhile, so there is nothing to decide")
@@ -210,11 +227,11 @@ class Holds:
                     "the policy or the agent changed since this was opened:"
                     " the call will be held anew when the agent repeats it"
                 )
-            if any(vote.user == user.name for vote in found.votes):
-                raise Conflict(f"{user.name} has voted on this call already")
-            entitled(found.requirement, user)
+            if any(vote.user == voter.name for vote in found.votes):
+                raise Conflict(f"{voter.name} has voted on this call already")
+            entitled(found.requirement, voter)
             confirmed = _check_confirmation(found, decision, reason, confirm)
-            self._record_vote(tx, found, user, decision, reason, confirmed, via)
+            self._record_vote(tx, found, voter, decision, reason, confirmed, via)
             return rows.get(tx.db, approval)
 
         outcome = self._store.write(work)
@@ -226,11 +243,9 @@ class Holds:
 
     def _settle(self, tx: Transaction, found: Approval, basis: str) -> Approval:
         """The approval after the clocks and the present policy have had their say."""
-        now = self._store.clock()
         if found.state not in ("pending", "approved"):
             return found
-        limit = found.decide_by if found.state == "pending" else found.execute_by
-        if limit is not None and now >= limit:
+        if self.is_due(found):
             clock = "decide" if found.state == "pending" else "execute"
             return self._end(tx, found, "expired", reason=f"{clock}_within is over")
         if basis != found.basis:
@@ -406,6 +421,26 @@ _OF_REVOKED_AGENTS = (
     "SELECT a.id FROM approvals a JOIN agents g ON g.name = a.agent"
     " WHERE a.state IN ('pending', 'approved') AND g.revoked_at IS NOT NULL"
 )
+
+
+def _limit(approval: Approval) -> datetime | None:
+    """The clock that runs now."""
+    if approval.state == "pending":
+        return approval.decide_by
+    return approval.execute_by if approval.state == "approved" else None
+
+
+def _present(tx: Transaction, user: User) -> User:
+    """The voter as the store has them at this moment; raises NotEntitled if there is no account.
+
+    Whoever was logged in a moment ago may be disabled by now.
+    """
+    row = tx.db.execute(
+        "SELECT role, disabled_at FROM users WHERE name = ?", (user.name,)
+    ).fetchone()
+    if row is None:
+        raise NotEntitled(f"there is no account {user.name}")
+    return replace(user, role=row[0], disabled_at=optional_moment(row[1]))
 
 
 def _earlier(after: Approval) -> dict[str, str | None]:

@@ -228,7 +228,8 @@ class Passage:
     async def _record(self, recorded: Future[None]) -> None:
         try:
             async with asyncio.timeout(RECORD_WITHIN):
-                await asyncio.wrap_future(recorded)
+                # Shielded: a record that comes late is better than none.
+                await asyncio.shield(asyncio.wrap_future(recorded))
         except Exception as error:  # noqa: BLE001 - the agent has its response; recovery marks it unknown
             log.error("the result of %s could not be recorded: %s", self.call, error)
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
+from audit.commitment import SALT_BYTES
 from audit.errors import LedgerUnavailable
 from broker import internal
 from broker.agents import Agents
@@ -109,11 +109,18 @@ class Pipeline:
     # 1. arrive
 
     def authenticate(self, proxy_authorization: Sequence[str]) -> Client:
-        """Who shows these Proxy-Authorization values. Raises Refusal("agent_unauthenticated")."""
+        """Who shows these Proxy-Authorization values.
+
+        Raises Refusal("agent_unauthenticated"), or "ledger_unavailable" if the store cannot tell.
+        """
         if len(proxy_authorization) > 1:
             raise _unknown_agent("There is more than one Proxy-Authorization header; send one.")
         name, token = _basic(proxy_authorization[0] if proxy_authorization else "")
-        client = self._parts.agents.authenticate(name, token)
+        try:
+            client = self._parts.agents.authenticate(name, token)
+        except StoreUnavailable as error:
+            log.error("no agent can be authenticated: %s", error)
+            raise _ledger_unavailable() from error
         if client is None:
             raise _unknown_agent("The agent's name or token is wrong, expired or revoked.")
         return client
@@ -126,15 +133,16 @@ class Pipeline:
         `gone` is set when the agent hangs up. A Passage may be forwarded, once; an Answer is all
         that the agent gets.
         """
-        call = self._parts.new_id("c")
+        call = ""
         seen: list[Request] = []
         try:
+            call = self._parts.new_id("c")
             return await self._walk(call, client, raw, gone, seen)
         except Refusal as refusal:
             return await self._refuse(call, client.agent, seen[0] if seen else None, refusal)
         except (LedgerUnavailable, StoreUnavailable) as error:
             log.error("call %s: %s", call, error)
-            return problem(_ledger_unavailable(), call)
+            return problem(_ledger_unavailable(), call or None)
         except Exception:
             log.exception("call %s failed", call)
             failure = Refusal("internal_error", "Keybroker failed on this call; nothing was sent.")
@@ -191,6 +199,8 @@ class Pipeline:
         agent = self._parts.agents.current(client)
         if agent is None:
             raise _unknown_agent("The agent or its token has expired or was revoked.")
+        if not isinstance(agent, Agent) or agent.name != client.agent:
+            raise TypeError("the register of agents returned another agent")
         return agent
 
     # 3. decide
@@ -215,6 +225,8 @@ class Pipeline:
                 " approve. Use plain HTTPS calls for this host.",
             )
         outgoing = place(request, credentials)
+        if not isinstance(outgoing, Request):
+            raise TypeError("the injectors returned no request")
         digest = request_digest(self._parts.digest_key, outgoing, credentials)
         return Ruling(decision, published.version, policy, subject, credentials, outgoing, digest)
 
@@ -255,12 +267,9 @@ class Pipeline:
             ),
             credentials=[(c.name, str(c.secret)) for c in ruling.credentials],
         )
-        try:
-            approval = await self._within(asyncio.wrap_future(parts.holds.open_or_join(proposal)))
-        except TimeoutError as error:
-            raise LedgerUnavailable("the ledger did not answer in time") from error
-        if not isinstance(approval, Approval):
-            raise TypeError("the store returned no approval")
+        approval = await self._ledgered(parts.holds.open_or_join(proposal))
+        if not isinstance(approval, Approval) or approval.agent != agent.name:
+            raise TypeError("the store returned no approval of this agent")
         if approval.call == call:
             self._notify(approval)
         approval = await self._wait(approval.id, agent, client, request, gone)
@@ -287,6 +296,8 @@ class Pipeline:
             while True:
                 since = parts.changes.now()
                 approval = parts.holds.get(id)
+                if parts.holds.is_due(approval):
+                    approval = await self._ledgered(parts.holds.expire(id))
                 remaining = deadline - loop.time()
                 if approval.state == "approved" and not gone.is_set():
                     return approval
@@ -297,9 +308,8 @@ class Pipeline:
                 self._agent(client)
                 if remaining <= 0 or gone.is_set():
                     raise pending(approval, agent, respond_async=request.respond_async)
-                await _first(
-                    parts.changes.wait_for(id, since, min(remaining, RECHECK)), gone.wait()
-                )
+                pause = min(remaining, RECHECK)
+                await _either(parts.changes.wait_for(id, since, pause), gone, within=pause)
         finally:
             self._waiting[agent.name] -= 1
             if not self._waiting[agent.name]:
@@ -329,32 +339,35 @@ class Pipeline:
         stored.
 
         None: it no longer does, and the approval is superseded. Raises Refusal("approval_used")
-        when another call was quicker.
+        when another call was quicker, "approval_expired" when it is too late.
         """
         parts = self._parts
         agent = self._agent(client)
         stored = parts.holds.stored(approval.id)
         if stored is None:
-            raise held_answer(parts.holds.get(approval.id))
+            ended = parts.holds.get(approval.id)
+            if ended.state == "superseded":
+                return None
+            raise held_answer(ended)
         try:
             ruling = self._decide(agent, stored.matched)
             basis = ruling.decision.basis
         except Refusal:
             ruling, basis = None, ""  # now denied: superseded, and decided anew by the caller
         try:
-            claimed = await self._within(
-                asyncio.wrap_future(
-                    parts.holds.claim(approval.id, basis=basis, worker=parts.worker, call=call)
-                )
+            claimed = await self._ledgered(
+                parts.holds.claim(approval.id, basis=basis, worker=parts.worker, call=call)
             )
+            if not isinstance(claimed, Approval) or claimed.id != approval.id:
+                raise TypeError("the store returned another approval")
         except Conflict:
             raise held_answer(parts.holds.get(approval.id)) from None
         except BaseException:
             # The claim may still be written: then it is given back, later in the same queue.
-            parts.holds.release(approval.id, call)
+            self._give_back(approval.id, call)
             raise
-        if not isinstance(claimed, Approval):
-            raise TypeError("the store returned no approval")
+        if claimed.state == "expired":
+            raise held_answer(claimed)
         if claimed.state != "executing" or ruling is None:
             return None
         try:
@@ -368,9 +381,29 @@ class Pipeline:
             return await self._send(call, agent, ruling, approval=claimed)
         except BaseException:
             # Nothing was sent (a passage would have been returned): the approval is not used up.
+            released = self._give_back(approval.id, call)
             with suppress(Exception):
-                await self._within(asyncio.wrap_future(parts.holds.release(approval.id, call)))
+                # Shielded: giving up waiting for it must not take it off the queue.
+                await self._within(asyncio.shield(asyncio.wrap_future(released)))
             raise
+
+    def _give_back(self, approval: str, call: str) -> Future[None]:
+        """Releases the claim of a call that was not sent; tries again until the store takes it.
+
+        A claim that stayed would block the approval for as long as this worker lives.
+        """
+        loop = asyncio.get_running_loop()
+        released = self._parts.holds.release(approval, call)
+
+        def look(done: Future[None]) -> None:
+            if not done.cancelled() and isinstance(done.exception(), LedgerUnavailable):
+                with suppress(RuntimeError):  # the loop is over, and recovery releases it
+                    loop.call_soon_threadsafe(
+                        loop.call_later, RECHECK, self._give_back, approval, call
+                    )
+
+        released.add_done_callback(look)
+        return released
 
     def _notify(self, approval: Approval) -> None:
         with suppress(Exception):
@@ -406,12 +439,25 @@ class Pipeline:
         )
         salt = await self._commit(dispatch)
         # 7. and 8.: the engine forwards what the passage holds
-        return Passage(call, agent.name, request, masked=masked, salt=salt, sending=parts.sending)
+        try:
+            return Passage(
+                call, agent.name, request, masked=masked, salt=salt, sending=parts.sending
+            )
+        except BaseException:
+            self._take_back(dispatch)
+            raise
 
     async def _route(self, request: Request) -> Route:
-        route = await self._within(self._parts.egress.check(request.host, request.port))
-        if not isinstance(route, Route) or not route.addresses:
-            raise TypeError("the egress guard returned no route")
+        try:
+            route = await self._within(self._parts.egress.check(request.host, request.port))
+        except TimeoutError as error:
+            raise Refusal(
+                "upstream_unreachable",
+                f"The address of {request.host} was not found in time; nothing was sent.",
+            ) from error
+        place = (request.host, request.port)
+        if not isinstance(route, Route) or (route.host, route.port) != place or not route.addresses:
+            raise TypeError("the egress guard returned no route to this place")
         return route
 
     async def _fetch(self, credential: Credential) -> SecretVersion:
@@ -433,32 +479,26 @@ class Pipeline:
         """Returns the salt of the call's commitments once "sent" is durable."""
         recorded = self._parts.sending.sent(dispatch)
         try:
-            salt = await self._within(asyncio.wrap_future(recorded))
-        except BaseException as error:
-            self._withdraw(dispatch, recorded)
-            if isinstance(error, TimeoutError):
-                raise LedgerUnavailable("the ledger did not answer in time") from error
+            salt = await self._ledgered(recorded)
+            if not isinstance(salt, bytes) or len(salt) < SALT_BYTES:
+                raise TypeError("the ledger returned no salt")
+        except BaseException:
+            # "Sent" may become durable after it was given up waiting for.
+            if isinstance(recorded, Future):
+                recorded.add_done_callback(lambda _: self._take_back(dispatch))
             raise
-        if not isinstance(salt, bytes) or len(salt) < 16:
-            raise TypeError("the ledger returned no salt")
         return salt
 
-    def _withdraw(self, dispatch: Dispatch, recorded: Future[bytes]) -> None:
-        """ "Sent" may become durable after it was given up waiting for: then the ledger is told
-        that nothing left."""
-
-        def tell(done: Future[bytes]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._parts.sending.failed(
-                    dispatch.call,
-                    dispatch.agent,
-                    code="ledger_unavailable",
-                    sentence="the record came too late, so nothing was sent",
-                    sent=False,
-                    duration_ms=0,
-                )
-
-        recorded.add_done_callback(tell)
+    def _take_back(self, dispatch: Dispatch) -> None:
+        """Tells the ledger that nothing left, if it has the call as sent; never waits."""
+        self._parts.sending.failed(
+            dispatch.call,
+            dispatch.agent,
+            code="ledger_unavailable",
+            sentence="the call was given up before anything was sent",
+            sent=False,
+            duration_ms=0,
+        )
 
     # Tunnels: decided by host alone, passed on undecrypted
 
@@ -508,8 +548,16 @@ class Pipeline:
                 )
             except Exception as error:  # noqa: BLE001 - said instead of the refusal itself
                 log.error("call %s: the refusal could not be recorded: %s", call, error)
-                return problem(_ledger_unavailable(), call)
-        return problem(refusal, call)
+                return problem(_ledger_unavailable(), call or None)
+        return problem(refusal, call or None)
+
+    async def _ledgered[T](self, change: Future[T]) -> T:
+        """What a change of the store gives once it is durable; raises LedgerUnavailable if that
+        takes too long, and what the change raised."""
+        try:
+            return await self._within(asyncio.wrap_future(change))
+        except TimeoutError as error:
+            raise LedgerUnavailable("the ledger did not answer in time") from error
 
     async def _within[T](self, stage: Awaitable[T]) -> T:
         """The stage's result; raises TimeoutError when it takes longer than a stage may."""
@@ -517,17 +565,18 @@ class Pipeline:
             return await stage
 
 
-async def _first(*awaitables: Awaitable[object]) -> None:
-    """Returns when one of them is done; the others are cancelled."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+async def _either(change: Awaitable[object], gone: asyncio.Event, *, within: float) -> None:
+    """Returns when `change` or `gone` came, or after `within` seconds; raises as `change` does."""
+    changed = asyncio.ensure_future(change)
+    left = asyncio.create_task(gone.wait())
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await asyncio.wait((changed, left), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if changed.done():
+            changed.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        changed.cancel()
+        left.cancel()
+        await asyncio.wait((changed, left), timeout=within)
 
 
 def _basic(value: str) -> tuple[str, str]:
@@ -537,7 +586,7 @@ def _basic(value: str) -> tuple[str, str]:
         name, colon, token = (
             base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
         )
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # neither base64 nor UTF-8
         name = colon = token = ""
     if scheme.lower() != "basic" or not colon or not name or not token:
         raise _unknown_agent(

@@ -34,7 +34,7 @@ def pending(approval: Approval, agent: Agent, *, respond_async: bool) -> Refusal
 
 
 def held_answer(approval: Approval) -> Refusal:
-    """How a held call ended, for an approval that is neither pending nor approved."""
+    """How a held call ended; if it has not, another call is just being sent under its approval."""
     extra = {"approval": brief(approval)}
     if approval.state == "denied":
         reason = reason_of(approval)
@@ -53,10 +53,9 @@ def held_answer(approval: Approval) -> Refusal:
             extra=extra,
         )
     ended = {
-        "executing": "is being sent right now",
         "used": "was sent",
         "unknown": "was sent, and its result is unknown",
-    }[approval.state]
+    }.get(approval.state, "is being sent right now")
     return Refusal(
         "approval_used",
         f"The approval {approval.id} was for one execution, and an identical call {ended}."

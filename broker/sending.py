@@ -14,7 +14,7 @@ from audit.commitment import SALT_BYTES, commit
 from audit.journal import Transaction
 from audit.record import JSON, Draft
 from broker.approvals import Event
-from broker.errors import Refusal
+from broker.errors import Conflict, Refusal
 from broker.holds import what
 from broker.model import Approval
 from broker.ports import RandomBytes
@@ -68,12 +68,14 @@ class Sending:
         """Records secrets read and "sent"; the future gives the salt for the response's
         commitments.
 
-        It carries Conflict if the approval is no longer claimed by this call.
+        It carries Conflict if the approval is no longer claimed by this call, and
+        Refusal("agent_unauthenticated") if the agent was revoked meanwhile.
         """
         salt = self._random(SALT_BYTES)
 
         def work(tx: Transaction) -> bytes:
             approval = dispatch.approval
+            _require_leave(tx, dispatch)
             request, body = self._commitments(dispatch, salt)
             secrets: list[JSON] = [
                 {"name": credential.name, "ref": str(version.ref), "version": version.version}
@@ -205,7 +207,9 @@ class Sending:
         if row is None:
             return  # it has its result already: a call gets one
         if row[0] is not None:
-            rows.advance(tx, rows.get(tx.db, row[0]), event, reason=reason)
+            approval = rows.get(tx.db, row[0])
+            if approval.executor_call == draft.call:
+                rows.advance(tx, approval, event, reason=reason)
         tx.append(draft)
 
     @staticmethod
@@ -218,3 +222,17 @@ class Sending:
             commit(salt, "request", dispatch.digest),
             commit(salt, "body", dispatch.request.body),
         )
+
+
+def _require_leave(tx: Transaction, dispatch: Dispatch) -> None:
+    """The last look before "sent", in the same transaction: whatever was granted still holds."""
+    row = tx.db.execute(
+        "SELECT revoked_at FROM agents WHERE name = ?", (dispatch.agent,)
+    ).fetchone()
+    if row is None or row[0] is not None:
+        raise Refusal("agent_unauthenticated", "The agent was revoked; nothing was sent.")
+    if dispatch.approval is None:
+        return
+    found = rows.get(tx.db, dispatch.approval.id)
+    if found.state != "executing" or found.executor_call != dispatch.call:
+        raise Conflict(f"the approval {found.id} is not claimed by this call any more")

@@ -31,9 +31,8 @@ def get(db: sqlite3.Connection, approval: str) -> Approval:
 
 def latest(db: sqlite3.Connection, agent: str, join_key: bytes) -> Approval | None:
     """The newest approval of this agent's same request."""
-    found = _select(
-        db, "agent = ? AND join_key = ? ORDER BY opened_at DESC, id DESC LIMIT 1", (agent, join_key)
-    )
+    # By the order of insertion: a clock that was set back must not bring up an older one.
+    found = _select(db, "agent = ? AND join_key = ? ORDER BY rowid DESC LIMIT 1", (agent, join_key))
     return found[0] if found else None
 
 
@@ -153,6 +152,11 @@ def advance(
         f"UPDATE approvals SET {assignments} WHERE id = ?",  # noqa: S608 - names from above
         (*fields.values(), approval.id),
     )
+
+
+def is_sent(db: sqlite3.Connection, call: str) -> bool:
+    """Whether the ledger has the call as sent, and no result of it yet."""
+    return db.execute("SELECT 1 FROM inflight WHERE call = ?", (call,)).fetchone() is not None
 
 
 def sealed_request(db: sqlite3.Connection, approval: str) -> bytes | None:
