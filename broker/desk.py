@@ -57,6 +57,8 @@ class Desk:
         words = (reason or "").strip() or None
         if words is not None and len(words) > LONGEST_REASON:
             raise InvalidInput(f"the reason is too long: {LONGEST_REASON} characters at most")
+        if words is not None and any("\ud800" <= character <= "\udfff" for character in words):
+            raise InvalidInput("the reason holds half a character, which cannot be written down")
         approval = self._holds.get(id)
         approval = self._holds.vote(
             id,

@@ -128,7 +128,7 @@ class People:
             right: bool = self._hasher.verify(
                 row["password_hash"] if usable else self._nobody, password
             )
-        except (Argon2Error, InvalidHashError):
+        except (Argon2Error, InvalidHashError, UnicodeEncodeError):
             right = False
         if not (usable and right):
             # A mistyped password often lands in the name field: only known names are recorded.
@@ -292,7 +292,10 @@ class People:
             )
         if len(password) > 1024:
             raise InvalidInput("the password is too long: 1024 characters at most")
-        return self._hasher.hash(password)
+        try:
+            return self._hasher.hash(password)
+        except UnicodeEncodeError as error:
+            raise InvalidInput("the password holds half a character; choose another") from error
 
     def _csrf(self, token: str) -> str:
         return hmac.new(self._pages_key, token.encode(), hashlib.sha256).hexdigest()
