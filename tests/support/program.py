@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tests.support.bao import free_port
 from tests.support.upstream import Upstream
@@ -199,6 +202,16 @@ class Program:
             self.process.wait(timeout=10)
             self._close()
 
+    def processes(self, word: str) -> list[int]:
+        """Process ids of what `up` runs: "worker", "admin", or "server" (the embedded vault)."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = entry.read_bytes().decode(errors="replace").split("\0")
+                if word in words and str(self.workspace) in "".join(words):
+                    found.append(int(entry.parent.name))
+        return found
+
     def _close(self) -> None:
         if self.process is not None and self.process.stdout is not None:
             self.process.stdout.close()
@@ -322,6 +335,22 @@ class Program:
             answer += chunk
         assert answer.startswith(b"HTTP/1.1 200"), answer
         return sock
+
+    def tunnel(self, agent: AgentKey, url: str) -> http.client.HTTPSConnection:
+        """One HTTP/1.1 connection to the URL's host, for any number of calls; never reopened."""
+        place = urlsplit(url)
+        client = http.client.HTTPSConnection(
+            "127.0.0.1",
+            self.proxy_port,
+            timeout=60,
+            context=ssl.create_default_context(cafile=str(self.ca_file)),
+        )
+        client.set_tunnel(
+            place.hostname or "", place.port, headers={"Proxy-Authorization": basic(agent)}
+        )
+        client.connect()
+        client.auto_open = 0
+        return client
 
     def raw(self, data: bytes, timeout: float = 20) -> bytes:
         """Sends bytes to the proxy's port and reads until it closes or `timeout` passes."""
