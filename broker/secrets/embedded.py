@@ -268,7 +268,7 @@ class EmbeddedVault:
                 return "The embedded vault does not answer."
             why = "did not answer"
         self._silent = 0
-        self._server.terminate()
+        self._server.terminate(patience=0)
         self._check_unsealed(self._launch(0))
         return f"The embedded vault {why} and was started again."
 

@@ -89,18 +89,16 @@ class Server:
             self._run, json.dumps({"port": port, "pid": self._process.pid}).encode() + b"\n"
         )
 
-    def terminate(self) -> None:
-        """Ends the process, politely at first, and waits until it is gone."""
+    def terminate(self, patience: float = _STOP_PATIENCE) -> None:
+        """Ends the process, politely for `patience` seconds, and waits until it is gone."""
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.terminate()
-        try:
-            process.wait(_STOP_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            process.wait(patience)
+        process.kill()
+        process.wait()
 
     def end_stale(self) -> bool:
         """Ends a server that an earlier, killed run left over this directory; True if one was."""
