@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -180,9 +180,10 @@ class Journal:
         self._open_db = open_db
         self._db: sqlite3.Connection | None = None
         self._lock_file: int | None = None
-        # None is the last entry: the order to stop. `_closing` keeps anything from queueing after.
-        self._queue: queue.SimpleQueue[_Item[object] | None] = queue.SimpleQueue()
-        self._closing = threading.Lock()
+        # Guards `_waiting` and `_closed`. (Not queue.SimpleQueue: a get() whose timeout runs out at
+        # the wrong moment waits for ever, seen in CPython 3.12.1.)
+        self._changed = threading.Condition()
+        self._waiting: deque[_Item[object]] = deque()
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
@@ -197,29 +198,27 @@ class Journal:
         nothing was sent.) A future cancelled before its turn does nothing.
         """
         future: Future[T] = Future()
-        with self._closing:
+        with self._changed:
             if not self._closed:
-                self._queue.put(_Item(work, future))  # type: ignore[arg-type]  # T is any object
+                self._waiting.append(_Item(work, future))  # type: ignore[arg-type]  # T is an object
+                self._changed.notify()
                 return future
         future.set_exception(LedgerUnavailable("the ledger's writer was closed"))
         return future
 
     def close(self) -> None:
         """Commits what is queued, then stops. May be called again; commit() fails from now on."""
-        with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join()
 
     # The writer's thread
 
     def _write(self) -> None:
-        open_ = True
-        while open_:
-            items, open_ = self._gather()
+        while items := self._gather():
             # A future that is running can no longer be cancelled, so it resolves exactly once.
-            items = [item for item in items if item.future.set_running_or_notify_cancel()]
+            items = _begin(items)
             if not items:
                 continue
             began = time.monotonic()
@@ -229,8 +228,7 @@ class Journal:
                 if time.monotonic() - began >= self._busy_timeout:
                     # Those who queued up meanwhile have waited too; batch after batch of them
                     # would wait as long again.
-                    late, open_ = self._drain(open_)
-                    items += late
+                    items += _begin(self._take(None))
                 for item in items:
                     item.future.set_exception(_unavailable(error))
             else:
@@ -240,36 +238,19 @@ class Journal:
         if self._lock_file is not None:
             os.close(self._lock_file)
 
-    def _drain(self, open_: bool) -> tuple[list[_Item[object]], bool]:
-        """All that is queued now, begun, and whether there may be more."""
-        items = []
-        while open_:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                open_ = False
-            elif item.future.set_running_or_notify_cancel():
-                items.append(item)
-        return items, open_
+    def _gather(self) -> list[_Item[object]]:
+        """The next batch; empty when there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            linger = not self._closed and len(self._waiting) < self._max_batch
+        if linger:
+            time.sleep(self._linger)
+        return self._take(self._max_batch)
 
-    def _gather(self) -> tuple[list[_Item[object]], bool]:
-        """The next batch, and whether there may be another one after it."""
-        item = self._queue.get()
-        if item is None:
-            return [], False
-        items = [item]
-        deadline = time.monotonic() + self._linger
-        while len(items) < self._max_batch:
-            try:
-                item = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if item is None:
-                return items, False
-            items.append(item)
-        return items, True
+    def _take(self, most: int | None) -> list[_Item[object]]:
+        with self._changed:
+            count = len(self._waiting) if most is None else min(most, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(count)]
 
     def _transact(self, items: list[_Item[object]]) -> list[Callable[[], None]]:
         """One durable transaction; raises if nothing of it is to count."""
@@ -342,6 +323,11 @@ class Journal:
         if db is not None:
             with suppress(sqlite3.Error):
                 db.close()
+
+
+def _begin(items: list[_Item[object]]) -> list[_Item[object]]:
+    """Those that were not cancelled, from now on running."""
+    return [item for item in items if item.future.set_running_or_notify_cancel()]
 
 
 def _is_fatal(error: BaseException) -> bool:

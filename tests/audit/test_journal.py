@@ -201,6 +201,14 @@ def test_what_queues_up_is_one_commit(path: Path, start: Starter, fragile: type[
     assert kept(path) == [f"u{i}" for i in range(10)]
 
 
+@pytest.mark.parametrize("linger", [0.0, 1e-6, 1e-5, 1e-4])
+def test_a_lone_item_never_waits_for_company_in_vain(start: Starter, linger: float) -> None:
+    """queue.SimpleQueue.get(timeout) hung here now and then, with the item in hand."""
+    journal = start(linger=linger)
+    for _ in range(100):
+        result(journal.commit(lambda tx: None))
+
+
 # Work that fails
 
 
