@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,10 @@ Ready = Callable[[], None]
 
 ORPHANED = 70
 """Exit status of a child whose parent is gone (EX_SOFTWARE of sysexits.h)."""
+
+
+READY_WITHIN = 60.0
+"""Seconds a child has to begin serving."""
 
 
 # --- in the child ------------------------------------------------------------------------------
@@ -95,7 +100,12 @@ class Child:
     def report(self) -> str | None:
         """Waits until the child serves (None), or is gone: then why, in one sentence."""
         data = b""
-        while not data.endswith(b"\n") and (piece := os.read(self.ready, 65536)):
+        while not data.endswith(b"\n"):
+            if not select.select([self.ready], [], [], READY_WITHIN)[0]:
+                return f"{self.name} is still not ready after {READY_WITHIN:g} seconds"
+            piece = os.read(self.ready, 65536)
+            if not piece:
+                break
             data += piece
         try:
             message = json.loads(data)
