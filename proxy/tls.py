@@ -117,8 +117,11 @@ def _context(method: int) -> SSL.Context:
 
 
 def _choose(_: SSL.Connection, offered: list[bytes]) -> Any:
-    """The agent's own order of preference decides."""
-    return next((p for p in offered if p in _HTTP), SSL.NO_OVERLAPPING_PROTOCOLS)
+    """HTTP/2 where the agent offers it: the server's order counts (RFC 7301 3.2).
+
+    Some clients that want HTTP/2 name it last (httpx through a proxy).
+    """
+    return next((p for p in _HTTP if p in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
 def _verify_name(connection: SSL.Connection, host: str) -> None:
