@@ -52,8 +52,13 @@ class EgressGuard:
         self._running: dict[tuple[str, int], asyncio.Task[Sequence[str]]] = {}
 
     def protect(self, address: str, port: int) -> None:
-        """From now on (address, port) is one of Keybroker's own listeners."""
-        self._listeners.add((parse(address), port))
+        """From now on (address, port) is one of Keybroker's own listeners.
+
+        A name stands for all its addresses, "" for every local one. Raises OSError for a name that
+        does not resolve.
+        """
+        for text in _spelled_out(address):
+            self._listeners.add((parse(text), port))
 
     async def check(self, host: str, port: int) -> Route:
         """See `broker.ports.Egress`. `host` is canonical (`rules.hosts`)."""
@@ -131,6 +136,18 @@ class EgressGuard:
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
         )
         return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+def _spelled_out(address: str) -> Sequence[str]:
+    if not address:
+        return ("0.0.0.0", "::")  # noqa: S104 - to be refused, not to listen on
+    if address == "localhost":
+        return LOOPBACK
+    try:
+        return (str(parse(address)),)
+    except ValueError:
+        infos = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+        return tuple(str(info[4][0]) for info in infos)
 
 
 def is_local(address: Address) -> bool:

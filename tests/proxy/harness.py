@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
@@ -23,13 +22,13 @@ import httpx
 
 from broker.errors import CODES, Refusal
 from broker.model import Client
+from certs.authority import Authority
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.engine import Engine, Timeouts
 from rules.canonical import canonicalise
 from rules.errors import Ambiguous
 from rules.request import Headers, RawRequest, Request
-from tests.support.throwaway_ca import ThrowawayCA
 
 CREDENTIALS = "Basic " + base64.b64encode(b"bot:token").decode()
 
@@ -145,30 +144,6 @@ class FakePipeline:
         return refused(refusal.code, refusal.detail)
 
 
-@dataclass(frozen=True, eq=False)
-class TestLeaf:
-    __test__ = False
-    cert_pem: bytes
-    key_pem: bytes
-    not_after: datetime
-
-
-class TestAuthority:
-    """Signs leaves with a throwaway CA; keeps them, as the real one does."""
-
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.ca = ThrowawayCA("Proxy test CA")
-        self._leaves: dict[str, TestLeaf] = {}
-
-    def leaf(self, host: str) -> TestLeaf:
-        if host not in self._leaves:
-            pem = self.ca.issue([host])
-            self._leaves[host] = TestLeaf(pem, pem, datetime.now(UTC) + timedelta(days=1))
-        return self._leaves[host]
-
-
 class Http2Only(ssl.SSLContext):
     """httpx offers http/1.1 first, and the engine honours the order; here it offers h2 alone."""
 
@@ -192,9 +167,9 @@ class Worker:
     ) -> None:
         self.egress = EgressGuard([ip_network(n) for n in allow])
         self.pipeline = FakePipeline(self.egress)
-        self.authority = TestAuthority()
+        self.authority = Authority.load_or_create(directory / "ca")
         self.ca_file = directory / "proxy-ca.pem"
-        self.ca_file.write_bytes(self.authority.ca.pem)
+        self.ca_file.write_bytes(self.authority.pem)
         self.engine = Engine(
             self.pipeline,
             self.authority,
@@ -287,7 +262,7 @@ class RawH2:
         self.h2.initiate_connection()
         self.done: dict[int, int] = {}
         """Status of the streams that have ended; 0 for those reset."""
-        self.bodies: dict[int, bytes] = {}
+        self.bodies: dict[int, bytearray] = {}
         self._status: dict[int, int] = {}
         self.flush()
 
@@ -310,13 +285,17 @@ class RawH2:
     def wait(self, stream: int) -> int:
         """The status of `stream` once it has ended; 0 if it was reset or the connection closed."""
         while stream not in self.done:
-            data = self.tls.recv(65536)
-            if not data:
+            if not self.read():
                 return 0
-            for event in self.h2.receive_data(data):
-                self._note(event)
-            self.flush()
         return self.done[stream]
+
+    def read(self) -> bool:
+        """Takes in what has come; False if the connection closed."""
+        data = self.tls.recv(65536)
+        for event in self.h2.receive_data(data) if data else ():
+            self._note(event)
+        self.flush()
+        return bool(data)
 
     def _note(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
@@ -324,7 +303,7 @@ class RawH2:
             assert event.stream_id is not None
             self._status[event.stream_id] = int(dict(event.headers)[b":status"])
         elif isinstance(event, h2.events.DataReceived):
-            self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+            self.bodies.setdefault(event.stream_id, bytearray()).extend(event.data)
             self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
             self.done[event.stream_id] = self._status[event.stream_id]

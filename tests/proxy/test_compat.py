@@ -240,10 +240,10 @@ def test_what_arrives_during_a_hold_is_bounded(
         return None
 
     worker.pipeline.script = hold
-    flood(
-        tls, get("/", upstream).replace("\n", "\r\n").encode() + b"\r\n\r\n", b"a" * 65536, 1 << 24
-    )
-    assert worker.pipeline.gone[0].is_set()
+    tls.sendall(get("/", upstream).replace("\n", "\r\n").encode() + b"\r\n\r\n")
+    wait_until(lambda: bool(worker.pipeline.gone))
+    flood(tls, b"", b"a" * 65536, 1 << 24)
+    wait_until(lambda: worker.pipeline.gone[0].is_set())
 
 
 @e2e

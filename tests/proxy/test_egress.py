@@ -168,6 +168,18 @@ async def test_listeners_can_be_added_later() -> None:
     await refusal(guard, "127.0.0.1", 9)
 
 
+@pytest.mark.parametrize("listener", ["", "localhost"])
+async def test_listeners_may_be_named(listener: str) -> None:
+    guard = EgressGuard(ALL, listeners=[(listener, 8081)])
+    for host in ("127.0.0.1", "::1", "localhost"):
+        await refusal(guard, host, 8081)
+
+
+def test_a_listener_must_resolve() -> None:
+    with pytest.raises(OSError):
+        EgressGuard(listeners=[("no-such-host.invalid", 1)])
+
+
 def test_is_local() -> None:
     assert is_local(parse("127.0.0.1"))
     assert is_local(parse("0.0.0.0"))

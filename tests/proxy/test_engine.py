@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+from certs.authority import Authority
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.engine import Engine
@@ -22,8 +25,8 @@ from tests.proxy.harness import (
     FakePassage,
     FakePipeline,
     RawH2,
-    TestAuthority,
     Worker,
+    connect_head,
     exchange,
     read_all,
     read_head,
@@ -99,6 +102,7 @@ def test_upload_and_download_are_byte_for_byte(tmp_path: Path, upstream: Upstrea
 _MEMORY = """
 import resource, sys, threading
 from pathlib import Path
+from typing import Self
 from tests.proxy.harness import Worker
 with Worker(Path(sys.argv[1]), Path(sys.argv[2])) as worker:
     print(worker.port, flush=True)
@@ -107,49 +111,85 @@ with Worker(Path(sys.argv[1]), Path(sys.argv[2])) as worker:
 """
 
 
-@pytest.mark.parametrize("how", ["--http1.1", "--http2"])
-@pytest.mark.parametrize("pace", ["", "slow"])
+class Apart:
+    """A worker in a process of its own, whose memory can be measured; a context manager."""
+
+    def __init__(self, directory: Path, upstream: Upstream) -> None:
+        self.ca_file = directory / "proxy-ca.pem"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _MEMORY, str(directory), str(upstream.ca_file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._process.__enter__()
+        self.port = int(self._line())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.__exit__(None, None, None)
+
+    def peak(self) -> int:
+        """The most memory that was ever in use, in KiB."""
+        print(file=self._process.stdin, flush=True)
+        return int(self._line())
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+
+@pytest.mark.parametrize("how", [["--http1.1"], ["--http2"], ["--http1.1", "--limit-rate", "10M"]])
 def test_a_large_download_costs_little_memory(
-    upstream: Upstream, tmp_path: Path, how: str, pace: str
+    upstream: Upstream, tmp_path: Path, how: list[str]
 ) -> None:
-    """100 MB in a process of its own: less than 40 MB more, also when the agent reads slowly."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _MEMORY, str(tmp_path), str(upstream.ca_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
+    """100 MB: less than 40 MB more, also when the agent reads slowly."""
+    with Apart(tmp_path, upstream) as worker:
 
-        def peak() -> int:
-            assert process.stdin
-            assert process.stdout
-            print(file=process.stdin, flush=True)
-            return int(process.stdout.readline())
-
-        port = process.stdout.readline().strip()
-
-        def fetch(size: int, *more: str) -> int:
-            url = f"{upstream.url}/download?mb={size}"
-            ca = str(tmp_path / "proxy-ca.pem")
-            arguments = ["-x", f"http://bot:token@127.0.0.1:{port}", "--cacert", ca, how, *more]
+        def fetch(size: int, *more: str) -> None:
+            proxy = f"http://bot:token@127.0.0.1:{worker.port}"
             done = subprocess.run(
-                ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", *arguments, url],
+                [
+                    *("curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "-x", proxy),
+                    *("--cacert", str(worker.ca_file), *more),
+                    f"{upstream.url}/download?mb={size}",
+                ],
                 capture_output=True,
                 check=False,
             )
-            return int(done.stdout)
+            assert "--limit-rate" in more or int(done.stdout) == size << 20
 
-        assert fetch(1) == 1 << 20
-        before = peak()
-        if pace:
-            fetch(100, "--limit-rate", "10M", "-m", "3")
-        else:
-            assert fetch(100) == 100 << 20
-        grown = peak() - before
-        process.stdin.close()
-    assert grown < 40 * 1024, f"{grown} KiB"
+        fetch(1)
+        before = worker.peak()
+        fetch(100, *how, "-m", "3" if len(how) > 1 else "60")
+        assert worker.peak() - before < 40 * 1024
+
+
+def test_an_agent_that_opens_no_window_costs_little_memory(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """HTTP/2 flow control: stock reads on from the upstream and keeps all of it."""
+    place = f"localhost:{upstream.port}"
+    with Apart(tmp_path, upstream) as worker:
+        context = ssl.create_default_context(cafile=str(worker.ca_file))
+        context.set_alpn_protocols(["h2"])
+        raw = socket.create_connection(("127.0.0.1", worker.port), 10)
+        raw.sendall(connect_head(place))
+        read_head(raw)
+        with context.wrap_socket(raw, server_hostname="localhost") as tls:
+            agent = RawH2(tls, place)
+            agent.wait(agent.request("/echo"))
+            before = worker.peak()
+            held = agent.request("/download?mb=100")
+            time.sleep(1)
+            assert worker.peak() - before < 40 * 1024
+            # Once the agent reads, more comes.
+            while len(agent.bodies.get(held, b"")) < 5 << 20:
+                agent.read()
 
 
 def test_a_tunnel_is_opaque_and_counted(worker: Worker, upstream: Upstream) -> None:
@@ -288,9 +328,15 @@ def test_a_useless_ca_bundle_is_told(tmp_path: Path) -> None:
             Worker(tmp_path, tmp_path / name)
 
 
-def test_the_engine_insists_on_the_guarded_loop() -> None:
+def test_the_engine_insists_on_the_guarded_loop(tmp_path: Path) -> None:
     egress = EgressGuard()
-    engine = Engine(FakePipeline(egress), TestAuthority(), egress, ("127.0.0.1", 0), body_limit=1)
+    engine = Engine(
+        FakePipeline(egress),
+        Authority.load_or_create(tmp_path),
+        egress,
+        ("127.0.0.1", 0),
+        body_limit=1,
+    )
     for factory in (None, lambda: PinningLoop(EgressGuard().pins)):
         with (
             asyncio.Runner(loop_factory=factory) as runner,

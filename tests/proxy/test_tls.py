@@ -10,8 +10,8 @@ from mitmproxy import connection, options, tls
 from mitmproxy.proxy.context import Context
 from OpenSSL import SSL
 
+from certs.authority import Authority
 from proxy.tls import Tls, TlsFiles, _name
-from tests.proxy.harness import TestAuthority
 from tests.support.throwaway_ca import ThrowawayCA
 
 
@@ -26,6 +26,11 @@ from tests.support.throwaway_ca import ThrowawayCA
 )
 def test_the_sni_is_certified_where_it_can_be_read(sni: str | None, expected: str) -> None:
     assert _name(sni, "a.example") == expected
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.load_or_create(tmp_path / "authority")
 
 
 def handshake(client: SSL.Connection | ssl.SSLObject, server: SSL.Connection) -> None:
@@ -79,12 +84,12 @@ def data_for(host: str, sni: str | None = None) -> tls.TlsData:
     ],
 )
 def test_the_host_that_is_dialled_is_verified(
-    tmp_path: Path, certified: str, dialled: str, sni: str | None, good: bool
+    tmp_path: Path, authority: Authority, certified: str, dialled: str, sni: str | None, good: bool
 ) -> None:
     ca = ThrowawayCA()
     (tmp_path / "ca.pem").write_bytes(ca.pem)
     data = data_for(dialled, sni)
-    Tls(TestAuthority(), tmp_path / "ca.pem").for_upstream(data)
+    Tls(authority, tmp_path / "ca.pem").for_upstream(data)
     assert data.ssl_conn is not None
     server = upstream_side(ca.issue([certified]), tmp_path)
     if good:
@@ -95,18 +100,17 @@ def test_the_host_that_is_dialled_is_verified(
             handshake(data.ssl_conn, server)
 
 
-def test_another_ca_is_not_trusted(tmp_path: Path) -> None:
+def test_another_ca_is_not_trusted(tmp_path: Path, authority: Authority) -> None:
     (tmp_path / "ca.pem").write_bytes(ThrowawayCA().pem)
     data = data_for("a.example")
-    Tls(TestAuthority(), tmp_path / "ca.pem").for_upstream(data)
+    Tls(authority, tmp_path / "ca.pem").for_upstream(data)
     assert data.ssl_conn is not None
     with pytest.raises(SSL.Error):
         handshake(data.ssl_conn, upstream_side(ThrowawayCA().issue(["a.example"]), tmp_path))
 
 
-def test_the_agent_gets_a_key_of_the_leafs_own(tmp_path: Path) -> None:
-    authority = TestAuthority()
-    (tmp_path / "ca.pem").write_bytes(authority.ca.pem)
+def test_the_agent_gets_a_key_of_the_leafs_own(tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
     ours = Tls(authority, None)
     for _ in range(2):  # the second time from the cache
         data = data_for("a.example")
@@ -122,13 +126,13 @@ def test_the_agent_gets_a_key_of_the_leafs_own(tmp_path: Path) -> None:
         assert certificate is not None
 
 
-def test_tls_without_a_connect_raises() -> None:
+def test_tls_without_a_connect_raises(authority: Authority) -> None:
     data = data_for("a.example")
     data.context.server = connection.Server(address=None)
     with pytest.raises(ValueError):
-        Tls(TestAuthority(), None).for_agent(data)
+        Tls(authority, None).for_agent(data)
 
 
-def test_a_useless_bundle_is_told(tmp_path: Path) -> None:
+def test_a_useless_bundle_is_told(tmp_path: Path, authority: Authority) -> None:
     with pytest.raises(TlsFiles, match=r"missing\.pem"):
-        Tls(TestAuthority(), tmp_path / "missing.pem")
+        Tls(authority, tmp_path / "missing.pem")
