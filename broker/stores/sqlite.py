@@ -76,10 +76,11 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
-    """Makes such cursors; `execute` goes through them."""
+    """Reads with such cursors."""
 
-    def cursor(self, factory: Any = _Cursor) -> Any:
-        return super().cursor(factory)
+    def execute(self, *arguments: Any) -> _Cursor:
+        with _translated():
+            return self.cursor(_Cursor).execute(*arguments)
 
 
 class _Reading:
