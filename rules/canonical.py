@@ -6,8 +6,9 @@ what is odd and what to write instead. Nothing is repaired; only the case of hos
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from rules.errors import Ambiguous
 from rules.headers import Fields, read_headers
@@ -51,6 +52,12 @@ _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _PART_NAME = re.compile(rb'(?i)name\*?[ \t]*=[ \t]*"?([^";\r\n]*)')
 _PART_HEADER = re.compile(rb"(?im)^content-disposition[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)")
+_EXTENDED = re.compile(r"(?:[A-Za-z0-9-]+'[^']*')?(.*)", re.DOTALL)
+_CONTINUED = re.compile(rb"(?i)name\*[0-9]")
+"""A parameter in pieces (RFC 2231 3), which form data must not have (RFC 7578 4.2)."""
+_JSON_METHOD = re.compile(
+    rb"\"" + b"".join(rb"(?:%c|\\u00%02x)" % (c, c) for c in b"_method") + rb"\"", re.IGNORECASE
+)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"})
 _CHARSET = re.compile(r"(?i)charset[ \t]*=[ \t]*\"?([^\";, \t]*)")
 
@@ -162,6 +169,9 @@ def _check_form(fields: Fields, body: bytes) -> None:
     kept = dict(fields.kept)
     content_type = kept.get("content-type", "")
     kind = content_type.partition(";")[0].strip(" \t").lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        _check_json(body)
+        return
     if kind not in {_FORM, _MULTIPART}:
         return
     if kept.get("content-encoding", "identity").lower() != "identity":
@@ -173,8 +183,29 @@ def _check_form(fields: Fields, body: bytes) -> None:
         _refuse_overrides(body.decode("latin-1"), "form")
         return
     for line in _PART_HEADER.findall(body):
+        if _CONTINUED.search(line):
+            raise Ambiguous("The form has a part whose name comes in pieces; write it as one.")
         for name in _PART_NAME.findall(line):
-            _refuse_override(name.decode("latin-1"), "form")
+            _refuse_override(_part_name(name.decode("latin-1")), "form")
+
+
+def _part_name(text: str) -> str:
+    """The name as the most lenient readers see it: RFC 8187 notation, quotes, escapes undone."""
+    extended = _EXTENDED.fullmatch(text)
+    return unquote(extended[1] if extended else text).replace("\\", "").strip("'\"")
+
+
+def _check_json(body: bytes) -> None:
+    """Laravel takes the method from a member of the JSON body, too."""
+    if not _JSON_METHOD.search(body):
+        return
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Ambiguous("The JSON body cannot be read; send well-formed JSON.") from None
+    if isinstance(document, dict):
+        for name in document:
+            _refuse_override(name, "JSON")
 
 
 def _refuse_overrides(text: str, where: str) -> None:

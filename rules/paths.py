@@ -33,7 +33,17 @@ _NEEDS_ENCODING = frozenset(b' "#<>?[]^`{|}') | frozenset(range(0x80, 0x100))
 _ALLOWED_ESCAPES = frozenset(f"{byte:02X}" for byte in _NEEDS_ENCODING)
 
 _QUERY = re.compile(r'[!"$-~]*')
+_DELIMITER = re.compile("%3F|%23")
+"""An encoded `?` or `#`: who decodes before splitting the target ends the path here."""
+_ALIKE = frozenset("/\\%\u2044\u2215\u2216\u29f5\u29f8\u29f9")
+"""Among them what Windows' best-fit tables turn into a slash or backslash, but NFKC does not."""
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+_DOTTED = (
+    "The path holds a look-alike of `/`, `\\`, `%` or a dot segment, which some servers turn into "
+    "the real one; leave it out."
+)
 
 _VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
@@ -93,11 +103,15 @@ class Template:
         """Whether a canonical path falls under the template.
 
         `ignore_case` asks for the widest reading, for rules that restrict: letter case,
-        compatibility forms of letters (NFKC), invisible characters and a slash at the end do not
-        count, since many servers ignore them. What matches without it matches with it.
+        compatibility forms of letters (NFKC), invisible characters, dots and spaces at the end of a
+        segment, a slash at the end, and what follows an encoded `?` or `#` do not count, since
+        some servers ignore them. What matches without it matches with it.
         """
         if ignore_case:
-            return _match(self.wide_segments, self.rest, _wide(path))
+            if _match(self.wide_segments, self.rest, _wide(path)):
+                return True
+            cut = _DELIMITER.split(path, maxsplit=1)[0]
+            return cut != path and _match(self.wide_segments, self.rest, _wide(cut))
         return _match(self.segments, self.rest, path.split("/")[1:])
 
 
@@ -179,10 +193,11 @@ def _wide(path: str) -> tuple[str, ...]:
 def _fold(segment: str) -> str:
     """The segment as the most lenient of servers would read it."""
     if "%" not in segment:
-        return segment.lower()
-    text = unicodedata.normalize("NFKC", unquote(segment).casefold()).casefold()
-    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return visible or text
+        text = segment.lower()
+    else:
+        whole = unicodedata.normalize("NFKC", unquote(segment).casefold()).casefold()
+        text = "".join(c for c in whole if unicodedata.category(c) != "Cf") or whole
+    return text.rstrip(". ") or text  # as Windows does with file names
 
 
 def _check_escapes(path: str) -> None:
@@ -196,6 +211,8 @@ def _check_escapes(path: str) -> None:
             "The path's percent escapes are not UTF-8; encode its text as UTF-8."
         ) from None
     if text.isascii():
+        if any(not segment.strip(". ") for segment in text.split("/") if "." in segment):
+            raise Ambiguous(_DOTTED)
         return
     if any("\x80" <= c <= "\x9f" for c in text):
         raise Ambiguous("The path holds an encoded control character; leave it out.")
@@ -206,11 +223,8 @@ def _check_escapes(path: str) -> None:
         )
     for segment in text.split("/"):
         plain = unicodedata.normalize("NFKC", segment)
-        if any(c in plain for c in "/\\%") or (plain and not plain.strip(".")):
-            raise Ambiguous(
-                "The path holds a look-alike of `/`, `\\`, `%` or a dot segment, which some "
-                "servers turn into the real one; leave it out."
-            )
+        if not _ALIKE.isdisjoint(plain) or ("." in plain and not plain.strip(". ")):
+            raise Ambiguous(_DOTTED)
 
 
 def _odd_escape(escape: str) -> str:

@@ -303,11 +303,39 @@ def part(disposition: bytes) -> bytes:
         b"content-disposition:form-data; name=_method",
         b'Content-Disposition: form-data; filename="a"; NAME = "_Method"',
         b'Content-Disposition: form-data;\r\n name="_method"',
+        b"Content-Disposition: form-data; name*=utf-8''_method",
+        b"Content-Disposition: form-data; name*=utf-8'en'%5Fmethod",
+        b"Content-Disposition: form-data; name='_method'",
+        b'Content-Disposition: form-data; name="_\\method"',
     ],
 )
 def test_a_multipart_form_may_not_replace_the_method(disposition: bytes) -> None:
     headers = ((b"Host", b"api.stripe.com"), MULTIPART)
     assert "would override" in refusal(TUNNELLED, headers=headers, body=part(disposition))
+
+
+def test_a_part_has_its_name_in_one_piece() -> None:
+    disposition = b'Content-Disposition: form-data; name*0="_met"; name*1="hod"'
+    headers = ((b"Host", b"api.stripe.com"), MULTIPART)
+    assert "in pieces" in refusal(TUNNELLED, headers=headers, body=part(disposition))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"_method": "DELETE"}', b'{"a": 1, "\\u005fMetho\\u0064": 1}', b'{"_method": 1, "a": {}}'],
+)
+def test_a_json_body_may_not_replace_the_method(body: bytes) -> None:
+    headers = ((b"Host", b"api.stripe.com"), (b"Content-Type", b"application/json"))
+    assert "would override" in refusal(TUNNELLED, headers=headers, body=body)
+
+
+def test_a_json_body_may_speak_of_overrides() -> None:
+    headers = ((b"Host", b"api.stripe.com"), (b"Content-Type", b"application/json"))
+    for body in (b'{"a": {"_method": 1}}', b'["_method"]', b'{"method": "_method", "b": "'):
+        if body.endswith(b'"'):
+            assert "cannot be read" in refusal(TUNNELLED, headers=headers, body=body)
+        else:
+            assert canonicalise(replace(TUNNELLED, headers=headers, body=body)).body == body
 
 
 def test_a_file_that_speaks_of_overrides_may_be_uploaded() -> None:
