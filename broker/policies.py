@@ -9,11 +9,11 @@ import hashlib
 import threading
 from dataclasses import dataclass
 
-from rules.decide import Rulebook
-
 from audit.journal import Transaction
 from audit.record import Draft
+from broker.errors import StoreUnavailable
 from broker.stores.sqlite import Store, bump
+from rules.decide import Rulebook
 from rules.errors import InvalidFile, Problem
 from rules.load import load_policy
 
@@ -77,7 +77,8 @@ class Policies:
     def refresh(self) -> Published | None:
         """Loads the newest version if it is not loaded yet; call it often, off the event loop.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable, also for a version that this program cannot read; then what was
+        loaded before stays.
         """
         with self._loading:
             seen = self._store.counter("policies")
@@ -88,7 +89,17 @@ class Policies:
                     .fetchone()
                 )
                 if row is not None:
-                    policy, _ = load_policy(row["text"])
-                    self._current = Published(row["version"], Rulebook(policy))
+                    self._current = _load(row["version"], row["text"])
                 self._seen = seen
             return self._current
+
+
+def _load(version: int, text: str) -> Published:
+    try:
+        policy, _ = load_policy(text)
+    except InvalidFile as invalid:
+        raise StoreUnavailable(
+            f"version {version} of the policy cannot be used here ({invalid.problems[0]}):"
+            " was it published by a newer Keybroker?"
+        ) from invalid
+    return Published(version, Rulebook(policy))
