@@ -14,7 +14,7 @@ $(STAMP): requirements.lock pyproject.toml scripts/find-python
 	@touch $@
 
 run: setup
-	@$(BIN)/keybroker demo --serve
+	@$(BIN)/keybroker demo --serve --directory .demo
 
 demo: setup
 	@$(BIN)/keybroker demo

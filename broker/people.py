@@ -47,8 +47,7 @@ class People:
         self._new_id = new_id
         self._random = random
         self._hasher = hasher or PasswordHasher()
-        # Compared against when the user is unknown, so that an answer takes as long.
-        self._nobody = self._hasher.hash(random(16).hex())
+        self._nobody: str | None = None
 
     def add(self, name: str, role: str, password: str | None, by: str) -> User:
         """A new account. Raises InvalidInput, or Conflict if the name is taken.
@@ -126,7 +125,7 @@ class People:
         usable = row is not None and row["password_hash"] and row["disabled_at"] is None
         try:
             right: bool = self._hasher.verify(
-                row["password_hash"] if usable else self._nobody, password
+                row["password_hash"] if usable else self._decoy(), password
             )
         except (Argon2Error, InvalidHashError, UnicodeEncodeError):
             right = False
@@ -296,6 +295,12 @@ class People:
             return self._hasher.hash(password)
         except UnicodeEncodeError as error:
             raise InvalidInput("the password holds half a character; choose another") from error
+
+    def _decoy(self) -> str:
+        """What is compared against when the user is unknown, so that the answer takes as long."""
+        if self._nobody is None:
+            self._nobody = self._hasher.hash(self._random(16).hex())
+        return self._nobody
 
     def _csrf(self, token: str) -> str:
         return hmac.new(self._pages_key, token.encode(), hashlib.sha256).hexdigest()

@@ -105,6 +105,7 @@ class Pipeline:
         self._parts = parts
         self._limits = limits
         self._waiting: dict[str, int] = {}
+        self._draining = False
 
     # 1. arrive
 
@@ -151,6 +152,10 @@ class Pipeline:
     def refusal_answer(self, refusal: Refusal, call: str | None = None) -> Answer:
         """The refusal as the agent sees it."""
         return problem(refusal, call or self._parts.new_id("c"))
+
+    def drain(self) -> None:
+        """Calls that wait for people are told "pending" within a second, and no more wait."""
+        self._draining = True
 
     async def _walk(
         self,
@@ -306,7 +311,7 @@ class Pipeline:
                 if approval.state not in ("pending", "approved"):
                     raise held_answer(approval)
                 self._agent(client)
-                if remaining <= 0 or gone.is_set():
+                if remaining <= 0 or gone.is_set() or self._draining:
                     raise pending(approval, agent, respond_async=request.respond_async)
                 pause = min(remaining, RECHECK)
                 await _either(parts.changes.wait_for(id, since, pause), gone, within=pause)

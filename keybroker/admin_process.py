@@ -13,8 +13,9 @@ from contextlib import closing
 import uvicorn
 
 from broker.admin.app import create_app
+from broker.admin.ledger import LedgerReader
 from keybroker.children import Ready
-from keybroker.compose import LedgerPages, open_workspace
+from keybroker.compose import open_workspace
 from keybroker.logs import log_to_stderr
 from keybroker.workspace import Workspace
 
@@ -39,7 +40,7 @@ def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: R
     """Serves until SIGTERM."""
     log_to_stderr("admin")
     with closing(open_workspace(workspace)) as services:
-        app = create_app(services, url=url, ledger=LedgerPages(workspace.database))
+        app = create_app(services, url=url, ledger=LedgerReader(workspace.database))
         config = uvicorn.Config(
             app,
             access_log=False,

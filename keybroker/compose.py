@@ -5,7 +5,7 @@ Imports stand inside the functions, so that a command loads only what it uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,8 +20,6 @@ from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
     from audit.journal import Transaction
-    from audit.query import CallSummary
-    from audit.record import Record
     from audit.verify import Verdict
     from broker.secrets.access import VaultAccess
     from broker.secrets.embedded import EmbeddedVault
@@ -165,47 +163,6 @@ def _is_database(file: Path) -> bool:
         raise Unusable(f"{file} cannot be read ({error.strerror})") from error
 
 
-class LedgerPages:
-    """The ledger as the admin page reads it; every question opens its own connection."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def calls(
-        self,
-        *,
-        agent: str | None,
-        outcome: str | None,
-        host: str | None,
-        limit: int,
-        before: int | None,
-    ) -> Sequence[CallSummary]:
-        """See broker.admin.ports.Ledger."""
-        from audit import query
-        from audit.reading import open_ledger
-
-        with closing(open_ledger(self._path)) as db:
-            return query.calls(
-                db, agent=agent, outcome=outcome, host=host, limit=limit, before=before
-            )
-
-    def show(self, call: str) -> Sequence[Record]:
-        """See broker.admin.ports.Ledger."""
-        from audit import query
-        from audit.reading import open_ledger
-
-        with closing(open_ledger(self._path)) as db:
-            return query.show(db, call)
-
-    def counts(self) -> Mapping[str, int]:
-        """See broker.admin.ports.Ledger."""
-        from audit import query
-        from audit.reading import open_ledger
-
-        with closing(open_ledger(self._path)) as db:
-            return query.counts(db)
-
-
 # --- a worker ----------------------------------------------------------------------------------
 
 
@@ -218,6 +175,8 @@ class WorkerParts:
     new_engine: Callable[[], Engine]
     vault_port: Callable[[], int | None]
     """Where the embedded vault listens now; agents must not reach it."""
+    drain: Callable[[], None]
+    """Held calls are told "pending"."""
     close: Callable[[], None]
 
 
@@ -239,6 +198,7 @@ def worker_parts(
     from broker.pipeline import Limits, Parts, Pipeline
     from broker.secrets.vault import VaultSource
     from broker.services import new_id
+    from certs.bundle import system_bundle
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
@@ -284,11 +244,16 @@ def worker_parts(
             (listen.host, listen.port),
             body_limit=settings.proxy.body_limit,
             reuse_port=True,
-            ca_bundle=settings.egress.ca_bundle,
+            ca_bundle=settings.egress.ca_bundle or system_bundle(),
         )
 
     return WorkerParts(
-        egress, lambda: PinningLoop(egress.pins), new_engine, vault_port, secrets.close
+        egress=egress,
+        new_loop=lambda: PinningLoop(egress.pins),
+        new_engine=new_engine,
+        vault_port=vault_port,
+        drain=pipeline.drain,
+        close=secrets.close,
     )
 
 

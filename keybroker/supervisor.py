@@ -121,6 +121,7 @@ class Supervisor:
         self._reload = False
         self._said = ""
         self._wake = threading.Event()
+        self._stopping = threading.Event()
         self._vault: EmbeddedVault | None = None
         self._services: Services
         self._watch: PolicyWatch
@@ -255,7 +256,8 @@ class Supervisor:
         return [*self._workers, self._admin]
 
     def _look_after(self) -> None:
-        tended = swept = time.monotonic()
+        swept = time.monotonic()
+        self._start_tending()
         while not self._stops:
             self._wake.wait(TICK)
             if not self._stops:
@@ -267,10 +269,22 @@ class Supervisor:
             if time.monotonic() - swept > SWEEP:
                 swept = time.monotonic()
                 self._expire()
-            if self._vault is not None and time.monotonic() - tended > TEND:
-                tended = time.monotonic()
-                if (sentence := self._vault.tend()) is not None:
+
+    def _start_tending(self) -> None:
+        """The embedded vault has a thread: to bring a dead one back takes seconds."""
+        if (vault := self._vault) is None:
+            return
+
+        def tend() -> None:
+            while not self._stopping.wait(TEND):
+                if (sentence := vault.tend()) is not None:
                     warn(sentence)
+
+        thread = threading.Thread(target=tend, name="vault", daemon=True)
+        thread.start()
+        # Before the vault is stopped: nobody may bring it back then.
+        self._stack.callback(thread.join)
+        self._stack.callback(self._stopping.set)
 
     def _expire(self) -> None:
         """Ends approvals whose clocks ran out. Their calls look at the clocks themselves."""

@@ -88,6 +88,7 @@ async def _serve(
     ready()
     try:
         await stop.wait()
+        parts.drain()
         if not await engine.drain(grace):
             log.warning("calls were still under way when the time to finish was over")
     finally:

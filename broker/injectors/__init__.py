@@ -41,9 +41,12 @@ def preview(credential: Credential) -> tuple[str, str]:
 def place(request: Request, credentials: Sequence[Credential]) -> Request:
     """The request with every credential's slot emptied of what the agent put there.
 
-    Also asks upstream for an unencoded answer, which can be scrubbed as it streams. The result is
-    what reviewers see, what is digested and stored; placing twice changes nothing.
+    Where there is a credential, it also asks upstream for an unencoded answer, which can be
+    scrubbed as it streams. The result is what reviewers see, what is digested and stored; placing
+    twice changes nothing.
     """
+    if not credentials:
+        return request
     emptied = {slot(credential.inject) for credential in credentials} | {"accept-encoding"}
     kept = _without(request, emptied)
     return replace(request, headers=(*kept, ("accept-encoding", "identity")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -29,13 +30,18 @@ def up(app: App, context: click.Context, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.option("--serve", is_flag=True, help="Start everything, print what to try, and stay.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the demo keeps its workspace; else a temporary one.",
+)
 @json_option
 @click.pass_context
-def demo(context: click.Context, serve: bool, as_json: bool) -> None:
+def demo(context: click.Context, serve: bool, directory: Path | None, as_json: bool) -> None:
     """Show the whole story on real parts, in a workspace of its own."""
     from keybroker import demo as story
 
-    context.exit(story.main(serve=serve, as_json=as_json))
+    context.exit(story.main(serve=serve, as_json=as_json, directory=directory))
 
 
 @click.command(

@@ -98,9 +98,15 @@ def test_placing_removes_spellings_that_are_not_canonical() -> None:
 
 def test_placing_asks_for_an_unencoded_answer_once() -> None:
     asked = (("accept-encoding", "gzip, br"), ("accept-encoding", "zstd"))
-    placed = place(request(*asked), [])
+    placed = place(request(*asked), [credential()])
     assert placed.values("accept-encoding") == ("identity",)
-    assert place(placed, []) == placed
+    assert place(placed, [credential()]) == placed
+
+
+def test_without_a_credential_nothing_is_touched() -> None:
+    """There is nothing to mask, so the agent may have its compressed answer."""
+    asked = request(("accept-encoding", "gzip, br"), ("authorization", "Bearer mine"))
+    assert place(asked, []) == asked
 
 
 def test_placing_touches_nothing_else() -> None:
