@@ -79,7 +79,8 @@ def entitled(requirement: Requirement, user: User) -> None:
         raise NotEntitled(f"{user.name} has the role {user.role}, which may look but not vote")
     if user.name in requirement.excluded:
         raise NotEntitled(
-            f"{user.name} may not vote on this call: owners do not approve their own agents here"
+            f"{user.name} may not vote on this call: its tier excludes them, by name or as the"
+            " agent's owner"
         )
     groups = {q[0] for need in requirement.tiers for q in need.quorum}
     if ANYONE not in groups and not groups_of(requirement, user.name):

@@ -122,7 +122,7 @@ def test_an_agent_without_an_owner_excludes_nobody_as_owner() -> None:
         (
             person("bob"),
             requirement(ANY_ONE, excluded=("bob",)),
-            "owners do not approve their own agents here",
+            "its tier excludes them, by name or as the agent's owner",
         ),
         (person("carol", "admin"), requirement(MIXED), "in none of the groups asked: finance, sec"),
     ],
