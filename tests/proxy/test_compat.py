@@ -319,7 +319,7 @@ def test_informational_responses_are_skipped(
     upstream: Upstream, tls: ssl.SSLSocket, early: bytes
 ) -> None:
     """Stock takes the first of them for the final response and loses the real one."""
-    raw = early + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    raw = early + b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     upstream.answer("/early-raw", Reply(raw=raw))
     assert exchange(tls, get("/early-raw", upstream))[::2] == (200, b"ok")
     assert exchange(tls, get("/early", upstream))[::2] == (200, b"after the hints\n")
@@ -418,7 +418,7 @@ def test_responses_are_not_limited_in_size(upstream: Upstream, tls: ssl.SSLSocke
 def test_bodyless_answers_keep_the_connection_in_step(
     upstream: Upstream, tls: ssl.SSLSocket, status: int
 ) -> None:
-    raw = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status
+    raw = b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
     upstream.answer(
         "/none",
         Reply(
@@ -436,7 +436,8 @@ def test_head_requests_keep_the_length_and_have_no_body(
     worker: Worker, upstream: Upstream, tls: ssl.SSLSocket
 ) -> None:
     host = f"Host: localhost:{upstream.port}"
-    upstream.answer("/h", Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"))
+    raw = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1234\r\n\r\n"
+    upstream.answer("/h", Reply(raw=raw))
     for _ in range(2):
         tls.sendall(f"HEAD /h HTTP/1.1\r\n{host}\r\n\r\n".encode())
         assert b"content-length: 1234" in read_response(tls, "HEAD")[1].lower()
