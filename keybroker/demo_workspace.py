@@ -8,9 +8,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,6 @@ from keybroker.sample import HOST, SamplePayments
 
 AGENT = "billing-bot"
 REVIEWER = "alice"
-START_WITHIN = 60.0
-"""Seconds that the first start may take; it initialises an OpenBao."""
-
 SETTINGS = """\
 # The demo's settings: everything on loopback, the sample service trusted.
 proxy: {{listen: 127.0.0.1:{proxy}, workers: 2, hold_wait: 25s}}
@@ -95,7 +91,7 @@ class DemoWorkspace:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Everything is up, the agent and a reviewer have their tokens."""
-        with self._up():
+        with self._up(log=self._directory.with_name("up.log")):
             self._fill()
             self.keybroker("user", "add", REVIEWER, "--role", "approver")
             self.reviewer_token = self._json("user", "token", REVIEWER)["token"]
@@ -103,7 +99,7 @@ class DemoWorkspace:
 
     def serve(self) -> int:
         """Starts everything, says what to try, and stays until Ctrl-C."""
-        with self._up() as up:
+        with self._up(log=None) as up:
             self._fill()
             self._invite()
             with suppress(KeyboardInterrupt):
@@ -176,17 +172,19 @@ class DemoWorkspace:
         (self._directory / "policy.yaml").write_text(POLICY.format(host=host, agent=AGENT))
 
     @contextmanager
-    def _up(self) -> Iterator[subprocess.Popen[str]]:
+    def _up(self, *, log: Path | None) -> Iterator[subprocess.Popen[str]]:
+        """`keybroker up`; what it says goes to `log`, or to this process's stderr."""
         self._make()
-        up = subprocess.Popen(
-            self._command("up", "--json"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,
-            text=True,
-        )
+        with ExitStack() as stack:
+            up = subprocess.Popen(
+                self._command("up", "--json"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=None if log is None else stack.enter_context(log.open("w")),
+                text=True,
+            )
         try:
-            facts = _first_line(up)
+            facts = _first_line(up, log)
             self.proxy, self.admin_url = facts["proxy"], facts["admin"]
             self._setup_url = facts["setup_url"]
             yield up
@@ -231,15 +229,12 @@ def _program() -> str:
     return str(Path(sys.executable).with_name("keybroker"))
 
 
-def _first_line(up: subprocess.Popen[str]) -> dict[str, Any]:
+def _first_line(up: subprocess.Popen[str], log: Path | None) -> dict[str, Any]:
     assert up.stdout is not None
-    began = time.monotonic()
     line = up.stdout.readline()
     if not line.startswith("{"):
-        raise Unusable(
-            "`keybroker up` did not start; run it by itself to see why"
-            f" ({time.monotonic() - began:.0f} s, exit {up.poll()})"
-        )
+        said = "see above" if log is None else log.read_text().strip().rpartition("\n")[2]
+        raise Unusable(f"`keybroker up` did not start: {said}")
     facts: dict[str, Any] = json.loads(line)
     return facts
 
