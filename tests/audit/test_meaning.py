@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.meaning import Fault, Story
@@ -379,6 +379,7 @@ ANY_DRAFT = st.builds(
 )
 
 
+@settings(max_examples=60)
 @given(st.lists(ANY_DRAFT | st.sampled_from(GOOD), max_size=30))
 def test_a_story_is_total(drafts: list[Draft]) -> None:
     tell(*drafts)
