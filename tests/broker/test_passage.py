@@ -1,0 +1,268 @@
+"""A call on its way: what comes back is scrubbed, hashed and recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from audit.commitment import commit
+from broker.answers import Answer
+from broker.errors import Refusal
+from broker.passage import Passage
+from tests.support.services import CANARY, POLICY, World, raw, refund, until
+
+MASK = b"[keybroker:masked]"
+Headers = list[tuple[str, str]]
+TEXT: Headers = [("content-type", "text/plain")]
+
+
+async def passage_of(world: World, method: str = "GET", host: str = "api.stripe.com") -> Passage:
+    """An allowed call; with another host than the credential's, one without a credential."""
+    passage = await world.pipeline().handle(world.client(), raw(method, host=host), asyncio.Event())
+    assert isinstance(passage, Passage)
+    return passage
+
+
+async def sent(world: World) -> Passage:
+    return await passage_of(world)
+
+
+async def plain(world: World) -> Passage:
+    return await passage_of(world, host="open.example")
+
+
+def result(world: World) -> dict[str, Any]:
+    [record] = world.records("call.completed", "call.failed", "call.unknown")
+    return record
+
+
+async def test_what_came_and_what_was_delivered_are_committed_to(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", TEXT)
+    whole = f"key={CANARY};".encode()
+    out = b"".join(passage.feed(whole[at : at + 3]) for at in range(0, len(whole), 3))
+    out += passage.finish()
+    await passage.completed()
+    assert out == b"key=" + MASK + b";"
+    done = result(world)
+    [(salt,)] = world.rows("SELECT salt FROM ledger_salts WHERE subject = ?", passage.call)
+    assert done["type"] == "call.completed"
+    assert done["received"] == commit(salt, "received", whole)
+    assert done["delivered"] == commit(salt, "delivered", out)
+    assert (done["received_size"], done["delivered_size"]) == (len(whole), len(out))
+    assert (done["status"], done["masked"]) == (200, 1)
+    assert 0 <= done["first_byte_ms"] <= done["duration_ms"]
+
+
+async def test_headers_and_reason_are_masked(world: World) -> None:
+    passage = await sent(world)
+    head = passage.head(
+        200,
+        f"OK {CANARY}",
+        [
+            ("x-echo", f"Bearer {CANARY}"),
+            (f"x-{CANARY}", "1"),
+            ("location", f"https://evil.example/?k={CANARY}"),
+        ],
+    )
+    assert head.answer is None
+    assert head.reason == "OK [keybroker:masked]"
+    headers = dict(head.headers)
+    assert CANARY not in str(head)
+    assert headers["location"] == "https://evil.example/?k=[keybroker:masked]"
+    assert len(headers) == 3, "a header whose name has the secret is dropped"
+    assert headers["keybroker-request-id"] == passage.call
+    await passage.completed()
+
+
+async def test_an_upstream_cannot_speak_as_keybroker(world: World) -> None:
+    for passage in (await sent(world), await plain(world)):
+        head = passage.head(
+            200, "OK", [("Keybroker-Code", "ok"), ("keybroker-request-id", "c-x"), ("a", "b")]
+        )
+        assert [h for h in head.headers if h[0].lower().startswith("keybroker-")] == [
+            ("keybroker-request-id", passage.call)
+        ]
+        await passage.completed()
+
+
+ABOUT_THE_BODY: Headers = [
+    ("Content-Length", "5"),
+    ("Content-Encoding", "gzip"),
+    ("ETag", '"x"'),
+    ("Digest", "x"),
+    ("Content-MD5", "x"),
+    ("Accept-Ranges", "bytes"),
+]
+
+
+async def test_what_speaks_of_the_body_as_it_came_is_left_out(world: World) -> None:
+    passage = await sent(world)
+    head = passage.head(200, "OK", [*TEXT, *ABOUT_THE_BODY])
+    assert [name for name, _ in head.headers] == ["content-type", "keybroker-request-id"]
+    await passage.completed()
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("GET", 204)])
+async def test_without_a_body_its_headers_stay(world: World, method: str, status: int) -> None:
+    world.publish(POLICY.replace("{method: GET, host: api", "{method: [GET, HEAD], host: api"))
+    passage = await passage_of(world, method)
+    head = passage.head(status, "OK", [("content-length", "5"), ("etag", '"x"')])
+    assert ("content-length", "5") in head.headers
+    assert ("etag", '"x"') in head.headers
+    assert passage.feed(b"what should not come") + passage.finish() == b""
+    await passage.completed()
+    assert result(world)["delivered_size"] == 0
+
+
+async def test_without_a_credential_everything_passes_as_it_is(world: World) -> None:
+    passage = await plain(world)
+    head = passage.head(200, "OK", [*TEXT, ("Content-Encoding", "br"), ("Content-Length", "4")])
+    assert [name for name, _ in head.headers][:3] == [
+        "content-type",
+        "Content-Encoding",
+        "Content-Length",
+    ]
+    assert passage.feed(b"\x0b\x01\x80x") + passage.finish() == b"\x0b\x01\x80x"
+    await passage.completed()
+    assert result(world)["masked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)],
+)
+async def test_encoded_bodies_are_decoded_and_scrubbed(
+    world: World, encoding: str, encode: Any
+) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", [*TEXT, ("content-encoding", encoding)])
+    coded = encode(f"a {CANARY} b".encode())
+    out = b"".join(passage.feed(bytes([byte])) for byte in coded) + passage.finish()
+    assert out == b"a " + MASK + b" b"
+    await passage.completed()
+    assert result(world)["received_size"] == len(coded)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "x" * 100])
+async def test_an_encoding_that_cannot_be_looked_into_is_refused(
+    world: World, encoding: str
+) -> None:
+    passage = await sent(world)
+    head = passage.head(200, "OK", [("content-encoding", encoding)])
+    assert isinstance(head.answer, Answer)
+    document = json.loads(head.answer.body)
+    assert (head.answer.status, document["code"]) == (502, "response_refused")
+    assert "in which a reflected credential could not be masked" in document["detail"]
+    assert "x" * 41 not in document["detail"]
+    assert passage.feed(b"secret") + passage.finish() == b""
+    await passage.completed()
+    failed = result(world)
+    assert (failed["type"], failed["code"], failed["sent"]) == (
+        "call.failed",
+        "response_refused",
+        True,
+    )
+
+
+@pytest.mark.parametrize("where", ["middle", "end"])
+async def test_a_corrupt_body_breaks_off_and_is_a_failure(world: World, where: str) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", [*TEXT, ("content-encoding", "gzip")])
+    assert not passage.refused
+    if where == "end":
+        passage.feed(gzip.compress(b"x" * 1000)[:-9])
+    break_off = passage.finish if where == "end" else lambda: passage.feed(b"no gzip at all")
+    with pytest.raises(Refusal, match="The response could not be read") as refused:
+        break_off()
+    assert refused.value.code == "response_refused"
+    assert passage.refused
+    assert passage.feed(b"more") == passage.finish() == b""
+    await passage.completed()
+    assert (result(world)["type"], result(world)["sent"]) == ("call.failed", True)
+
+
+async def test_a_text_that_is_compressed_and_says_not_so_is_refused(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", TEXT)
+    with pytest.raises(Refusal, match=r"it is compressed .* and says not so"):
+        passage.feed(gzip.compress(CANARY.encode() * 10))
+    await passage.completed()
+
+
+@pytest.mark.parametrize(
+    ("was_sent", "words"),
+    [
+        (True, "The request may have taken effect: look before you repeat it."),
+        (False, "Nothing was sent; you can try again."),
+    ],
+)
+async def test_a_failure_says_whether_anything_left(
+    world: World, was_sent: bool, words: str
+) -> None:
+    passage = await sent(world)
+    answer = await passage.failed(f"reset after {CANARY}. ", sent=was_sent)
+    document = json.loads(answer.body)
+    assert (answer.status, document["code"]) == (502, "upstream_unreachable")
+    assert document["detail"] == f"reset after [keybroker:masked]. {words}"
+    assert document["request_id"] == passage.call
+    assert (result(world)["sent"], result(world)["code"]) == (was_sent, "upstream_unreachable")
+
+
+async def test_the_first_result_counts(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", TEXT)
+    passage.finish()
+    await passage.completed()
+    await passage.completed()
+    answer = await passage.failed("too late", sent=True)
+    assert answer.status == 502
+    assert result(world)["type"] == "call.completed"
+
+
+async def test_a_failure_in_the_middle_of_the_body_is_no_completion(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", TEXT)
+    passage.feed(b"half")
+    await passage.failed("the connection broke", sent=True)
+    await passage.completed()
+    assert result(world)["type"] == "call.failed"
+
+
+async def test_a_result_that_cannot_be_recorded_is_logged_and_found_by_recovery(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = world.open()
+    passage = await world.pipeline(other).handle(world.client(), raw(), asyncio.Event())
+    assert isinstance(passage, Passage)
+    other.store._journal.close()
+    passage.head(200, "OK", TEXT)
+    passage.finish()
+    await passage.completed()
+    assert f"the result of {passage.call} could not be recorded" in caplog.text
+    assert world.services.recover("w1") == 1
+    assert result(world)["type"] == "call.unknown"
+
+
+async def test_an_approved_calls_passage_decides_over_its_approval(world: World) -> None:
+    client = world.client()
+    waiting = asyncio.create_task(world.pipeline().handle(client, refund(), asyncio.Event()))
+    [approval] = await until(world.pending)
+    world.vote(approval)
+    passage = await waiting
+    assert isinstance(passage, Passage)
+    await passage.failed("refused", sent=False)
+    assert world.services.holds.get(approval).state == "approved"
+
+
+async def test_a_passage_does_not_show_the_secret(world: World) -> None:
+    passage = await sent(world)
+    for shown in (repr(passage), str(passage), f"{passage}", repr(passage.request)):
+        assert CANARY not in shown
+    assert passage.call in repr(passage)
+    await passage.completed()
