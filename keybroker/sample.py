@@ -1,7 +1,8 @@
 """A sample HTTPS upstream for the demo: a small payment service that wants a bearer key.
 
 It is a stand-in for a real API and says so in every answer; it keeps what it received, so that the
-demo can show what reached it. It listens on loopback only.
+demo can show what reached it. It listens on loopback only. By itself, for trying things out:
+`python -m keybroker.sample DIRECTORY --port 9443`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+import click
 
 from certs.authority import Authority
 
@@ -126,3 +129,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--port", type=click.IntRange(0, 65535), default=9443, show_default=True)
+def main(directory: Path, port: int) -> None:
+    """Serve the sample until Ctrl-C; DIRECTORY keeps its certificates, ca.pem among them."""
+    with SamplePayments(directory, port) as sample:
+        click.echo(f"{sample.url} (trust {sample.ca_file})")
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from broker.errors import KeybrokerError, NotEntitled
+from broker.model import ApprovalState
 from keybroker.cli.frame import App, Group, emit, inert, json_option, paint, pass_app, table
 from keybroker.cli.users import read_line
 
@@ -28,7 +29,13 @@ def approvals() -> None:
 
 
 @approvals.command("list")
-@click.option("--state", default="pending", show_default=True, help="A state, or `all`.")
+@click.option(
+    "--state",
+    type=click.Choice([*get_args(ApprovalState), "all"]),
+    default="pending",
+    show_default=True,
+    help="Only those in this state.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @json_option
 @pass_app
