@@ -428,7 +428,10 @@ class Pipeline:
         route = await self._route(outgoing)
         # 5. fetch
         filled = [(credential, await self._fetch(credential)) for credential in ruling.credentials]
-        request, masked = inject(outgoing, filled)
+        try:
+            request, masked = inject(outgoing, filled)
+        except SecretUnavailable as error:
+            raise _no_secret(", ".join(ruling.decision.credentials), error) from error
         # 6. commit
         dispatch = Dispatch(
             call=call,
@@ -469,13 +472,7 @@ class Pipeline:
         try:
             version = await self._within(self._parts.secrets.read(credential.secret))
         except (SecretUnavailable, TimeoutError) as error:
-            sentence = str(error) or "Vault did not answer in time"
-            log.error("credential %s: %s", credential.name, sentence)
-            raise Refusal(
-                "secret_unavailable",
-                f"The credential {credential.name} could not be read; nothing was sent."
-                " Tell whoever runs Keybroker, or try again later.",
-            ) from error
+            raise _no_secret(credential.name, error) from error
         if not isinstance(version, SecretVersion) or version.ref != credential.secret:
             raise TypeError("the secret source returned another secret")
         return version
@@ -598,6 +595,16 @@ def _basic(value: str) -> tuple[str, str]:
             "Set the proxy URL to http://AGENT:TOKEN@HOST:PORT with the agent's name and token."
         )
     return name, token
+
+
+def _no_secret(name: str, error: Exception) -> Refusal:
+    """The operator reads where the secret lies and what is wrong with it, the agent does not."""
+    log.error("credential %s: %s", name, str(error) or "Vault did not answer in time")
+    return Refusal(
+        "secret_unavailable",
+        f"The credential {name} could not be had; nothing was sent."
+        " Tell whoever runs Keybroker, or try again later.",
+    )
 
 
 def _unknown_agent(detail: str) -> Refusal:
