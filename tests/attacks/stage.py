@@ -31,7 +31,6 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from tests.support.bao import free_port
 from tests.support.program import AgentKey, Program, basic
 from tests.support.upstream import Received, Upstream
 
@@ -110,6 +109,10 @@ rules:
     agents: [bot]
     match: {{scheme: http, host: "localhost:{plain}", path: "/open/**"}}
     effect: allow
+  - id: plain-private
+    agents: [bot]
+    match: {{scheme: http, host: "localhost:{plain}", path: "/open/private/**"}}
+    effect: deny
   - id: opaque
     agents: [bot]
     match: {{host: "opaque.localhost:{port}"}}
@@ -503,7 +506,7 @@ def running(directory: Path) -> Iterator[Stage]:
     """The whole stage; when it ends, the ledger and what was written to disk is looked through."""
     with Upstream(http2=True) as upstream, Upstream(tls=False, ca=upstream.ca) as plain:
         policy = POLICY.format(port=upstream.port, plain=plain.port)
-        kb = Program(directory, upstream, policy=policy, hold_wait="1s", admin_port=free_port())
+        kb = Program(directory, upstream, policy=policy, hold_wait="1s", networks=["127.0.0.1/32"])
         with kb:
             for name, value in CANARIES.items():
                 kb.secret("kv/pay", name, value)
