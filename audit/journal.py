@@ -112,12 +112,29 @@ class Transaction:
             raise LedgerUnavailable(f"the ledger did not take a record: {error}") from error
         self._seq, self._hash = seq, link
 
+    def seal_head(self, key: bytes) -> None:
+        """Makes the last record the head. The journal does this, once a transaction."""
+        self.db.execute(
+            "UPDATE ledger_head SET seq = ?, hash = ?, mac = ?",
+            (self._seq, self._hash, head_mac(key, self._seq, self._hash)),
+        )
+
     def keep_salt(self, subject: str, salt: bytes) -> None:
         """Keeps the salt of the commitments about `subject` (a call's or an approval's id).
 
         Raises sqlite3.IntegrityError if the subject has one.
         """
         self.db.execute("INSERT INTO ledger_salts (subject, salt) VALUES (?, ?)", (subject, salt))
+
+
+def begin(db: sqlite3.Connection, first: Draft, *, moment: datetime, head_key: bytes) -> None:
+    """Writes record 1 in the transaction that made the tables, so that no ledger is ever empty.
+
+    An empty one is never begun again later: whoever emptied it would get it sealed anew.
+    """
+    tx = Transaction(db, timestamp(moment), 0, GENESIS)
+    tx.append(first)
+    tx.seal_head(head_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +283,7 @@ class Journal:
             tx = Transaction(db, timestamp(self._clock()), seq, tip)
             announcements = [item.run(tx) for item in items]
             if tx._seq != seq:
-                db.execute(
-                    "UPDATE ledger_head SET seq = ?, hash = ?, mac = ?",
-                    (tx._seq, tx._hash, head_mac(self._head_key, tx._seq, tx._hash)),
-                )
+                tx.seal_head(self._head_key)
             db.execute("COMMIT")
             return announcements
         except BaseException:

@@ -22,7 +22,7 @@ from audit.errors import LedgerUnavailable
 from broker import internal
 from broker.agents import Agents
 from broker.answers import Answer, problem
-from broker.approvals import resolve
+from broker.approvals import ENDED, resolve
 from broker.cards import make_card
 from broker.changes import Changes
 from broker.digest import join_key, request_digest
@@ -353,6 +353,8 @@ class Pipeline:
             ended = parts.holds.get(approval.id)
             if ended.state == "superseded":
                 return None
+            if ended.state not in ENDED:
+                raise StoreUnavailable(f"the stored request of {approval.id} is missing")
             raise held_answer(ended)
         try:
             ruling = self._decide(agent, stored.matched)

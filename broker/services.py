@@ -64,7 +64,7 @@ class Services:
 
 
 def open_services(workspace: Path, limits: Limits | None = None) -> Services:
-    """The services of the workspace in this directory (its key was made by `write_root_key`).
+    """The services of the workspace in this directory (made by `create_state`).
 
     Raises StoreUnavailable with a sentence if the key or the store cannot be used.
     """
@@ -91,13 +91,20 @@ def open_services(workspace: Path, limits: Limits | None = None) -> Services:
     )
 
 
-def write_root_key(state: Path) -> None:
-    """Makes the workspace's root key, once. Raises FileExistsError rather than replace one."""
+def create_state(workspace: Path) -> None:
+    """Makes the root key and the store in the workspace's `state` directory, once.
+
+    Raises FileExistsError rather than replace a key, StoreUnavailable if the store cannot be made.
+    """
+    state = workspace / "state"
+    root = secrets.token_bytes(ROOT_KEY_BYTES)
     descriptor = os.open(state / "workspace.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(ROOT_KEY_BYTES))
+        file.write(root)
         file.flush()
         os.fsync(file.fileno())
+    head_key = Keys.derive(root).ledger_head
+    Store(state / "keybroker.db", clock=utc_now, head_key=head_key, create=True).close()
 
 
 def _read_root_key(path: Path) -> bytes:

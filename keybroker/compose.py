@@ -6,9 +6,8 @@ Imports stand inside the functions, so that a command loads only what it uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,7 +18,6 @@ from keybroker.settings import Listen, Settings, VaultSettings
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
-    from audit.journal import Transaction
     from audit.verify import Verdict
     from broker.secrets.access import VaultAccess
     from broker.secrets.embedded import EmbeddedVault
@@ -38,18 +36,6 @@ def open_workspace(workspace: Workspace) -> Services:
     from broker.services import open_services
 
     return open_services(workspace.directory)
-
-
-def create_store(workspace: Workspace, by: str) -> None:
-    """Makes the database of a new workspace; its ledger begins with the record of its making."""
-    from audit.record import Draft
-
-    def begin(tx: Transaction) -> None:
-        if tx.db.execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
-            tx.append(Draft("ledger.created", {"version": version("keybroker"), "by": by}))
-
-    with closing(open_workspace(workspace)) as services:
-        services.store.write(begin)
 
 
 # --- the vault ---------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ owner's alone; anything looser is refused, with the command that mends it.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from dataclasses import dataclass
@@ -161,10 +160,11 @@ def find(option: Path | None) -> Workspace:
 
 
 def create(directory: Path, *, solo: bool) -> Workspace:
-    """Writes a new workspace and returns it; the database is made when it is first opened.
+    """Writes a new workspace, its key and store included, and returns it.
 
     Raises Unusable if any of its files is there already; then nothing was written.
     """
+    from broker.services import create_state
     from rules.load import starter_policy
 
     workspace = Workspace(directory.expanduser().absolute())
@@ -178,7 +178,7 @@ def create(directory: Path, *, solo: bool) -> Workspace:
         # The settings go last: a half-made workspace is not taken for a whole one.
         workspace.state.mkdir(mode=0o700)
         workspace.state.chmod(0o700)
-        write_new(workspace.key_file, secrets.token_bytes(32), 0o600)
+        create_state(workspace.directory)
         write_new(workspace.policy_file, starter_policy(solo).encode(), 0o644)
         write_new(workspace.settings_file, STARTER_SETTINGS.encode(), 0o644)
     except OSError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from audit.journal import Journal
 from audit.record import Draft
-from broker.services import open_services, write_root_key
+from broker.services import create_state, open_services
 from rules.canonical import canonicalise
 from rules.decide import Rulebook
 from rules.load import load_policy
@@ -146,7 +146,7 @@ def _ledger() -> None:
     with tempfile.TemporaryDirectory() as directory:
         workspace = Path(directory)
         (workspace / "state").mkdir()
-        write_root_key(workspace / "state")
+        create_state(workspace)
         services = open_services(workspace)
         services.close()
         journal = Journal(

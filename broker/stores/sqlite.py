@@ -21,7 +21,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from audit.errors import LedgerUnavailable
-from audit.journal import Journal, Transaction
+from audit.journal import Journal, Transaction, begin
 from audit.record import Draft
 from broker.errors import StoreUnavailable
 from broker.ports import Clock
@@ -110,20 +110,25 @@ class _Own(threading.local):
 class Store:
     """Opens (and migrates) the file; `read` and `write` are all that the services use."""
 
-    def __init__(self, path: Path, *, clock: Clock, head_key: bytes) -> None:
-        """Raises StoreUnavailable if the file is unreadable, damaged or of a newer version."""
+    def __init__(self, path: Path, *, clock: Clock, head_key: bytes, create: bool = False) -> None:
+        """With `create` a missing file is made; else one that vanished is never begun anew.
+
+        Raises StoreUnavailable if the file is missing, unreadable, damaged or of a newer version.
+        """
         self.path = path
         self.clock = clock
-        self._migrate()
+        self._migrate(head_key, create=create)
         self._own = _Own()
         self._readings: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._journal = Journal(path, clock=clock, head_key=head_key)
-        if self.read().execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
-            self.write(_begin_ledger)
 
-    def _migrate(self) -> None:
+    def _migrate(self, head_key: bytes, *, create: bool) -> None:
         # Several processes open a new workspace at once: one migrates, the others wait for it.
-        fresh = not self.path.exists()
+        if not create and not self.path.exists():
+            raise StoreUnavailable(
+                f"the store {self.path} is missing: put it back from a backup, or make a new"
+                " workspace with `keybroker init`"
+            )
         try:
             lock = os.open(
                 self.path.with_name(self.path.name + "-migrate.lock"), os.O_CREAT | os.O_RDWR, 0o600
@@ -132,8 +137,7 @@ class Store:
             raise StoreUnavailable(f"the store {self.path} cannot be opened: {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if fresh:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -144,7 +148,14 @@ class Store:
                         f"the store {self.path} was written by a newer Keybroker"
                         f" (it has {', '.join(sorted(unknown))}): run that version instead"
                     )
-                migrations.apply(database)
+                with database.atomic():
+                    fresh = not migrations.applied(database)
+                    if fresh and not create:
+                        raise StoreUnavailable(f"{self.path} is no store of Keybroker's")
+                    migrations.apply(database)
+                    if fresh:
+                        first = Draft("ledger.created", {"schema": sorted(VERSIONS)})
+                        begin(connection, first, moment=self.clock(), head_key=head_key)
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
@@ -199,12 +210,6 @@ class Store:
         self._journal.close()
         for reading in list(self._readings):
             reading.close()
-
-
-def _begin_ledger(tx: Transaction) -> None:
-    """The first record; of several processes that open a new store, one writes it."""
-    if tx.db.execute("SELECT 1 FROM ledger LIMIT 1").fetchone() is None:
-        tx.append(Draft("ledger.created", {"schema": sorted(VERSIONS)}))
 
 
 def bump(tx: Transaction, topic: str) -> int:

@@ -36,10 +36,9 @@ def init(app: App, directory: Path | None, solo: bool, as_json: bool) -> None:
     Without DIR it is made where commands look for it by default. Nothing is overwritten.
     """
     from keybroker import workspace
-    from keybroker.compose import authority, create_store
+    from keybroker.compose import authority
 
     made = workspace.create(directory or workspace.choose(app.option), solo=solo)
-    create_store(made, app.actor)
     authority(made)
     if as_json:
         emit({"workspace": str(made.directory)})

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from broker.errors import StoreUnavailable
-from broker.services import new_id, open_services, utc_now, write_root_key
+from broker.services import create_state, new_id, open_services, utc_now
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     (tmp_path / "state").mkdir()
-    write_root_key(tmp_path / "state")
+    create_state(tmp_path)
     return tmp_path
 
 
@@ -34,7 +34,7 @@ def test_the_root_key_is_made_once_and_private(workspace: Path) -> None:
     assert len(before) == 32
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
-        write_root_key(workspace / "state")
+        create_state(workspace)
     assert key.read_bytes() == before
 
 

@@ -28,7 +28,7 @@ from broker.holds import Proposal
 from broker.injectors import place
 from broker.model import Approval
 from broker.sealing import StoredRequest
-from broker.services import Services, new_id, open_services, write_root_key
+from broker.services import Services, create_state, new_id, open_services
 from rules.canonical import canonicalise
 from rules.model import Subject
 from rules.request import RawRequest
@@ -193,7 +193,7 @@ def serving(services: Services, database: Path) -> Iterator[str]:
 def empty_office(tmp_path: Path, chromium: Browser) -> Iterator[Office]:
     state = tmp_path / "state"
     state.mkdir()
-    write_root_key(state)
+    create_state(tmp_path)
     with closing(open_services(tmp_path)) as services:
         services.policies.publish(POLICY, "test")
         services.agents.add("bot", owner="alice", by="test")

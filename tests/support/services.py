@@ -190,7 +190,7 @@ def open_services(
     """The services over the store at `path`: each call is as good as another process."""
     keys = Keys.derive(ROOT)
     new_id = ids or Ids()
-    store = Store(path, clock=clock, head_key=keys.ledger_head)
+    store = Store(path, clock=clock, head_key=keys.ledger_head, create=True)
     agents = Agents(store, new_id=new_id, random=token_bytes)
     policies = Policies(store)
     holds = Holds(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from audit.errors import LedgerUnavailable
-from audit.record import Draft
+from audit.record import GENESIS, Draft
 from audit.verify import verify
 from broker.errors import StoreUnavailable
 from broker.stores.sqlite import Store, bump, optional_moment, to_moment, to_text
@@ -24,7 +24,7 @@ KEY = b"h" * 32
 
 
 def open_store(path: Path) -> Store:
-    return Store(path, clock=Clock(), head_key=KEY)
+    return Store(path, clock=Clock(), head_key=KEY, create=True)
 
 
 def test_a_moment_is_the_same_after_the_round_and_sorts_as_text() -> None:
@@ -150,3 +150,27 @@ def test_a_thread_that_ends_leaves_no_file_open(world: World) -> None:
         thread.start()
         thread.join()
     assert opened() <= before + 2
+
+
+def test_a_store_that_vanished_is_not_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "keybroker.db"
+    with pytest.raises(StoreUnavailable, match="is missing: put it back from a backup"):
+        Store(path, clock=Clock(), head_key=KEY)
+    assert not path.exists()
+
+
+def test_a_ledger_that_was_emptied_is_not_sealed_anew(tmp_path: Path) -> None:
+    """Whoever empties the file must not get a fresh ledger under the workspace's own seal."""
+    path = tmp_path / "keybroker.db"
+    open_store(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        triggers = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (name,) in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("DELETE FROM ledger")
+        db.execute("UPDATE ledger_head SET seq = 0, hash = ?, mac = ''", (GENESIS,))
+        db.commit()
+    open_store(path).close()
+    verdict = verify(path, head_key=KEY)
+    assert not verdict.ok
+    assert verdict.records == 0
