@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["Services"]
 
 
-def open_workspace(workspace: Workspace) -> Services:
-    """The broker's services over the workspace's store. Raises KeybrokerError; close them."""
+def open_workspace(workspace: Workspace, settings: Settings | None = None) -> Services:
+    """The broker's services over the workspace's store. Raises KeybrokerError; close them.
+
+    `settings` are needed only by who holds calls: they limit how many.
+    """
+    from broker.holds import Limits
     from broker.services import open_services
 
-    return open_services(workspace.directory)
+    limits = settings and Limits(settings.proxy.held_calls, settings.proxy.held_bytes)
+    return open_services(workspace.directory, limits)
 
 
 # --- the vault ---------------------------------------------------------------------------------
@@ -216,7 +221,11 @@ def worker_parts(
             new_id=new_id,
             worker=name,
         ),
-        Limits(hold_wait=float(settings.proxy.hold_wait), body=settings.proxy.body_limit),
+        Limits(
+            hold_wait=float(settings.proxy.hold_wait),
+            body=settings.proxy.body_limit,
+            waiting=settings.proxy.held_calls,
+        ),
     )
 
     def vault_port() -> int | None:

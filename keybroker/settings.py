@@ -175,6 +175,10 @@ class ProxySettings(_Strict):
     """Seconds that a held call waits before it is answered `approval_pending`."""
     body_limit: Annotated[Size, Field(ge=1, le=1 << 30)] = 10 * 1024 * 1024
     """Bytes; a larger request body is refused."""
+    held_calls: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """How many calls of one agent may be held at a time."""
+    held_bytes: Annotated[Size, Field(ge=1, le=1 << 40)] = 64 * 1024 * 1024
+    """Bytes that may be stored for one agent's held calls."""
 
     @property
     def worker_count(self) -> int:

@@ -46,7 +46,7 @@ def work(
     """Serves until SIGTERM, then finishes what is under way. Raises KeybrokerError, OSError."""
     log_to_stderr(worker_name(index))
     settings = workspace.settings()
-    with closing(compose.open_workspace(workspace)) as services:
+    with closing(compose.open_workspace(workspace, settings)) as services:
         if services.policies.refresh() is None:
             raise Unusable("no policy was published yet; `keybroker up` does that")
         parts = compose.worker_parts(

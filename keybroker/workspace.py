@@ -26,6 +26,8 @@ proxy:
   workers: auto               # processes; auto: one for each core
   hold_wait: 25s              # how long a held call waits before it is told "pending"
   body_limit: 10MiB           # larger request bodies are refused
+  held_calls: 200             # of one agent at a time
+  held_bytes: 64MiB           # stored for one agent's held calls
 
 admin:
   listen: 127.0.0.1:8081      # where people approve
