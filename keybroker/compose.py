@@ -39,7 +39,7 @@ def open_workspace(workspace: Workspace, settings: Settings | None = None) -> Se
     from broker.holds import Limits
     from broker.services import open_services
 
-    limits = settings and Limits(settings.proxy.held_calls, settings.proxy.held_bytes)
+    limits = Limits(settings.proxy.held_calls, settings.proxy.held_bytes) if settings else None
     return open_services(workspace.directory, limits)
 
 
