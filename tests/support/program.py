@@ -179,6 +179,7 @@ class Program:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("{"):
+            self.stop()
             raise AssertionError(f"up did not start: {line!r}\n{self.log.read_text()}")
         self.facts = json.loads(line)
 
