@@ -258,7 +258,7 @@ class World:
         self.egress = FakeEgress()
         self.notifier = FakeNotifier()
         self.people: dict[str, User] = {user.name: user for user in self.services.people.list()}
-        self.publish(POLICY)
+        self.services.policies.refresh()
 
     def open(self) -> Services:
         """The services once more, over the same file: what another process has."""
