@@ -99,9 +99,10 @@ class Passage:
         if self._scrubber is not None:
             encoding = ", ".join(v for n, v in headers if n.lower() == "content-encoding")
             if unsupported(encoding):
+                # Not which one: the upstream may have put the credential in that place.
                 return self._refuse(
-                    f"The upstream answered in the encoding {encoding[:40]!r}, in which a reflected"
-                    " credential could not be masked. Ask for an unencoded response."
+                    "The upstream answered in an encoding in which a reflected credential could"
+                    " not be masked. Ask for an unencoded response."
                 )
             has_body = self.request.method != "HEAD" and status not in (204, 304)
             if has_body:
@@ -111,11 +112,7 @@ class Passage:
                 )
                 kept = [(n, v) for n, v in kept if n.lower() not in _OF_THE_BODY]
             reason = self._scrubber.scrub_text(reason)
-            kept = [
-                (n, self._scrubber.scrub_text(v))
-                for n, v in kept
-                if self._scrubber.scrub_text(n) == n
-            ]
+            kept = [line for n, v in kept if (line := self._scrubbed(n, v)) is not None]
         return Head(status, reason, (*kept, (REQUEST_ID, self.call)))
 
     def feed(self, chunk: bytes) -> bytes:
@@ -193,6 +190,17 @@ class Passage:
                 )
             )
         return problem(refusal, self.call)
+
+    def _scrubbed(self, name: str, value: str) -> tuple[str, str] | None:
+        """The header line masked; None if the credential reaches into its name."""
+        assert self._scrubber is not None
+        scrub = self._scrubber.scrub_text
+        masked = scrub(value)
+        # A credential may hold a colon, and be told as the name and the beginning of the value.
+        for line in (f"{name}:{masked}", f"{name}: {masked}"):
+            if scrub(line) != line:
+                return None
+        return name, masked
 
     def _refuse(self, sentence: str) -> Head:
         self._refused = Refusal("response_refused", sentence)

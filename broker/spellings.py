@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus
 MIN_LENGTH = 4
 """Bytes. A shorter value turns up by chance in most responses, and masking it would wreck them
 while hiding nothing: it is not searched for. Who stores or uses secrets should refuse those."""
+_WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,8 +51,11 @@ def minimal(values: Iterable[bytes]) -> tuple[bytes, ...]:
 
 
 def needles(value: bytes) -> tuple[Needle, ...]:
-    """Every literal that gives `value` away: raw, hex, base64 wherever it stands in the whole."""
+    """Every literal that gives `value` away: raw, hex, base64 wherever it stands in the whole,
+    and the wider encodings of Unicode."""
     literals = [value, value.hex().encode(), value.hex().upper().encode()]
+    if (text := _text(value)) is not None:
+        literals += [text.encode(wide) for wide in _WIDE]
     if b" " in value:
         literals.append(value.replace(b" ", b"+"))
     if b"\\" in value:

@@ -149,7 +149,7 @@ async def test_encoded_bodies_are_decoded_and_scrubbed(
     assert result(world)["received_size"] == len(coded)
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "x" * 100])
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "x" * 100, CANARY])
 async def test_an_encoding_that_cannot_be_looked_into_is_refused(
     world: World, encoding: str
 ) -> None:
@@ -159,7 +159,7 @@ async def test_an_encoding_that_cannot_be_looked_into_is_refused(
     document = json.loads(head.answer.body)
     assert (head.answer.status, document["code"]) == (502, "response_refused")
     assert "in which a reflected credential could not be masked" in document["detail"]
-    assert "x" * 41 not in document["detail"]
+    assert encoding not in document["detail"]
     assert passage.feed(b"secret") + passage.finish() == b""
     await passage.completed()
     failed = result(world)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from broker.spellings import Needle, minimal, needles, spellings
 
 
@@ -43,6 +45,12 @@ def test_spellings_hold_the_usual_ones() -> None:
         "&#112;&#228;&#47;&#32;&#49;",
     ):
         assert each.encode() in found
+
+
+@pytest.mark.parametrize("wide", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_the_wider_encodings_of_unicode_are_searched_for(wide: str) -> None:
+    encoded = "sk_live".encode(wide)
+    assert any(needle.core in encoded for needle in needles(b"sk_live"))
 
 
 def test_a_value_that_is_no_text_has_spellings_too() -> None:
