@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gzip
 import html
 import json
 import re
@@ -166,8 +165,20 @@ class Got:
         return self.data.partition(b"\r\n\r\n")[2]
 
     @property
+    def content(self) -> bytes:
+        """The first answer's body without its framing."""
+        head, _, body = self.data.partition(b"\r\n\r\n")
+        if b"\r\ntransfer-encoding: chunked" not in head.lower():
+            return body
+        out = b""
+        while (size := int(body.partition(b"\r\n")[0] or b"0", 16)) > 0:
+            rest = body.partition(b"\r\n")[2]
+            out, body = out + rest[:size], rest[size + 2 :]
+        return out
+
+    @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        return json.loads(self.content)
 
 
 def leak(data: bytes, secrets: Sequence[str] = tuple(CANARIES.values())) -> str | None:
@@ -208,6 +219,7 @@ def _views(data: bytes, depth: int = 2) -> Iterator[tuple[str, bytes]]:
         "chunks": lambda: re.sub(rb"\r\n[0-9a-fA-F]+[^\r\n]*\r\n", b"", data),
         "gzip": lambda: _inflated(data, 31),
         "zlib": lambda: _inflated(data, 15),
+        "bare deflate": lambda: _inflated(data, -15),
     }
     for name, read in readings.items():
         view = read()
@@ -215,11 +227,16 @@ def _views(data: bytes, depth: int = 2) -> Iterator[tuple[str, bytes]]:
             yield from ((f"{name}, {rest}", deeper) for rest, deeper in _views(view, depth - 1))
 
 
+_BEGINNINGS = {31: b"\x1f\x8b\x08", 15: b"\x78[\x01\x5e\x9c\xda]", -15: b"\r\n\r\n"}
+
+
 def _inflated(data: bytes, wbits: int) -> bytes:
+    """Whatever in `data` decompresses, the beginning of it at least."""
     out = b""
-    for found in re.finditer(b"\x1f\x8b\x08" if wbits == 31 else b"\x78[\x01\x5e\x9c\xda]", data):
-        with contextlib.suppress(zlib.error, gzip.BadGzipFile):
-            out += zlib.decompressobj(wbits).decompress(data[found.start() :])
+    for found in re.finditer(_BEGINNINGS[wbits], data):
+        start = found.end() if wbits < 0 else found.start()
+        with contextlib.suppress(zlib.error):
+            out += zlib.decompressobj(wbits).decompress(data[start:])
     return out
 
 
@@ -432,7 +449,7 @@ def count_answers(data: bytes) -> int:
         if length := re.search(rb"\r\ncontent-length: *([0-9]+)", head):
             at = body + int(length[1])
         elif b"\r\ntransfer-encoding: chunked" in head:
-            last = re.compile(rb"(?:^|\r\n)0\r\n(?:[^\r\n]+\r\n)*\r\n").search(data, body)
+            last = re.compile(rb"\r\n0\r\n(?:[^\r\n]+\r\n)*\r\n").search(data, body - 2)
             if last is None:
                 return count
             at = last.end()

@@ -109,7 +109,7 @@ def test_special_addresses(
         got = plain(stage, authority)
         stage.held(got)
         # A second spelling of an address is refused before anybody asks where it leads.
-        assert got.codes == [ODD if "." in host and "[" in host or name in SECOND else EGRESS]
+        assert got.codes == [ODD if ("." in host and "[" in host) or name in SECOND else EGRESS]
     assert heard == []
 
 
