@@ -25,8 +25,6 @@ from keybroker.workspace import Workspace
 
 TOKEN_TTL = 12 * 3600
 """Seconds after which a run's token ends even if nobody ended it (the run was killed)."""
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""Exit statuses as in the shell (POSIX 2.8.2)."""
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1,
              signal.SIGUSR2)  # fmt: skip

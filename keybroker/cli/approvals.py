@@ -36,7 +36,13 @@ def approvals() -> None:
     show_default=True,
     help="Only those in this state.",
 )
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="How many at most.",
+)
 @json_option
 @pass_app
 def list_(app: App, state: str, limit: int, as_json: bool) -> None:

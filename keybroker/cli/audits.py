@@ -86,7 +86,14 @@ def _short(value: object) -> str:
 
 
 @audit.command()
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="How many.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @json_option
 @pass_app
@@ -107,7 +114,9 @@ def tail(app: App, count: int, follow: bool, as_json: bool) -> None:
 
 
 @audit.command()
-@click.option("--type", "type_", help="A record type, such as call.sent.")
+@click.option(
+    "--type", "type_", help="A record type, such as call.sent; `call` is all of its kind."
+)
 @click.option("--agent", help="Records of this agent.")
 @click.option("--call", help="Records of this call.")
 @click.option("--approval", help="Records that name this approval.")
@@ -115,7 +124,13 @@ def tail(app: App, count: int, follow: bool, as_json: bool) -> None:
 @click.option("--since", type=Moment(), metavar="TIME", help="From this time on.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Before this time.")
 @click.option("--text", help="Records that contain this text.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="How many at most.",
+)
 @json_option
 @pass_app
 def search(
@@ -218,8 +233,17 @@ def verify(app: App, context: click.Context, file: Path | None, as_json: bool) -
 
 
 @audit.command()
-@click.option("--format", "format_", type=click.Choice(["jsonl"]), default="jsonl")
-@click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-")
+@click.option(
+    "--format", "format_", type=click.Choice(["jsonl"]), default="jsonl", help="The form."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    metavar="FILE",
+    help="Where to; else to stdout.",
+)
 @pass_app
 def export(app: App, format_: str, output: IO[str]) -> None:
     """Write every record, one line of JSON each, oldest first."""

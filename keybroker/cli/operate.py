@@ -50,7 +50,7 @@ def demo(context: click.Context, serve: bool, directory: Path | None, as_json: b
 )
 @click.option("--agent", required=True, metavar="NAME", help="Whose rules apply.")
 @click.option("--reason", metavar="TEXT", help="Your word on what this run is for.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.pass_context
 @pass_app
 def run(

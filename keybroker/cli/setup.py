@@ -23,7 +23,7 @@ EXIT_UNWELL = 1
 
 
 @click.command(cls=Command)
-@click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option("--solo", "solo", flag_value=True, help="Tiers that one person can satisfy.")
 @click.option(
     "--team", "solo", flag_value=False, default=False, help="Tiers for several people (default)."
