@@ -19,6 +19,9 @@ from broker import pipeline as module
 from broker.answers import Answer
 from broker.passage import Passage
 from broker.pipeline import Limits, Parts, Pipeline
+from broker.ports import Route
+from broker.secret import Secret, SecretVersion
+from rules.model import SecretRef
 from rules.request import RawRequest
 from tests.support.services import CANARY, World, complete, problem_of, raw, refund, until
 
@@ -239,6 +242,51 @@ async def test_nothing_leaves_whatever_goes_wrong(
     finally:
         reviewer.cancel()
         await asyncio.gather(reviewer, return_exceptions=True)
+
+
+async def anothers(world: World) -> dict[tuple[str, str], Callable[..., Any]]:
+    """For each port an answer of the right kind, about something else."""
+    agent, token = world.services.agents.add("second", by="cli:test")
+    patient = world.pipeline(hold_wait=0)
+    await patient.handle(world.client("second", token), refund(), asyncio.Event())
+    [approval] = world.pending()
+    held = world.services.holds.get(approval)
+    stripe = SecretRef("kv", "other", "api_key")
+    return {
+        ("agents", "current"): answering(agent),
+        ("egress", "check"): promising(Route("evil.example", 443, ("203.0.113.9",))),
+        ("secrets", "read"): promising(SecretVersion(stripe, 1, Secret("another"))),
+        ("holds", "open_or_join"): keeping(held),
+        ("holds", "claim"): keeping(replace(held, state="executing")),
+    }
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        ("agents", "current"),
+        ("egress", "check"),
+        ("secrets", "read"),
+        ("holds", "open_or_join"),
+        ("holds", "claim"),
+    ],
+    ids=".".join,
+)
+async def test_an_answer_about_something_else_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, port: tuple[str, str]
+) -> None:
+    spoil = (await anothers(world))[port]
+    client = world.client()
+    reviewer = asyncio.create_task(approve_all(world))
+    try:
+        with trouble_at(world, Stage(*port, {}), spoil, monkeypatch) as pipeline:
+            async with asyncio.timeout(20 * STAGE):
+                outcome = await pipeline.handle(client, refund(), asyncio.Event())
+    finally:
+        reviewer.cancel()
+        await asyncio.gather(reviewer, return_exceptions=True)
+    assert problem_of(outcome)["code"] == "internal_error"
+    assert world.records("call.sent") == []
 
 
 @pytest.mark.parametrize("trouble", AWAITED)
