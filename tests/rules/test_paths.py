@@ -92,7 +92,7 @@ def test_each_byte_has_at_most_one_spelling(byte: int, upper: bool) -> None:
 
 @given(st.text(alphabet='ab.é€ "<#?^`{|}~@:', min_size=1, max_size=12))
 def test_text_quoted_as_the_grammar_asks_passes(text: str) -> None:
-    if text.strip("."):
+    if text.strip(". "):  # dots and blanks alone are a dot segment to some servers
         check_path("/x/" + quote(text, safe="!$&'()*+,=:@"))
 
 
