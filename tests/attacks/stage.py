@@ -85,7 +85,7 @@ rules:
     effect: allow
     use: [bearer]
   - id: ask
-    agents: [bot, other, patient]
+    agents: [bot, other, patient, "tag:short"]
     match: {{method: [GET, POST, PUT, HEAD], host: "localhost:{port}", path: "/ask/**"}}
     effect: hold
     summary: "Ask {{form:amount}}"
