@@ -427,6 +427,22 @@ def test_a_check_logs_in(bao: RealBao, operator: VaultAccess) -> None:
         stranger.check()
 
 
+@pytest.mark.e2e
+def test_a_check_tells_a_refused_token_from_one_that_may_little(
+    bao: RealBao, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(bao.token([bao.policy("broker")], no_default_policy=True))
+    with VaultAdmin(VaultAccess(bao.url, TokenFile(file))) as admin:
+        assert admin.check().active
+    file.write_text("s.of-nobody")
+    with (
+        VaultAdmin(VaultAccess(bao.url, TokenFile(file))) as admin,
+        pytest.raises(VaultUnavailable, match="refuses the token"),
+    ):
+        admin.check()
+
+
 def test_a_check_of_what_is_not_there_says_so(token: TokenFile) -> None:
     with VaultAdmin(VaultAccess(f"http://127.0.0.1:{free_port()}", token)) as admin:
         assert admin.check().sentence == "Vault cannot be reached."
