@@ -62,3 +62,17 @@ def held_answer(approval: Approval) -> Refusal:
         " Check its effect before you make the call again.",
         extra=extra,
     )
+
+
+def unknown_agent(detail: str) -> Refusal:
+    """The proxy does not know who calls."""
+    return Refusal("agent_unauthenticated", detail)
+
+
+def ledger_unavailable() -> Refusal:
+    """Nothing is sent that the ledger cannot take."""
+    return Refusal(
+        "ledger_unavailable",
+        "The audit log cannot be written at the moment, so nothing was sent. Try again later.",
+        retry_after=5,
+    )

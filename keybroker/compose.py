@@ -186,7 +186,8 @@ def worker_parts(
 
     from broker.internal import Internal
     from broker.notifiers.console import ConsoleNotifier
-    from broker.pipeline import Limits, Parts, Pipeline
+    from broker.parts import Limits, Parts
+    from broker.pipeline import Pipeline
     from broker.secrets.vault import VaultSource
     from broker.services import new_id
     from certs.bundle import system_bundle

@@ -322,7 +322,7 @@ async def test_a_denied_call_is_told_the_reason_and_remembered(world: World) -> 
 async def test_a_call_that_nobody_decides_on_expires_while_it_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.pipeline.RECHECK", 0.05)
+    monkeypatch.setattr("broker.waiting.RECHECK", 0.05)
     held = Held(world)
     await held.approval()
     world.clock.forward(900)
@@ -433,7 +433,7 @@ async def test_an_agent_may_not_wait_with_too_many_calls(world: World) -> None:
     assert (document["code"], document["status"]) == ("too_many_pending", 429)
     first.gone.set()
     assert problem_of(await first.outcome())["code"] == "approval_pending"
-    assert pipeline._waiting == {}
+    assert pipeline.waiting_room.waiting == {}
 
 
 async def test_two_people_in_two_processes_approve(world: World) -> None:
@@ -476,7 +476,7 @@ async def test_a_vote_for_an_agent_that_has_just_left_sends_nothing(world: World
 async def test_an_agent_that_is_revoked_while_it_waits_sends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.pipeline.RECHECK", 0.05)
+    monkeypatch.setattr("broker.waiting.RECHECK", 0.05)
     held = Held(world)
     approval = await held.approval()
     world.open().agents.revoke("bot", "cli:test")
@@ -671,7 +671,7 @@ async def test_a_claim_that_comes_too_late_is_given_back(world: World) -> None:
 async def test_a_claim_that_cannot_be_given_back_at_once_is_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.pipeline.RECHECK", 0.05)
+    monkeypatch.setattr("broker.waiting.RECHECK", 0.05)
     held = Held(world)
     approval = await held.approval()
     other = world.open()

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from broker import pipeline as module
+from broker import dispatching, judging, pipeline, waiting
 from broker.answers import Answer
+from broker.parts import Limits, Parts
 from broker.passage import Passage
-from broker.pipeline import Limits, Parts, Pipeline
+from broker.pipeline import Pipeline
 from broker.ports import Route
 from broker.secret import Secret, SecretVersion
 from rules.model import SecretRef
@@ -27,6 +28,13 @@ from tests.support.services import CANARY, World, complete, problem_of, raw, ref
 
 STAGE = 0.1
 """Seconds that a stage may take here."""
+
+MODULES = {
+    "pipeline": pipeline,
+    "judging": judging,
+    "waiting": waiting,
+    "dispatching": dispatching,
+}
 
 
 class Trouble(Exception):
@@ -112,7 +120,7 @@ CRASHING: Troubles = {"raises": [raising]}
 
 @dataclass(frozen=True)
 class Stage:
-    """Where trouble is put. `part` "pipeline" is a name in the pipeline's own module."""
+    """Where trouble is put. `part` is one of the Parts, or a module that uses the name."""
 
     part: str
     name: str
@@ -126,21 +134,21 @@ STAGES = [
     Stage("pipeline", "canonicalise", SYNC),
     Stage("policies", "current", SYNC),
     Stage("rulebook", "decide", SYNC),
-    Stage("pipeline", "place", SYNC),
-    Stage("pipeline", "request_digest", PURE),
+    Stage("judging", "place", SYNC),
+    Stage("judging", "request_digest", PURE),
     Stage("egress", "check", AWAITED),
-    Stage("pipeline", "resolve", PURE, held=True),
-    Stage("pipeline", "make_card", PURE, held=True),
+    Stage("waiting", "resolve", PURE, held=True),
+    Stage("waiting", "make_card", PURE, held=True),
     Stage("holds", "open_or_join", STORED, held=True),
     Stage("holds", "get", SYNC, held=True),
     Stage("holds", "is_due", CRASHING, held=True),
     Stage("holds", "stored", SYNC, held=True),
     Stage("holds", "claim", STORED, held=True),
     Stage("secrets", "read", AWAITED),
-    Stage("pipeline", "inject", SYNC),
-    Stage("pipeline", "Dispatch", SYNC),
+    Stage("dispatching", "inject", SYNC),
+    Stage("dispatching", "Dispatch", SYNC),
     Stage("sending", "sent", STORED),
-    Stage("pipeline", "Passage", CRASHING),
+    Stage("dispatching", "Passage", CRASHING),
     Stage("parts", "new_id", CRASHING),
 ]
 CASES = [
@@ -181,11 +189,11 @@ def trouble_at(
     world: World, stage: Stage, trouble: Callable[..., Any], patch: pytest.MonkeyPatch
 ) -> Iterator[Pipeline]:
     limits = Limits(hold_wait=5, stage=STAGE, body=1000)
-    if stage.part != "pipeline":
+    if stage.part not in MODULES:
         yield Pipeline(spoilt(world, stage, trouble), limits)
         return
     with patch.context() as patched:
-        patched.setattr(module, stage.name, trouble)
+        patched.setattr(MODULES[stage.part], stage.name, trouble)
         yield Pipeline(world.parts(), limits)
 
 
@@ -222,9 +230,9 @@ async def test_nothing_leaves_whatever_goes_wrong(
     try:
         for number, spoil in enumerate(stage.troubles[trouble]):
             left = has_left(world)
-            with trouble_at(world, stage, spoil, monkeypatch) as pipeline:
+            with trouble_at(world, stage, spoil, monkeypatch) as spoilt_one:
                 async with asyncio.timeout(20 * STAGE):
-                    outcome = await pipeline.handle(client, wire, asyncio.Event())
+                    outcome = await spoilt_one.handle(client, wire, asyncio.Event())
             assert isinstance(outcome, Answer), f"a Passage came out of trouble {number}"
             document = problem_of(outcome)
             assert document["code"] in CODES
@@ -232,7 +240,7 @@ async def test_nothing_leaves_whatever_goes_wrong(
             assert CANARY not in outcome.body.decode()
             await until(lambda: world.rows("SELECT * FROM inflight") == [])
             assert has_left(world) == left
-            assert pipeline._waiting == {}
+            assert spoilt_one.waiting_room.waiting == {}
         # And nothing is stuck: the next call goes.
         async with asyncio.timeout(5):
             passage = await world.pipeline(stage=5).handle(client, wire, asyncio.Event())

@@ -34,10 +34,11 @@ from broker.holds import Holds, Limits
 from broker.internal import Internal
 from broker.keys import Keys
 from broker.model import Client, Role, User
+from broker.parts import Limits as PipelineLimits
+from broker.parts import Parts
 from broker.passage import Passage
 from broker.people import People
-from broker.pipeline import Limits as PipelineLimits
-from broker.pipeline import Parts, Pipeline
+from broker.pipeline import Pipeline
 from broker.policies import Policies
 from broker.ports import Route
 from broker.sealing import Sealer
