@@ -168,6 +168,11 @@ class Http1Server(_http1.Http1Server):
                 RequestProtocolError(self.stream_id, "", ErrorCode.CLIENT_DISCONNECTED)
             )
 
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        # Stock goes on to what was pipelined, on a connection that we have closed already.
+        if self.state != self.done:
+            yield from super().mark_done(request=request, response=response)
+
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived):
             head = bytes(self.buf)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import mitmproxy.proxy
@@ -244,6 +245,26 @@ def test_what_arrives_during_a_hold_is_bounded(
     wait_until(lambda: bool(worker.pipeline.gone))
     flood(tls, b"", b"a" * 65536, 1 << 24)
     wait_until(lambda: worker.pipeline.gone[0].is_set())
+
+
+@e2e
+def test_nothing_behind_a_hold_is_done_once_the_connection_is_closed(
+    worker: Worker, upstream: Upstream, tls: ssl.SSLSocket
+) -> None:
+    """Stock answers the held call and goes on to the next, although nobody is there any more."""
+    let_through = worker.pipeline.script
+
+    async def hold_first(client: Any, raw: Any, gone: asyncio.Event) -> object:
+        if len(worker.pipeline.raw) == 1:
+            await gone.wait()
+        return await let_through(client, raw, gone)
+
+    worker.pipeline.script = hold_first
+    request = get("/echo", upstream).replace("\n", "\r\n").encode() + b"\r\n\r\n"
+    flood(tls, request, request * 1000, 1 << 24)
+    wait_until(lambda: worker.pipeline.gone[0].is_set())
+    time.sleep(0.2)
+    assert (len(worker.pipeline.raw), upstream.requests) == (1, [])
 
 
 @e2e
