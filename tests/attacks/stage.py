@@ -538,9 +538,9 @@ def running(directory: Path) -> Iterator[Stage]:
 
 def afterwards(stage: Stage) -> None:
     """The ledger is whole and knows of every request that arrived; no file holds a credential."""
+    stage.begin()
     stage.kb.verify()
     sent = stage.kb.records(type="call.sent")
-    stage.begin()
     assert stage.arrived_before <= len(sent), f"{stage.arrived_before} arrived, {len(sent)} sent"
     state = stage.kb.workspace / "state"
     files = [f for f in state.rglob("*") if f.is_file() and not f.is_relative_to(state / "vault")]
