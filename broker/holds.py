@@ -22,7 +22,7 @@ from broker.model import Approval, ApprovalState, Choice, Requirement, User, Vot
 from broker.ports import NewId, RandomBytes
 from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
-from broker.stores.sqlite import Store, optional_moment
+from broker.stores.sqlite import Store, optional_moment, to_text
 from rules.model import Decision
 from rules.request import Request
 
@@ -341,7 +341,7 @@ class Holds:
                     "summaries": list(decision.summaries),
                     "impacts": list(decision.impacts),
                     "claim_given": outgoing.claim is not None,
-                    "decide_by": opened.decide_by.isoformat(),
+                    "decide_by": to_text(opened.decide_by),
                     "basis": decision.basis,
                     "after": None if after is None else after.id,
                     "shown": commit(salt, "card", canonical_json(card)),
@@ -449,7 +449,7 @@ def _earlier(after: Approval) -> dict[str, str | None]:
     return {
         "approval": after.id,
         "state": after.state,
-        "at": ended.isoformat(),
+        "at": to_text(ended),
         "reason": after.ended_reason,
     }
 

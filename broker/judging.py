@@ -65,7 +65,7 @@ class Judge:
         if not isinstance(decision, Decision) or decision.effect not in EFFECTS:
             raise TypeError("the rules returned no decision")
         if decision.effect not in ("allow", "hold"):
-            raise denied_policy(decision)
+            raise denied_policy(decision, published.version)
         credentials = tuple(policy.credentials[name] for name in decision.credentials)
         if request.upgrade is not None and (credentials or decision.effect == "hold"):
             raise Refusal(

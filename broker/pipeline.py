@@ -185,13 +185,9 @@ class Pipeline:
         """The answer for the agent, after the ledger has it; a call still pending is no denial."""
         if refusal.code != "approval_pending":
             try:
-                await self._stages.within(
-                    asyncio.wrap_future(
-                        self._parts.sending.denied(
-                            call, agent, None if request is None else what(request), refusal
-                        )
-                    )
-                )
+                about = None if request is None else what(request)
+                recorded = self._parts.sending.denied(call, agent, about, refusal)
+                await self._stages.within(asyncio.wrap_future(recorded))
             except Exception as error:  # noqa: BLE001 - said instead of the refusal itself
                 log.error("call %s: the refusal could not be recorded: %s", call, error)
                 return problem(ledger_unavailable(), call or None)

@@ -3,6 +3,8 @@ Refusal."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from broker.errors import Refusal
 from broker.internal import HOST, brief, reason_of
 from broker.model import Agent, Approval
@@ -12,9 +14,11 @@ RETRY_AFTER = 5
 """Seconds after which a held call is worth repeating."""
 
 
-def denied_policy(decision: Decision) -> Refusal:
+def denied_policy(decision: Decision, version: int) -> Refusal:
     """The policy denies; `rule` names the first deciding rule, where one matched."""
-    extra = {"rule": decision.rules[0]} if decision.rules else {}
+    extra: dict[str, Any] = {"policy": version}
+    if decision.rules:
+        extra["rule"] = decision.rules[0]
     return Refusal("policy_denied", decision.sentence, extra=extra)
 
 

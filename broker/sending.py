@@ -158,7 +158,11 @@ class Sending:
         return self._finish(Draft("call.failed", data, call, agent), event, sentence)
 
     def denied(
-        self, call: str, agent: str, about: Mapping[str, JSON] | None, refusal: Refusal
+        self,
+        call: str,
+        agent: str,
+        about: Mapping[str, JSON] | None,
+        refusal: Refusal,
     ) -> Future[None]:
         """Records that the call was refused and why; `about` is None if it had no canonical
         form."""
@@ -169,6 +173,7 @@ class Sending:
             "code": refusal.code,
             "sentence": refusal.detail,
             "rules": [rule] if rule else [],
+            "policy": refusal.extra.get("policy"),
             "approval": approval["id"] if approval else None,
         }
         draft = Draft("call.denied", data, call, agent)

@@ -1,4 +1,4 @@
-"""The policy as values: what a checked policy file means. Built by rules.load, read by rules.decide.
+"""The policy as values: what a checked file means. Built by rules.load, read by rules.decide.
 
 Everything is frozen; nothing here reads files or knows of people's accounts.
 """

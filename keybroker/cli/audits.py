@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -80,8 +81,11 @@ def _print(record: Record, as_json: bool) -> None:
 
 def _short(value: object) -> str:
     if isinstance(value, dict) and {"method", "host", "path"} <= value.keys():
-        return f"{value['method']} {value['host']}{value['path']}"
-    text = str(value)
+        port = value.get("port")
+        usual = {"https": 443, "http": 80}.get(str(value.get("scheme")))
+        place = value["host"] if port in (None, usual) else f"{value['host']}:{port}"
+        return f"{value['method']} {place}{value['path']}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

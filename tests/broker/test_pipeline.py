@@ -199,6 +199,25 @@ async def test_what_no_rule_lets_through_is_denied(
     assert world.secrets.reads == []
 
 
+async def test_a_policy_that_changes_while_the_secret_is_read_is_asked_again(world: World) -> None:
+    """The call was allowed, but by the time it could go the policy denies everything."""
+    world.secrets.before = lambda: void(world.publish("version: 1\nrules: []\n"))
+    await refused(world, raw(), "policy_denied")
+    assert len(world.secrets.reads) == 1
+    assert world.records("call.sent") == []
+
+
+async def test_a_policy_that_changes_elsewhere_meanwhile_holds_nothing_up(world: World) -> None:
+    world.secrets.before = lambda: void(world.publish(POLICY + "# a remark\n"))
+    passage = await call(world, raw())
+    assert isinstance(passage, Passage)
+    await complete(passage)
+
+
+def void(_: object) -> None:
+    """For a hook that returns nothing."""
+
+
 async def test_without_a_policy_every_call_is_denied(world: World) -> None:
     services = world.open()
     pipeline = world.pipeline()

@@ -21,10 +21,10 @@ def held(world: World) -> Approval:
 
 
 def test_a_policys_refusal_names_the_rule() -> None:
-    refusal = denied_policy(Decision("deny", "Rule says no.", rules=("a", "b")))
+    refusal = denied_policy(Decision("deny", "Rule says no.", rules=("a", "b")), 7)
     assert (refusal.code, refusal.status, refusal.detail) == ("policy_denied", 403, "Rule says no.")
-    assert refusal.extra == {"rule": "a"}
-    assert denied_policy(Decision("deny", "Nothing matches.")).extra == {}
+    assert refusal.extra == {"policy": 7, "rule": "a"}
+    assert denied_policy(Decision("deny", "Nothing matches."), 7).extra == {"policy": 7}
 
 
 @pytest.mark.parametrize(
