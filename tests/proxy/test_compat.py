@@ -261,7 +261,9 @@ def test_nothing_behind_a_hold_is_done_once_the_connection_is_closed(
 
     worker.pipeline.script = hold_first
     request = get("/echo", upstream).replace("\n", "\r\n").encode() + b"\r\n\r\n"
-    flood(tls, request, request * 1000, 1 << 24)
+    tls.sendall(request)
+    wait_until(lambda: bool(worker.pipeline.gone))
+    flood(tls, b"", request * 1000, 1 << 24)
     wait_until(lambda: worker.pipeline.gone[0].is_set())
     time.sleep(0.2)
     assert (len(worker.pipeline.raw), upstream.requests) == (1, [])
