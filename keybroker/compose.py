@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from broker.errors import KeybrokerError
 from keybroker.errors import Unusable
@@ -164,7 +163,7 @@ class WorkerParts:
     egress: EgressGuard
     new_loop: Callable[[], PinningLoop]
     new_engine: Callable[[], Engine]
-    vault_port: Callable[[], int | None]
+    vault_ports: Callable[[], tuple[int, ...]]
     """Where the embedded vault listens now; agents must not reach it."""
     drain: Callable[[], None]
     """Held calls are told "pending"."""
@@ -229,8 +228,8 @@ def worker_parts(
         ),
     )
 
-    def vault_port() -> int | None:
-        return None if vault is None else urlsplit(vault.address).port
+    def vault_ports() -> tuple[int, ...]:
+        return () if vault is None else vault.ports
 
     def new_engine() -> Engine:
         return Engine(
@@ -247,7 +246,7 @@ def worker_parts(
         egress=egress,
         new_loop=lambda: PinningLoop(egress.pins),
         new_engine=new_engine,
-        vault_port=vault_port,
+        vault_ports=vault_ports,
         drain=pipeline.drain,
         close=secrets.close,
     )

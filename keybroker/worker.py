@@ -74,8 +74,7 @@ async def _serve(
     over = threading.Event()
 
     def protect_vault() -> None:
-        port = parts.vault_port()
-        if port is not None:
+        for port in parts.vault_ports():
             loop.call_soon_threadsafe(parts.egress.protect, "127.0.0.1", port)
 
     protect_vault()

@@ -130,6 +130,11 @@ class EmbeddedVault:
             )
         return f"https://127.0.0.1:{port}"
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports of 127.0.0.1 that it listens on, or did the last time; empty before any."""
+        return self._server.ports
+
     def broker_access(self) -> VaultAccess:
         """How workers get in: they may read secrets, nothing else."""
         return self._access("broker")

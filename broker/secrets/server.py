@@ -57,6 +57,13 @@ class Server:
         return port if isinstance(port, int) else None
 
     @property
+    def ports(self) -> tuple[int, ...]:
+        """All that it listens on: its own, and the one for peers that raft wants (it has none)."""
+        run = self._last_run()
+        ports = (run.get("port"), run.get("cluster_port"))
+        return tuple(port for port in ports if isinstance(port, int))
+
+    @property
     def exit_status(self) -> int | None:
         """How the process ended; None while it runs."""
         return None if self._process is None else self._process.poll()
@@ -77,7 +84,8 @@ class Server:
         if port == 0:
             last = self.port
             port = last if last is not None and _is_free(last) else _free_port()
-        write_private(self._config, self._configuration(port, _free_port()))
+        cluster_port = _free_port()
+        write_private(self._config, self._configuration(port, cluster_port))
         started: Future[subprocess.Popen[bytes]] = Future()
         # The kernel ends the server when the thread that started it ends; this one stays until the
         # server has gone, whichever thread `launch` was called from.
@@ -85,9 +93,8 @@ class Server:
             target=self._keep, args=(started,), name="vault-keeper", daemon=True
         ).start()
         self._process = started.result()
-        write_private(
-            self._run, json.dumps({"port": port, "pid": self._process.pid}).encode() + b"\n"
-        )
+        run = {"port": port, "cluster_port": cluster_port, "pid": self._process.pid}
+        write_private(self._run, json.dumps(run).encode() + b"\n")
 
     def terminate(self, patience: float = _STOP_PATIENCE) -> None:
         """Ends the process, politely for `patience` seconds, and waits until it is gone."""
