@@ -30,9 +30,10 @@ test: test-unit test-e2e
 test-unit: setup
 	$(BIN)/pytest -m "not e2e" -n 2 -q
 
+# By file: the tests of one share a running program.
 test-e2e: setup
 	@scripts/ensure-chromium
-	$(BIN)/pytest -m e2e -n 2 -q
+	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
 
 bench: setup
 	$(BIN)/python -m tests.bench
