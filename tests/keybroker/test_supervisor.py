@@ -253,7 +253,9 @@ def test_what_cannot_start_says_why_in_a_line(
 ) -> None:
     program = Program(tmp_path, upstream)
     program.init()
-    base = "" if "listen" in settings else "admin: {listen: 127.0.0.1:0}\n"
+    base = "admin: {listen: 127.0.0.1:0}\n"
+    if "proxy" not in settings:
+        base += "proxy: {listen: 127.0.0.1:0}\n"
     with socket.create_server(("127.0.0.1", 0)) as other:
         text = settings.replace("$TAKEN", f"127.0.0.1:{other.getsockname()[1]}") + "\n" + base
         (program.workspace / "keybroker.yaml").write_text(text)
