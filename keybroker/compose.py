@@ -181,6 +181,8 @@ def worker_parts(
     admin_url: str,
 ) -> WorkerParts:
     """Everything of one worker, over its services. Raises KeybrokerError, CertsError."""
+    from urllib.parse import urlsplit
+
     import click
 
     from broker.internal import Internal
@@ -193,10 +195,15 @@ def worker_parts(
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
+    from rules.request import DEFAULT_PORTS
 
     signer = authority(workspace)
+    page = urlsplit(admin_url)
     egress = EgressGuard(
-        settings.egress.allow_networks, listeners=[(place.host, place.port) for place in own]
+        settings.egress.allow_networks,
+        listeners=[(place.host, place.port) for place in own],
+        # A TLS proxy may stand there, on any machine.
+        names=[(page.hostname or "", page.port or DEFAULT_PORTS[page.scheme])],
     )
     if settings.vault is not None:
         vault = None

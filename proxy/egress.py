@@ -1,7 +1,8 @@
 """The egress guard (laws 6 and 7): resolves a name once, judges its addresses, pins the good.
 
 Nothing is dialled that was not pinned: the worker's event loop (`proxy.dialing`) knows the pins
-only. Keybroker's own listeners are never reachable, whatever the settings allow.
+only. Keybroker's own listeners and the place where people open its page are never reachable,
+whatever the settings allow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, in order of preference. Raises OSError."""
 
 LOOPBACK = ("127.0.0.1", "::1")
+_OWN = "one of Keybroker's own listeners"
 
 
 class EgressGuard:
@@ -30,11 +32,14 @@ class EgressGuard:
         allow_networks: Iterable[Network] = (),
         *,
         listeners: Iterable[tuple[str, int]] = (),
+        names: Iterable[tuple[str, int]] = (),
         resolve: Resolve | None = None,
         timeout: float = 5.0,
         keep: float = 5.0,
     ) -> None:
         """`listeners`: Keybroker's own (address, port); `0.0.0.0` and `::` are any local address.
+
+        `names`: (host, port) at which something in front of Keybroker leads to its admin page.
 
         `timeout`: seconds a resolution may take. `keep`: seconds for which one resolution serves
         later checks of the same host, so that a burst of calls asks the resolver once.
@@ -42,6 +47,7 @@ class EgressGuard:
         self.pins = Pins()
         self._allowed = tuple(allow_networks)
         self._listeners: set[tuple[Address, int]] = set()
+        self._names = frozenset(names)
         for address, port in listeners:
             self.protect(address, port)
         # Threads of its own: slow look-ups must not starve the pool that the worker shares.
@@ -62,24 +68,22 @@ class EgressGuard:
 
     async def check(self, host: str, port: int) -> Route:
         """See `broker.ports.Egress`. `host` is canonical (`rules.hosts`)."""
+        if (host, port) in self._names:
+            raise _refused(host, _OWN)
         found = await self._addresses(host, port)
         objections = {text: self._objection(text, port) for text in found}
         good = tuple(text for text, against in objections.items() if against is None)
         if not good:
             # The kind, not the address: an agent must not map the inside by asking for names.
             kinds = " and ".join(sorted({str(against) for against in objections.values()}))
-            raise Refusal(
-                "egress_refused",
-                f"{host} may not be called: it is at {kinds}, which Keybroker's settings do not "
-                "allow.",
-            )
+            raise _refused(host, kinds)
         self.pins.pin(host, port, good)
         return Route(host, port, good)
 
     def _objection(self, text: str, port: int) -> str | None:
         address = parse(text)
         if any(self._is_own(candidate, port) for candidate in (address, *embedded(address))):
-            return "one of Keybroker's own listeners"
+            return _OWN
         return objection(address, self._allowed)
 
     def _is_own(self, address: Address, port: int) -> bool:
@@ -136,6 +140,13 @@ class EgressGuard:
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
         )
         return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+def _refused(host: str, kinds: str) -> Refusal:
+    return Refusal(
+        "egress_refused",
+        f"{host} may not be called: it is at {kinds}, which Keybroker's settings do not allow.",
+    )
 
 
 def _spelled_out(address: str) -> Sequence[str]:

@@ -66,6 +66,16 @@ async def test_literals_are_judged_without_dns(host: str) -> None:
     assert resolver.asked == []
 
 
+async def test_the_name_that_leads_to_the_admin_page_is_refused_wherever_it_is() -> None:
+    """A TLS proxy in front of the page has an address of its own, which may be a public one."""
+    resolver = Resolver(kb_example=["8.8.8.8"])
+    guard = EgressGuard(names=[("kb.example", 443)], resolve=resolver)
+    error = await refusal(guard, "kb.example")
+    assert (error.code, resolver.asked) == ("egress_refused", [])
+    assert "own listeners" in error.detail
+    assert (await guard.check("kb.example", 8443)).addresses == ("8.8.8.8",)
+
+
 async def test_odd_spellings_end_up_judged_too() -> None:
     """What getaddrinfo would make of `0x7f.1` is an address like any other."""
     guard = EgressGuard()
