@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from broker.errors import KeybrokerError
 from keybroker.errors import Unusable
-from keybroker.settings import Listen, Settings, VaultSettings
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from broker.secrets.vault import Entry, VaultAdmin
     from broker.services import Services
     from certs.authority import Authority
+    from keybroker.settings import Listen, Settings, VaultSettings
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine

@@ -11,9 +11,12 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keybroker.errors import Unreadable, Unusable
-from keybroker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from keybroker.settings import Settings
 
 ENVIRONMENT = "KEYBROKER_WORKSPACE"
 
@@ -88,6 +91,9 @@ class Workspace:
 
     def settings(self) -> Settings:
         """The checked settings. Raises InvalidFile, Unreadable."""
+        # Here, since most commands do without: it takes as long to import as all the rest.
+        from keybroker.settings import load_settings
+
         return load_settings(
             read_text(self.settings_file), file=str(self.settings_file), base=self.directory
         )
