@@ -38,7 +38,8 @@ from proxy.exchange import Exchange, Wire, attach
 
 SUPPORTED = "12.2"
 MAX_HEAD = 64 * 1024
-"""Bytes of a request's head, and of whatever else must be kept before it makes sense."""
+"""Bytes of a request's head, and of whatever else must be kept before it makes sense; also of a
+body that is kept though its head was refused, so that the sender is still there for the answer."""
 MAX_RESPONSE_HEAD = 256 * 1024
 MAX_INFORMATIONAL = 32
 
@@ -359,7 +360,16 @@ class Stream(http_layers.HttpStream):
 
     def check_body_size(self, request: bool) -> Generator[commands.Command, Any, bool]:
         # Responses are streamed and may be of any size; stock limits them by the same option.
-        return (yield from super().check_body_size(True)) if request else False
+        if not request:
+            return False
+        if self.exchange.page is None or len(self.request_body_buf) <= MAX_HEAD:
+            return (yield from super().check_body_size(True))
+        # Refused by its head: stock would take in the rest first, from anybody.
+        self.client_state = self.state_errored
+        refused = ResponseProtocolError(self.stream_id, "", ErrorCode.GENERIC_CLIENT_ERROR)
+        yield http_layers.SendHttp(refused, self.context.client)
+        self.flow.live = False
+        return True
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands:
         # As stock, but nothing passes unless the hook has cleared it: stock forwards the response

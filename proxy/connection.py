@@ -243,6 +243,12 @@ class AgentConnection(LiveConnectionHandler):
         exchange = exchange_of(flow)
         self.live.add(exchange)
         exchange.on_end = lambda: self.live.discard(exchange)
+        if self._connect is None:
+            try:
+                self._authenticate(flow)
+            except Refusal as error:
+                # Of what a stranger sends after this head little is kept.
+                exchange.page = self._refusal(error, exchange.wire)
 
     async def _request(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)

@@ -338,6 +338,29 @@ def test_each_plain_request_needs_exactly_one_credential(
         assert all(r.target == "/echo" for r in plain.requests)
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_stranger_is_not_awaited(worker: Worker, framing: str) -> None:
+    """Whoever can reach the port could else fill the memory, body limit by body limit."""
+    with worker.dial() as raw:
+        head = "POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\n" + framing
+        raw.sendall(head.encode() + b"\r\n\r\n" + b"%x\r\n%s" % (500_000, b"a" * 100_000))
+        raw.settimeout(5)
+        status, answer, _ = read_response(raw)
+    assert (status, code(answer)) == (407, "agent_unauthenticated")
+    assert b"connection: close" in answer.lower()
+    assert worker.pipeline.raw == []
+
+
+def test_a_stranger_with_a_small_body_may_retry(worker: Worker) -> None:
+    """Clients that wait for the challenge send the whole request first."""
+    with Upstream(tls=False) as plain, worker.dial() as raw:
+        head = f"POST http://localhost:{plain.port}/echo HTTP/1.1\nHost: localhost:{plain.port}"
+        head += "\nContent-Length: 3"
+        assert exchange(raw, head, b"abc")[0] == 407
+        assert exchange(raw, head + f"\nProxy-Authorization: {CREDENTIALS}", b"abc")[0] == 200
+        assert [request.body for request in plain.requests] == [b"abc"]
+
+
 # -- what the core is told
 
 
