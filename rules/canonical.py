@@ -51,7 +51,8 @@ _MAX_PARAMETERS = 10_000
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _PART_NAME = re.compile(rb'(?i)name\*?[ \t]*=[ \t]*"?([^";\r\n]*)')
-_PART_HEADER = re.compile(rb"(?im)^content-disposition[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)")
+# Possessive: lines without end are read in one go, with nothing kept to go back to.
+_PART_HEADER = re.compile(rb"(?im)^content-disposition[ \t]*:([^\r\n]*+(?:\r?\n[ \t][^\r\n]*+)*+)")
 _EXTENDED = re.compile(r"(?:[A-Za-z0-9-]+'[^']*')?(.*)", re.DOTALL)
 _CONTINUED = re.compile(rb"(?i)name\*[0-9]")
 """A parameter in pieces (RFC 2231 3), which form data must not have (RFC 7578 4.2)."""
@@ -182,10 +183,14 @@ def _check_form(fields: Fields, body: bytes) -> None:
     if kind == _FORM:
         _refuse_overrides(body.decode("latin-1"), "form")
         return
+    names = 0
     for line in _PART_HEADER.findall(body):
         if _CONTINUED.search(line):
             raise Ambiguous("The form has a part whose name comes in pieces; write it as one.")
         for name in _PART_NAME.findall(line):
+            names += 1
+            if names > _MAX_PARAMETERS:
+                raise Ambiguous(f"The form has more than {_MAX_PARAMETERS} parts; send fewer.")
             _refuse_override(_part_name(name.decode("latin-1")), "form")
 
 

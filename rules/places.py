@@ -44,6 +44,10 @@ class _Number(str):
     __slots__ = ()
 
 
+MAX_PIECES = 100_000
+"""Fields of a form, or values and brackets of a JSON text, that are taken apart: megabytes of tiny
+ones would keep everybody waiting for seconds."""
+
 type Json = bool | str | list[Json] | dict[str, Json] | None
 
 
@@ -118,8 +122,11 @@ class Reading:
 
     @cached_property
     def form(self) -> Pairs | None:
-        """The fields of an urlencoded body; None if it is not one, or has no one reading."""
+        """The fields of an urlencoded body; None if it is not one, has no one reading or too many
+        fields."""
         if self._media_type() != "application/x-www-form-urlencoded":
+            return None
+        if self.request.body.count(b"&") > MAX_PIECES:
             return None
         try:
             pairs, clear = read_pairs(self.request.body.decode("ascii"))
@@ -165,8 +172,10 @@ class Reading:
 def read_json(body: bytes) -> Json:
     """A JSON text with exactly one reading (I-JSON, RFC 7493): UTF-8, no duplicate names, no NaN.
 
-    Numbers keep their spelling. Raises Unreadable.
+    Numbers keep their spelling. Raises Unreadable, also for one of too many pieces.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PIECES:
+        raise Unreadable("it has too many pieces")
     try:
         value: Json = json.loads(
             body.decode("utf-8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -318,6 +319,22 @@ def test_a_part_has_its_name_in_one_piece() -> None:
     disposition = b'Content-Disposition: form-data; name*0="_met"; name*1="hod"'
     headers = ((b"Host", b"api.stripe.com"), MULTIPART)
     assert "in pieces" in refusal(TUNNELLED, headers=headers, body=part(disposition))
+
+
+@pytest.mark.parametrize("parts", [b'Content-Disposition: name="a"\r\n', b"a; name=b; name=c\r\n "])
+def test_a_multipart_form_has_a_bounded_number_of_parts(parts: bytes) -> None:
+    headers = ((b"Host", b"api.stripe.com"), MULTIPART)
+    body = b"Content-Disposition: " + parts * 10_001
+    assert "parts; send fewer" in refusal(TUNNELLED, headers=headers, body=body)
+
+
+def test_a_part_header_without_end_is_read_in_one_go() -> None:
+    """Ten megabytes of folded lines took seconds and 500 MB, and everybody waited."""
+    headers = ((b"Host", b"api.stripe.com"), MULTIPART)
+    body = b"Content-Disposition:" + b"\n " * 5_000_000
+    began = time.process_time()
+    assert canonicalise(replace(TUNNELLED, headers=headers, body=body)).body == body
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

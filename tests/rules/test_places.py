@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.places import Place, Reading, Unreadable, parse_place, read_json, read_pairs, read_place
+from rules.places import (
+    MAX_PIECES,
+    Place,
+    Reading,
+    Unreadable,
+    parse_place,
+    read_json,
+    read_pairs,
+    read_place,
+)
 from rules.request import Request
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
@@ -120,6 +129,20 @@ def test_a_body_without_one_reading_has_no_places(
 @pytest.mark.parametrize("body", [b"a=1;b=2", b"a=%zz", b"a=%ff", b"a=\xff"])
 def test_a_form_without_one_reading_has_no_places(body: bytes) -> None:
     assert read("form:a", request(body, FORM)) is None
+
+
+def test_a_body_of_too_many_pieces_is_not_taken_apart() -> None:
+    """Ten megabytes of tiny ones would keep everybody waiting for seconds."""
+    many = b"a=1" + b"&b" * MAX_PIECES
+    assert read("form:a", request(many, FORM)) == "1"
+    assert read("form:a", request(many + b"&b", FORM)) is None
+    for filler in (b"1,", b"{},", b"[],"):
+        text = b'{"a": 1, "b": [' + filler * (MAX_PIECES // 4) + b"1]}"
+        assert read("json:/a", request(text, JSON)) == "1"
+        text = b'{"a": 1, "b": [' + filler * MAX_PIECES + b"1]}"
+        assert read("json:/a", request(text, JSON)) is None
+    large = b'{"a": 1, "b": "%s"}' % (b"x" * 4_000_000)
+    assert read("json:/a", request(large, JSON)) == "1"
 
 
 def test_pairs_tell_whether_they_are_clear() -> None:
