@@ -182,7 +182,8 @@ def create(directory: Path, *, solo: bool) -> Workspace:
                 f"{path} is already there and is not overwritten; name another directory"
             )
     try:
-        workspace.directory.mkdir(parents=True, exist_ok=True)
+        # Not what the umask leaves: whoever can write here can replace the policy.
+        workspace.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         # The settings go last: a half-made workspace is not taken for a whole one.
         workspace.state.mkdir(mode=0o700)
         workspace.state.chmod(0o700)

@@ -21,7 +21,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.parametrize("solo", [True, False])
 def test_a_new_workspace_is_whole_valid_and_private(tmp_path: Path, solo: bool) -> None:
-    old = os.umask(0o002)
+    old = os.umask(0)
     try:
         made = create(tmp_path / "ws", solo=solo)
     finally:
@@ -30,6 +30,7 @@ def test_a_new_workspace_is_whole_valid_and_private(tmp_path: Path, solo: bool) 
     policy, _ = load_policy(made.policy_file.read_text())
     high = policy.tiers["high"]
     assert sum(quorum.count for quorum in high.quorum) == (1 if solo else 2)
+    assert mode(made.directory) == 0o755
     assert mode(made.state) == 0o700
     assert mode(made.key_file) == 0o600
     assert len(made.key_file.read_bytes()) == 32
