@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def child(life_fd: int, ready_fd: int) -> Iterator[Ready]:
     """
     # Ctrl-C on a terminal goes to the whole group; only the parent decides about stopping.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A core file would hold secrets; systemd-coredump and the like go by this limit, too.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
     told = False
 
@@ -115,10 +118,17 @@ class Child:
 
 
 def start(name: str, workspace: Path, arguments: Sequence[str], *, keep: Sequence[int]) -> Child:
-    """Starts `keybroker ARGUMENTS` as a child; it inherits the descriptors in `keep`."""
-    life_read, life_write = os.pipe()
-    ready_read, ready_write = os.pipe()
-    try:
+    """Starts `keybroker ARGUMENTS` as a child; it inherits the descriptors in `keep`.
+
+    Raises OSError where the machine has no room for one more process.
+    """
+    with ExitStack() as ours, ExitStack() as theirs:
+        life_read, life_write = os.pipe()
+        theirs.callback(os.close, life_read)
+        ours.callback(os.close, life_write)
+        ready_read, ready_write = os.pipe()
+        theirs.callback(os.close, ready_write)
+        ours.callback(os.close, ready_read)
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -140,10 +150,8 @@ def start(name: str, workspace: Path, arguments: Sequence[str], *, keep: Sequenc
             pass_fds=(life_read, ready_write, *keep),
             start_new_session=True,
         )
-    finally:
-        os.close(life_read)
-        os.close(ready_write)
-    return Child(name, process, life_write, ready_read)
+        ours.pop_all()
+        return Child(name, process, life_write, ready_read)
 
 
 def _has_descriptor(stream: object) -> bool:

@@ -305,11 +305,11 @@ class Supervisor:
         try:
             if place is not self._admin:
                 self._recover(place.name)
-        except KeybrokerError as error:
+            child = place.start()
+        except (KeybrokerError, OSError) as error:
             complain(f"{place.name} is not started again yet: {error}")
             place.postpone()
             return
-        child = place.start()
         threading.Thread(target=_watch_start, args=(child,), daemon=True).start()
 
     def _record(self, kind: str, data: dict[str, str | int]) -> None:

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
-from keybroker.children import ORPHANED, Child
+import pytest
+
+from keybroker.children import ORPHANED, Child, start
 
 
 def _start(body: str) -> Child:
@@ -36,6 +39,23 @@ def test_a_child_reports_and_leaves_with_its_parent() -> None:
     assert child.process.poll() is None
     child.release()  # as the kernel does for a parent that was killed
     assert child.process.wait(20) == ORPHANED
+
+
+def test_a_child_leaves_no_core_file() -> None:
+    """It would hold secrets, and lie about wherever `up` was started (law 2)."""
+    child = _start(
+        "import resource\nraise KeybrokerError(str(resource.getrlimit(resource.RLIMIT_CORE)))"
+    )
+    assert child.report() == "(0, 0)"
+    child.process.wait(20)
+    child.release()
+
+
+def test_a_child_that_cannot_be_started_leaves_nothing_open() -> None:
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(ValueError, match="null"):
+        start("the child", Path("/"), ["a\0b"], keep=())
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_child_tells_why_it_cannot_serve() -> None:

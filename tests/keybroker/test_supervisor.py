@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -119,6 +120,20 @@ def test_the_dead_are_replaced_and_orphans_leave(kb: Program) -> None:
     kb.start()
     assert kb.curl(bot, kb.upstream.url + "/echo").status == 200
     kb.verify()
+
+
+def test_a_child_that_cannot_be_replaced_yet_takes_nothing_else_along(kb: Program) -> None:
+    bot = kb.agent("bot")
+    assert kb.process is not None
+    limits = resource.prlimit(kb.process.pid, resource.RLIMIT_NOFILE)
+    before = children_of(kb)
+    resource.prlimit(kb.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    os.kill(before["worker--index=0"], signal.SIGKILL)
+    wait_until(lambda: "is not started again yet" in kb.log.read_text(), what="it is said")
+    assert kb.process.poll() is None
+    assert kb.curl(bot, kb.upstream.url + "/echo").status == 200
+    resource.prlimit(kb.process.pid, resource.RLIMIT_NOFILE, limits)
+    wait_until(lambda: children_of(kb).keys() == before.keys(), what="it is replaced in the end")
 
 
 def test_a_call_in_a_killed_worker_becomes_unknown_and_is_not_sent_again(kb: Program) -> None:
