@@ -35,6 +35,12 @@ class App:
 
         return workspace.find(self.option)
 
+    def has_workspace(self) -> bool:
+        """Whether there is one where it is looked for, in order or not."""
+        from keybroker import workspace
+
+        return workspace.Workspace(workspace.choose(self.option)).settings_file.exists()
+
     def services(self) -> Services:
         """The opened services, closed when the command ends."""
         from keybroker.compose import open_workspace
@@ -112,6 +118,19 @@ class LazyGroup(Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but near names come from the table: click knows loaded commands only."""
+        name = args[0]
+        if not (ctx.resilient_parsing or name.startswith("-") or name in self.commands_at):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self.list_commands(ctx), 1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The lines of the table, so that help imports nothing."""
         with formatter.section("Commands"):
@@ -186,10 +205,14 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
     except click.UsageError as error:
         if error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
-        complain(error.format_message())
+        # click sets choices below each other; an error is one line here.
+        complain(" ".join(error.format_message().split()))
         return EXIT_USAGE
     except click.ClickException as error:
         complain(error.format_message())
@@ -217,6 +240,8 @@ def _foreign(error: Exception) -> str:
     """A foreign error as one line; its text only where it is known to hold no secret."""
     import sqlite3
 
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, OSError | sqlite3.Error):
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return f"{type(error).__name__}: this should not happen (KEYBROKER_DEBUG=1 shows where)"

@@ -36,7 +36,7 @@ def failing(error: BaseException) -> click.Command:
             "keybroker: p.yaml:2: error: a\nkeybroker: p.yaml:4: error: b\n",
         ),
         (KeyboardInterrupt(), 130, "keybroker: interrupted\n"),
-        (PermissionError(13, "Permission denied", "/x"), 1, "PermissionError: "),
+        (PermissionError(13, "Permission denied", "/x"), 1, "keybroker: Permission denied: /x\n"),
         (click.UsageError("no such thing"), 2, "keybroker: no such thing\n"),
     ],
 )
@@ -98,6 +98,29 @@ def test_every_command_has_help_and_takes_the_workspace(
     printed = capsys.readouterr().out
     assert "--workspace DIR" in printed
     assert "Usage: keybroker " + " ".join(path) in printed
+
+
+def test_a_group_alone_is_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in ([], ["agent"]):
+        assert guarded(cli, group) == 2
+        assert "keybroker:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["agnet", "list"], "No such command 'agnet'. Did you mean 'agent'?"),
+        (["worekr"], "No such command 'worekr'."),
+        (["agent", "lst"], "No such command 'lst'. Did you mean 'list'?"),
+        (["user", "add", "a"], "Missing option '--role'. Choose from: viewer, approver, admin"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(cli, arguments) == 2
+    _, line = capsys.readouterr().err.splitlines()
+    assert line == f"keybroker: {says}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
