@@ -102,7 +102,8 @@ def explain(
 
     path = policy_file or app.workspace().policy_file
     loaded, _ = load_policy(read_text(path), str(path))
-    known = app.services().agents.list() if policy_file is None else []
+    # A file elsewhere can be asked without a workspace; with one, its agents have their tags.
+    known = app.services().agents.list() if policy_file is None or app.has_workspace() else []
     pairs = [_header(line) for line in headers]
     try:
         content = body.read_bytes() if body is not None else b""

@@ -90,6 +90,23 @@ def test_a_call_is_explained_as_it_would_be_decided(
     assert told["sentence"]
 
 
+def test_tags_count_in_another_file_too(run: Run, policy: Path, tmp_path: Path) -> None:
+    run("agent", "add", "bot", "--tag", "finance")
+    file = policy.rename(tmp_path / "next.yaml")
+    call = ("POST", "https://api.stripe.com/v1/refunds", "--json")
+    told = run("policy", "explain", "--policy", file, "--as", "bot", *call).json
+    assert told["rules"] == ["refund"]
+
+
+def test_another_file_is_explained_without_a_workspace(
+    run: Run, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", str(tmp_path / "none"))
+    call = ("GET", "https://api.stripe.com/v1/charges", "--json")
+    told = run("policy", "explain", "--policy", policy, "--as", "bot", *call).json
+    assert told["rules"] == ["read"]
+
+
 def test_headers_and_body_count(run: Run, tmp_path: Path) -> None:
     run("agent", "add", "bot")
     url = "https://api.stripe.com/v1/x"
