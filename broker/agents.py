@@ -43,6 +43,16 @@ class _Directory:
     by_agent: dict[str, list[_Token]]
 
 
+def _taken(tx: Transaction, name: str) -> str:
+    row = tx.db.execute("SELECT revoked_at FROM agents WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[0] is not None:
+        return f"the agent {name} was revoked, and its name is not given again: choose another"
+    return (
+        f"there is an agent {name} already: choose another name, or give it a new token with"
+        f" `keybroker agent rotate {name}`"
+    )
+
+
 class Agents:
     """The register of agents; quick to ask on every call, since it is kept in memory while nothing
     changes."""
@@ -100,9 +110,7 @@ class Agents:
                     ),
                 )
             except sqlite3.IntegrityError:
-                raise Conflict(
-                    f"there is or was an agent {name}: choose another name, or rotate its token"
-                ) from None
+                raise Conflict(_taken(tx, name)) from None
             self._insert_token(tx, name, token, "standing", None, None)
             bump(tx, "agents")
             data = {"agent": name, "owner": owner, "tags": labels, "by": by}

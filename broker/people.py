@@ -30,6 +30,10 @@ SESSION_TTL = 12 * 3600
 """Seconds a page session lasts."""
 
 
+def _no_user(name: str) -> str:
+    return f"there is no user {name}: `keybroker user list` shows them"
+
+
 class People:
     """The register of people."""
 
@@ -78,7 +82,7 @@ class People:
         """Raises NotFound."""
         row = self._store.read().execute("SELECT * FROM users WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise NotFound(f"there is no user {name}: `keybroker user list` shows them")
+            raise NotFound(_no_user(name))
         return _user(row)
 
     def set_password(self, name: str, password: str, by: str) -> None:
@@ -91,7 +95,7 @@ class People:
                 "UPDATE users SET password_hash = ? WHERE name = ?", (hashed, name)
             ).rowcount
             if not changed:
-                raise NotFound(f"there is no user {name}")
+                raise NotFound(_no_user(name))
             self._end_sessions(tx, name)
             tx.append(Draft("user.password", {"user": name, "by": by}))
 
@@ -103,7 +107,7 @@ class People:
         def work(tx: Transaction) -> None:
             row = tx.db.execute("SELECT disabled_at FROM users WHERE name = ?", (name,)).fetchone()
             if row is None:
-                raise NotFound(f"there is no user {name}")
+                raise NotFound(_no_user(name))
             if row[0] is not None:
                 raise Conflict(f"the user {name} is disabled already")
             tx.db.execute("UPDATE users SET disabled_at = ? WHERE name = ?", (tx.time, name))

@@ -111,15 +111,17 @@ def _state(agent: Agent) -> str:
 
 
 def _describe(agent: Agent) -> dict[str, object]:
+    from broker.stores.sqlite import to_text
+
     return {
         "agent": agent.name,
         "owner": agent.owner,
         "tags": sorted(agent.tags),
         "hold_wait": agent.hold_wait,
         "pending_status": agent.pending_status,
-        "created_at": agent.created_at.isoformat(),
-        "expires_at": agent.expires_at and agent.expires_at.isoformat(),
-        "revoked_at": agent.revoked_at and agent.revoked_at.isoformat(),
+        "created_at": to_text(agent.created_at),
+        "expires_at": agent.expires_at and to_text(agent.expires_at),
+        "revoked_at": agent.revoked_at and to_text(agent.revoked_at),
     }
 
 

@@ -58,6 +58,8 @@ def add(app: App, name: str, role: str, password_stdin: bool, as_json: bool) -> 
 @pass_app
 def list_(app: App, as_json: bool) -> None:
     """List everybody with an account."""
+    from broker.stores.sqlite import to_text
+
     people = app.services().people.list()
     if as_json:
         emit(
@@ -66,8 +68,8 @@ def list_(app: App, as_json: bool) -> None:
                     "user": one.name,
                     "role": one.role,
                     "password": one.has_password,
-                    "created_at": one.created_at.isoformat(),
-                    "disabled_at": one.disabled_at and one.disabled_at.isoformat(),
+                    "created_at": to_text(one.created_at),
+                    "disabled_at": one.disabled_at and to_text(one.disabled_at),
                 }
                 for one in people
             ]

@@ -46,7 +46,7 @@ def test_mistakes_are_one_line(run: Run) -> None:
     assert run("agent", "add", "bot").status == 0
     again = run("agent", "add", "bot")
     assert again.status == 1
-    assert "there is or was an agent bot" in again.err
+    assert "there is an agent bot already" in again.err
     assert run("agent", "revoke", "nobody").status == 1
     soon = run("agent", "add", "other", "--hold-wait", "soon")
     assert soon.status == 2
