@@ -79,6 +79,8 @@ def parse_pattern(text: str) -> HostPattern:
 
     Raises ValueError with a sentence.
     """
+    if "/" in text:
+        raise ValueError(f"{shown(text)} is not a host: leave out the scheme and the path")
     wildcard = text.startswith("*.")
     rest = text[2:] if wildcard else text
     if "*" in rest:
