@@ -14,7 +14,7 @@ from broker.policies import Policies
 from broker.stores.sqlite import to_text
 from rules.model import Subject
 from rules.request import Request
-from rules.words import describe_rule
+from rules.words import instruct
 
 HOST = "keybroker.internal"
 
@@ -56,7 +56,7 @@ class Internal:
             subject = Subject(agent.name, agent.tags, agent.owner)
             book = published.rulebook
             rules = [
-                {"id": rule.id, "effect": rule.effect, "sentence": describe_rule(rule, book.policy)}
+                {"id": rule.id, "effect": rule.effect, "sentence": instruct(rule, book.policy)}
                 for rule in book.rules_for(subject)
             ]
         return {

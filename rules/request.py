@@ -17,6 +17,12 @@ Headers = tuple[tuple[str, str], ...]
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 
 
+def authority(scheme: str, host: str, port: int | None) -> str:
+    """`host`, or `host:port` where the port is not the scheme's default (RFC 9110 7.2)."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port in (None, DEFAULT_PORTS.get(scheme)) else f"{name}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class RawRequest:
     """A request as the engine read it off the wire; nothing in it has been repaired or trusted."""
@@ -67,9 +73,7 @@ class Request:
 
     @property
     def authority(self) -> str:
-        """`host`, or `host:port` where the port is not the scheme's default (RFC 9110 7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+        return authority(self.scheme, self.host, self.port)
 
     @property
     def target(self) -> str:

@@ -132,23 +132,32 @@ def _children(pointer: str, value: dict[str, Json] | list[Json]) -> Iterator[tup
 
 
 def describe_rule(rule: Rule, policy: Policy) -> str:
-    """One sentence on what the rule does, for a model that plans its calls by it."""
+    """One sentence on what the rule does."""
+    return _of_rule(rule, policy) + "."
+
+
+def instruct(rule: Rule, policy: Policy) -> str:
+    """The same for a model that plans its calls by it: also what it must not send."""
+    sentence = _of_rule(rule, policy)
+    if rule.use and rule.effect in ("allow", "hold"):
+        sentence += f"; Keybroker adds the credential {_and(rule.use)}, send none of your own"
+    return sentence + "."
+
+
+def _of_rule(rule: Rule, policy: Policy) -> str:
     what = _any_of([describe_match(match) for match in rule.matches])
     if rule.excepts:
         what += ", except " + _any_of([describe_match(match) for match in rule.excepts])
     match rule.effect:
         case "allow":
-            sentence = f"{what}: allowed"
+            return f"{what}: allowed"
         case "deny":
-            sentence = f"{what}: denied"
+            return f"{what}: denied"
         case "tunnel":
             hosts = [describe_host(host) for match in rule.matches for host in match.hosts]
-            sentence = f"connections to {_or(hosts)}: passed on undecrypted"
+            return f"connections to {_or(hosts)}: passed on undecrypted"
         case "hold":
-            sentence = f"{what}: held until approved ({_risk(rule.risk or '', policy)})"
-    if rule.use and rule.effect in ("allow", "hold"):
-        sentence += f"; Keybroker adds the credential {_and(rule.use)}, send none of your own"
-    return sentence + "."
+            return f"{what}: held until approved ({_risk(rule.risk or '', policy)})"
 
 
 def describe_match(match: Match) -> str:

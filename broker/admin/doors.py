@@ -22,6 +22,7 @@ from broker.admin.security import Refused, Site, check_csrf, check_origin, local
 from broker.admin.throttle import Throttle
 from broker.errors import InvalidInput, NotFound
 from broker.model import User
+from broker.people import SHORTEST_PASSWORD
 
 
 class Doors:
@@ -183,7 +184,18 @@ class Doors:
         """Shows the form for the first user. Opening it uses nothing up."""
         token = request.query_params.get("token", "")
         await self._check_link(token)
-        return self._visit(request, "setup.html", {"token": token, "name": ""})
+        return self._setup_form(request, token)
+
+    def _setup_form(
+        self, request: Request, token: str, *, status: int = 200, name: str = "", error: str = ""
+    ) -> Response:
+        values = {
+            "token": token,
+            "name": name,
+            "error": error or None,
+            "shortest": SHORTEST_PASSWORD,
+        }
+        return self._visit(request, "setup.html", values, status)
 
     async def setup(self, request: Request) -> Response:
         form = await self._visited(request)
@@ -197,6 +209,5 @@ class Doors:
             make = partial(self._services.people.redeem_link, token, name, password)
             user = await run_sync(make, limiter=self._hashing)
         except InvalidInput as problem:
-            values = {"token": token, "name": name, "error": str(problem)}
-            return self._visit(request, "setup.html", values, 422)
+            return self._setup_form(request, token, status=422, name=name, error=str(problem))
         return await self._enter(request, user, "/")

@@ -46,8 +46,10 @@ def environment() -> jinja2.Environment:
     env.filters["tojson_ascii"] = lambda value: json.dumps(value)
     env.filters["clock"] = _clock
     env.filters["when"] = _when
+    env.filters["sentence"] = _sentence
     env.filters["segment"] = lambda value: quote(str(value), safe="")
     env.filters["headline"] = view.headline
+    env.filters["address"] = view.address
     env.filters["seconds_left"] = view.seconds_left
     env.filters["progress"] = view.progress
     return env
@@ -63,6 +65,11 @@ def _clock(seconds: int) -> str:
 def _when(text: str | None) -> str:
     """An RFC 3339 time to the second, in UTC."""
     return "" if not text else view.parse_time(text).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _sentence(text: str) -> str:
+    """An error of the broker's as a sentence of its own: the command line has them in its midst."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 class Frame:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from broker.admin.inert import MOST_TEXT, hexdump
 from broker.admin.ports import Json
+from rules.request import authority
 
 HEX_BYTES = 4096
 ENDED = frozenset({"denied", "expired", "superseded", "used", "unknown"})
@@ -79,7 +80,12 @@ def headline(card: Json) -> str:
     if summaries:
         return str(summaries[0])
     what = card.get("what") or card.get("request") or {}
-    return f"{what.get('method', '')} {what.get('host', '')}{what.get('path', '')}".strip()
+    return f"{what.get('method', '')} {address(what)}{what.get('path', '')}".strip()
+
+
+def address(what: Json) -> str:
+    """Host of a call, and port where it is not the usual one."""
+    return authority(what.get("scheme", "https"), what.get("host", ""), what.get("port"))
 
 
 def shown_request(card: Json) -> Shown | None:

@@ -15,6 +15,7 @@ from broker.errors import KeybrokerError, NotEntitled
 from broker.model import ApprovalState
 from keybroker.cli.frame import App, Group, emit, inert, json_option, paint, pass_app, table
 from keybroker.cli.users import read_line
+from rules.request import authority
 
 if TYPE_CHECKING:
     from broker.model import Choice, User
@@ -59,7 +60,7 @@ def list_(app: App, state: str, limit: int, as_json: bool) -> None:
 
 def _what(card: Any) -> str:
     what = card["what"]
-    return f"{what['method']} {what['host']}{what['path']}"
+    return f"{what['method']} {authority(what['scheme'], what['host'], what['port'])}{what['path']}"
 
 
 @approvals.command()
@@ -97,13 +98,21 @@ def print_card(card: Any) -> None:
         line("credential", f"{credential['name']} ({credential['secret']})")
     for impact in card["impacts"]:
         line("consequence", impact)
-    line("agent", card["agent"] + (f", owned by {card['owner']}" if card.get("owner") else ""))
+    owner = f", owned by {card['owner']}" if card.get("owner") else ""
+    tags = f", tagged {', '.join(card['tags'])}" if card.get("tags") else ""
+    line("agent", card["agent"] + owner + tags)
+    line("run for", card.get("operator_note"))
     line("its claim", card.get("claim"))
     for rule in card["rules"]:
         line("rule", f"{rule['id']}: {rule['sentence']}")
     line("risk", card["risk"])
     line("state", card["state"])
-    line("decide by", card["decide_by"])
+    if card["state"] == "pending":
+        line("decide by", card["decide_by"])
+    elif card["state"] == "approved":
+        line("execute by", card["execute_by"])
+    else:
+        line("because", (card.get("resolution") or {}).get("reason"))
     for vote in card["votes"]:
         line("vote", f"{vote['user']}: {vote['decision']} {vote.get('reason') or ''}".rstrip())
     line("needs", card.get("needs"))

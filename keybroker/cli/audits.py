@@ -24,6 +24,7 @@ from keybroker.cli.frame import (
     paint,
     pass_app,
 )
+from rules.request import authority
 
 if TYPE_CHECKING:
     from audit.record import Record
@@ -81,9 +82,7 @@ def _print(record: Record, as_json: bool) -> None:
 
 def _short(value: object) -> str:
     if isinstance(value, dict) and {"method", "host", "path"} <= value.keys():
-        port = value.get("port")
-        usual = {"https": 443, "http": 80}.get(str(value.get("scheme")))
-        place = value["host"] if port in (None, usual) else f"{value['host']}:{port}"
+        place = authority(value.get("scheme", ""), value["host"], value.get("port"))
         return f"{value['method']} {place}{value['path']}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.request import Request
+from rules.request import Request, authority
 
 BASE = Request(
     method="POST",
@@ -116,3 +116,20 @@ def test_the_stored_form_gives_the_request_back(request: Request, claim: str | N
 
 def test_the_representation_shows_no_body() -> None:
     assert "amount" not in repr(BASE)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "port", "written"),
+    [
+        ("https", "a.example", 443, "a.example"),
+        ("https", "a.example", 80, "a.example:80"),
+        ("http", "a.example", 80, "a.example"),
+        ("https", "::1", 443, "[::1]"),
+        ("https", "::1", 8443, "[::1]:8443"),
+        ("https", "a.example", None, "a.example"),
+    ],
+)
+def test_the_port_is_named_unless_it_is_the_usual_one(
+    scheme: str, host: str, port: int | None, written: str
+) -> None:
+    assert authority(scheme, host, port) == written

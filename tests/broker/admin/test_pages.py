@@ -128,7 +128,7 @@ async def test_a_wrong_retype_is_told_and_the_reason_kept(
         "/approvals/ap_01/vote", decision="approve", confirm="2499", reason="I read it"
     )
     assert response.status_code == 422
-    assert "retype the amount" in response.text
+    assert "Retype the amount" in response.text
     assert ">I read it</textarea>" in response.text
     assert office.desk.seen == []
 
@@ -173,6 +173,26 @@ async def test_an_ended_approval(client: Browser, office: FakeServices) -> None:
     assert "wrong charge" in text
     assert "The stored request was deleted" in text
     assert (await client.get("/approvals/ap_01/body")).status_code == 404
+
+
+async def test_a_used_approval_names_its_voter_as_such(
+    client: Browser, office: FakeServices
+) -> None:
+    vote = {"user": "erin", "decision": "approve", "reason": "ticket 17", "at": now()}
+    office.desk.put(contact())
+    office.desk.cards["ap_02"] |= {
+        "state": "used",
+        "request": None,
+        "needs": "",
+        "votes": [vote],
+        "resolution": {"state": "used", "by": ["erin"], "reason": "ticket 17", "at": now()},
+    }
+    await client.sign_in("dave")
+    text = text_of((await client.get("/approvals/ap_02")).text)
+    assert "Used by erin" not in text
+    assert "erin approved" in text
+    assert text.count("ticket 17") == 1
+    assert "https://eu.crm.example:8443/v2/contacts/9917" in text, "the port stays in sight"
 
 
 async def test_the_exact_bytes_come_as_a_file_only(client: Browser) -> None:
