@@ -99,13 +99,17 @@ def write_secret(
     value: str,
     by: str,
 ) -> int:
-    """Writes one field, records that it was written, and returns the new version."""
-    from audit.record import JSON, Draft
+    """Writes one field and returns the new version; the ledger has it before and after."""
+    from audit.record import Draft
 
+    ref = f"{mount}/{path}#{field}"
     with vault_admin(workspace, workspace.settings()) as admin:
+        # Durable before visible: no secret comes into force that the ledger could not take.
+        begun = Draft("secret.writing", {"ref": ref, "by": by})
+        services.store.write(lambda tx: tx.append(begun))
         number = admin.write(mount, path, field, value)
-    data: dict[str, JSON] = {"ref": f"{mount}/{path}#{field}", "version": number, "by": by}
-    services.store.write(lambda tx: tx.append(Draft("secret.written", data)))
+    done = Draft("secret.written", {"ref": ref, "version": number, "by": by})
+    services.store.write(lambda tx: tx.append(done))
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -53,3 +54,16 @@ def test_a_written_secret_is_listed_by_name_and_its_value_is_nowhere(
     for path in workspace.rglob("*"):
         if path.is_file():
             assert CANARY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.e2e
+def test_no_secret_comes_into_force_that_the_log_cannot_take(workspace: Path, run: Run) -> None:
+    """Law 9, here with a log that another process keeps locked."""
+    run("secret", "set", "kv/stripe", "api_key", "--stdin", stdin=CANARY)
+    with (workspace / "state" / "keybroker.db-ledger.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("secret", "set", "kv/stripe", "api_key", "--stdin", stdin="another-value")
+    assert done.status == 1
+    assert "locked" in done.err
+    (listed,) = run("secret", "list", "--json").json
+    assert listed["version"] == 1
