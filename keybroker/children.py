@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ Ready = Callable[[], None]
 ORPHANED = 70
 """Exit status of a child whose parent is gone (EX_SOFTWARE of sysexits.h)."""
 
+DESCRIPTORS = 65_536
+"""Files and connections that a child may have open at a time, where the system allows it."""
 
 READY_WITHIN = 60.0
 """Seconds a child has to begin serving."""
@@ -48,6 +50,7 @@ def child(life_fd: int, ready_fd: int) -> Iterator[Ready]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A core file would hold secrets; systemd-coredump and the like go by this limit, too.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _open_many()
     threading.Thread(target=_leave_with_parent, args=(life_fd,), daemon=True).start()
     told = False
 
@@ -70,6 +73,15 @@ def child(life_fd: int, ready_fd: int) -> Iterator[Ready]:
             tell({"error": f"{error.strerror or type(error).__name__} ({error.filename or '-'})"})
             raise SystemExit(1) from None
         raise
+
+
+def _open_many() -> None:
+    # Each waiting call holds a connection, and the usual 1024 are soon held: then nobody gets in.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # a system with another bound; then it stays
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _leave_with_parent(life_fd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keybroker.children import ORPHANED, Child, start
+from keybroker.children import DESCRIPTORS, ORPHANED, Child, start
 
 
 def _start(body: str) -> Child:
@@ -47,6 +48,20 @@ def test_a_child_leaves_no_core_file() -> None:
         "import resource\nraise KeybrokerError(str(resource.getrlimit(resource.RLIMIT_CORE)))"
     )
     assert child.report() == "(0, 0)"
+    child.process.wait(20)
+    child.release()
+
+
+def test_a_child_may_have_as_many_connections_as_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        limit = "resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
+        child = _start(f"import resource\nraise KeybrokerError(str({limit}))")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    most = DESCRIPTORS if before[1] == resource.RLIM_INFINITY else min(before[1], DESCRIPTORS)
+    assert child.report() == str(most)
     child.process.wait(20)
     child.release()
 
