@@ -85,7 +85,10 @@ def _path(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str) or not value:
         raise ValueError("write the path of a file")
     base: Path = (info.context or {}).get("base", Path())
-    return base / Path(value).expanduser()
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{value!r}: there is no such user") from None
 
 
 def _seconds(value: object) -> object:

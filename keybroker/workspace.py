@@ -154,10 +154,17 @@ def default_directory() -> Path:
     return root / "keybroker"
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise Unusable(f"{path}: there is no such user, or their home is not known") from error
+
+
 def choose(option: Path | None) -> Path:
     """Where the workspace is: the option, else KEYBROKER_WORKSPACE, else the data directory."""
     named = option or (Path(value) if (value := os.environ.get(ENVIRONMENT)) else None)
-    return (named.expanduser() if named else default_directory()).absolute()
+    return (_expanded(named) if named else default_directory()).absolute()
 
 
 def find(option: Path | None) -> Workspace:
@@ -175,7 +182,7 @@ def create(directory: Path, *, solo: bool) -> Workspace:
     from broker.services import create_state
     from rules.load import starter_policy
 
-    workspace = Workspace(directory.expanduser().absolute())
+    workspace = Workspace(_expanded(directory).absolute())
     for path in (workspace.settings_file, workspace.policy_file, workspace.state):
         if path.exists() or path.is_symlink():
             raise Unusable(

@@ -90,6 +90,7 @@ def test_all_problems_come_at_once_with_their_lines() -> None:
         ("proxy: {listen: 'a b:80'}", "is no host"),
         ("proxy: {workers: 0}", "proxy"),
         ("proxy: {workers: true}", "write `auto`"),
+        ("egress: {ca_bundle: ~nobody-by-that-name/ca.pem}", "there is no such user"),
         ("store: redis", "`sqlite`"),
         ("- a\n", "must be a mapping"),
     ],

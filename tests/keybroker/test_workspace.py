@@ -70,6 +70,17 @@ def test_the_option_goes_before_the_environment(
     assert choose(tmp_path / "option") == tmp_path / "option"
 
 
+def test_the_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = Path("~nobody-by-that-name/ws")
+    with pytest.raises(Unusable, match="there is no such user"):
+        choose(nowhere)
+    with pytest.raises(Unusable, match="there is no such user"):
+        create(nowhere, solo=True)
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", str(nowhere))
+    with pytest.raises(Unusable, match="there is no such user"):
+        choose(None)
+
+
 @pytest.mark.parametrize("loose", [0o750, 0o705, 0o777])
 def test_a_state_that_others_can_read_is_refused_with_the_cure(tmp_path: Path, loose: int) -> None:
     made = create(tmp_path / "ws", solo=True)
