@@ -7,6 +7,7 @@ TLS upstream, and checked; the exit status is 0 only if every step held.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -180,7 +181,7 @@ class Story:
     def _start_curl(self, path: str, *arguments: str) -> subprocess.Popen[str]:
         command = self._workspace.curl(path, *arguments)
         shown = [self._workspace.shorten(argument) for argument in command]
-        self._show("$ " + " ".join(shown), quiet_colour=True)
+        self._show("$ " + shlex.join(shown), quiet_colour=True)
         return subprocess.Popen(
             [*command, "--silent", "--show-error", "--include", "--max-time", str(CURL_LIMIT)],
             stdout=subprocess.PIPE,
