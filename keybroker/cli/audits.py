@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from audit.record import Record
 
 EXIT_WHOLE, EXIT_BROKEN, EXIT_UNREADABLE = 0, 1, 2
+_DIGEST = re.compile("[0-9a-f]{64}")
 _POLL = 0.25  # seconds between looks of `tail --follow`
 
 
@@ -85,6 +87,8 @@ def _short(value: object) -> str:
         place = authority(value.get("scheme", ""), value["host"], value.get("port"))
         return f"{value['method']} {place}{value['path']}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if _DIGEST.fullmatch(text):
+        return text[:12] + "..."  # for people; `--json` has it whole
     return text if len(text) <= 80 else text[:77] + "..."
 
 

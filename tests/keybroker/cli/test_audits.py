@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from keybroker.compose import open_workspace
+from keybroker.workspace import Workspace
 from tests.keybroker.cli.conftest import Run
 
 
@@ -53,6 +56,17 @@ def test_what_cannot_be_read_is_neither_whole_nor_broken(
     assert run("audit", "verify", "--file", noise).status == 2
     shutil.rmtree(workspace / "state")
     assert run("audit", "verify").status == 2
+
+
+def test_digests_are_cut_for_people_and_whole_for_machines(run: Run, workspace: Path) -> None:
+    with closing(open_workspace(Workspace(workspace))) as services:
+        services.policies.publish("version: 1", "test")
+    (record,) = run("audit", "search", "--type", "policy", "--json").out.splitlines()
+    digest = json.loads(record)["data"]["sha256"]
+    assert len(digest) == 64
+    shown = run("audit", "tail").out
+    assert f"sha256={digest[:12]}..., " in shown
+    assert digest not in shown
 
 
 def test_an_export_verifies_and_has_the_promised_fields(run: Run, tmp_path: Path) -> None:
