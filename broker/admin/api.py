@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
@@ -27,18 +27,9 @@ from broker.errors import (
     StoreUnavailable,
     Unconfirmed,
 )
-from broker.model import Choice, User
+from broker.model import ApprovalState, Choice, User
 
-STATES = (
-    "pending",
-    "approved",
-    "denied",
-    "expired",
-    "superseded",
-    "executing",
-    "used",
-    "unknown",
-)
+STATES: tuple[str, ...] = get_args(ApprovalState)
 MOST = 200
 """The longest page of a list."""
 LONGEST = 2000

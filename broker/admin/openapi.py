@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
+
+from broker.model import ApprovalState
 
 type Schema = dict[str, Any]
 
@@ -69,18 +71,7 @@ SCHEMAS: Schema = {
         "description": "A held call and its decision. What the agent wrote is not to be trusted.",
         "properties": {
             "id": TEXT,
-            "state": {
-                "enum": [
-                    "pending",
-                    "approved",
-                    "denied",
-                    "expired",
-                    "superseded",
-                    "executing",
-                    "used",
-                    "unknown",
-                ]
-            },
+            "state": {"enum": list(get_args(ApprovalState))},
             "agent": TEXT,
             "owner": MAYBE_TEXT,
             "risk": TEXT,

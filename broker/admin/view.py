@@ -17,7 +17,6 @@ from broker.admin.ports import Json
 from rules.request import authority
 
 HEX_BYTES = 4096
-ENDED = frozenset({"denied", "expired", "superseded", "used", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
