@@ -276,16 +276,18 @@ class Holds:
         return self._store.clock() < found.ended_at + memory
 
     def _open(self, tx: Transaction, proposal: Proposal, after: Approval | None) -> Approval:
-        approval = self._new_id("a")
-        sealed = self._sealer.seal(proposal.stored, approval)
         held, stored = rows.burden(tx.db, proposal.agent)
-        if held >= self._limits.held_calls or stored + len(sealed) > self._limits.held_bytes:
+        size = proposal.stored.size
+        # Before it is sealed: that takes time, and everybody's records wait behind this one.
+        if held >= self._limits.held_calls or stored + size > self._limits.held_bytes:
             raise Refusal(
                 "too_many_pending",
                 f"You have {held} calls waiting for a decision ({stored} bytes stored), which is"
                 " the limit. Wait until some of them are decided.",
                 retry_after=30,
             )
+        approval = self._new_id("a")
+        sealed = self._sealer.seal(proposal.stored, approval)
         salt = self._random(SALT_BYTES)
         decision, requirement = proposal.decision, proposal.requirement
         outgoing = proposal.stored.outgoing

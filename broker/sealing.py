@@ -31,6 +31,13 @@ class StoredRequest:
         """The request as the policy matched it."""
         return replace(self.outgoing, headers=self.matched_headers)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes when sealed, a little less than in fact; costs nothing to ask."""
+        headers = (*self.outgoing.headers, *self.matched_headers)
+        text = sum(len(name) + len(value) for name, value in headers)
+        return len(self.outgoing.target) + text + len(self.outgoing.body) * 4 // 3
+
 
 class Sealer:
     """Turns stored requests into sealed bytes and back."""

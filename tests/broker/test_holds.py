@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any, get_args
 
 import pytest
@@ -16,8 +17,9 @@ from audit.journal import Transaction
 from audit.record import Draft
 from broker.approvals import MOVES, Event
 from broker.errors import Conflict, NotEntitled, NotFound, Refusal, Unconfirmed
-from broker.holds import Limits
+from broker.holds import Holds, Limits
 from broker.model import Approval, ApprovalState
+from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
 from rules.request import RawRequest
 from tests.support.holding import approved, claim, hold, propose, state_of
@@ -177,10 +179,29 @@ def test_an_agent_may_hold_so_many_calls(capped: World) -> None:
 
 
 def test_an_agent_may_have_so_many_bytes_stored(capped: World) -> None:
-    big = raw("POST", "/v1/refunds", body=b"amount=5&x=" + b"x" * 2000)
+    big = raw("POST", "/v1/refunds", body=b"amount=5&x=" + b"x" * 2300)
     with pytest.raises(Refusal, match=r"You have 0 calls .* \(0 bytes stored\)"):
         hold(capped, big)
     assert capped.rows("SELECT count(*) FROM requests") == [(0,)]
+
+
+def test_what_is_over_the_limit_is_not_even_sealed(world: World) -> None:
+    """To seal ten megabytes takes long, and every agent's records would wait behind it."""
+
+    class Untouched(Sealer):
+        def seal(self, stored: StoredRequest, approval: str) -> bytes:
+            raise AssertionError
+
+    for limits in (Limits(held_calls=0), Limits(held_bytes=9)):
+        holds = Holds(
+            world.services.store,
+            Untouched(b"s" * 32, token_bytes),
+            new_id=world.ids,
+            random=token_bytes,
+            limits=limits,
+        )
+        with pytest.raises(Refusal, match="the limit"):
+            holds.open_or_join(propose(world)).result(5)
 
 
 # Clocks

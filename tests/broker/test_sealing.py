@@ -37,6 +37,12 @@ def test_what_is_opened_is_what_was_sealed(sealer: Sealer) -> None:
     assert opened.matched.body == REQUEST.body
 
 
+@pytest.mark.parametrize("size", [0, 1, 1000, 1_000_000])
+def test_its_size_is_told_without_sealing_it(sealer: Sealer, size: int) -> None:
+    stored = replace(STORED, outgoing=replace(REQUEST, body=b"x" * size))
+    assert 0 <= len(sealer.seal(stored, "a-1")) - stored.size < 1000
+
+
 def test_nothing_of_it_can_be_read(sealer: Sealer) -> None:
     sealed = sealer.seal(STORED, "a-1")
     for part in (b"stripe", b"amount", b"customer", b"mine"):
