@@ -154,7 +154,9 @@ def emit(value: object) -> None:
 def paint(text: str, *, err: bool = False, **style: Any) -> str:
     """`text` in colour where it goes to a terminal and NO_COLOR is not set (no-color.org)."""
     stream = sys.stderr if err else sys.stdout
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    # A stream that the caller closed is None.
+    if plain or stream is None or not stream.isatty():
         return text
     return click.style(text, **style)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from audit.errors import LedgerUnavailable
 from broker.errors import Conflict
 from keybroker.cli import COMMANDS, cli
-from keybroker.cli.frame import LazyGroup, guarded, inert
+from keybroker.cli.frame import LazyGroup, guarded, inert, paint
 from rules.errors import InvalidFile, Problem
 
 
@@ -98,6 +98,11 @@ def test_every_command_has_help_and_takes_the_workspace(
     printed = capsys.readouterr().out
     assert "--workspace DIR" in printed
     assert "Usage: keybroker " + " ".join(path) in printed
+
+
+def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert paint("text", bold=True) == "text"
 
 
 def test_a_group_alone_is_its_help(capsys: pytest.CaptureFixture[str]) -> None:
