@@ -137,7 +137,9 @@ def judge(requirement: Requirement, votes: Sequence[Vote]) -> Event | None:
     if len(denials) >= requirement.denials:
         return "deny"
     approvers = [
-        v.user for v in votes if v.decision == "approve" and v.user not in requirement.excluded
+        v.user
+        for v in votes
+        if v.decision == "approve" and v.counts and v.user not in requirement.excluded
     ]
     if all(not missing(need, approvers) for need in requirement.tiers):
         return "approve"
@@ -146,7 +148,7 @@ def judge(requirement: Requirement, votes: Sequence[Vote]) -> Event | None:
 
 def needs(requirement: Requirement, votes: Sequence[Vote]) -> str:
     """One sentence: who is still missing."""
-    approvers = [v.user for v in votes if v.decision == "approve"]
+    approvers = [v.user for v in votes if v.decision == "approve" and v.counts]
     lacking: dict[str, int] = {}
     for need in requirement.tiers:
         for group, count in missing(need, approvers).items():

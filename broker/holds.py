@@ -394,7 +394,7 @@ class Holds:
         event = judge(found.requirement, votes)
         if event is None:
             return
-        by = [v.user for v in votes if v.decision == event]
+        by = [v.user for v in votes if v.decision == event and v.counts]
         within = timedelta(seconds=found.requirement.execute_within)
         rows.advance(tx, found, event, reason=reason, execute_by=now + within)
         state: ApprovalState = "approved" if event == "approve" else "denied"

@@ -65,6 +65,8 @@ class Vote:
     decision: Choice
     reason: str | None
     at: datetime
+    counts: bool = True
+    """False for an approval whose voter's account was disabled before the decision was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,9 +175,12 @@ def _select(db: sqlite3.Connection, where: str, parameters: tuple[Any, ...]) -> 
 
 def _approval(db: sqlite3.Connection, row: Any) -> Approval:
     votes = db.execute(
-        "SELECT user, role, groups, decision, reason, at FROM votes WHERE approval = ?"
-        " ORDER BY at, user",
-        (row[0],),
+        # A vote stays what it was once the decision is made; before, its voter must still be there.
+        "SELECT v.user, v.role, v.groups, v.decision, v.reason, v.at,"
+        " v.decision = 'deny' OR ? <> 'pending' OR u.disabled_at IS NULL"
+        " FROM votes v LEFT JOIN users u ON u.name = v.user WHERE v.approval = ?"
+        " ORDER BY v.at, v.user",
+        (row[1], row[0]),
     ).fetchall()
     return Approval(
         id=row[0],
@@ -200,6 +203,7 @@ def _approval(db: sqlite3.Connection, row: Any) -> Approval:
         executor=row[17],
         executor_call=row[18],
         votes=tuple(
-            Vote(v[0], v[1], tuple(json.loads(v[2])), v[3], v[4], to_moment(v[5])) for v in votes
+            Vote(v[0], v[1], tuple(json.loads(v[2])), v[3], v[4], to_moment(v[5]), bool(v[6]))
+            for v in votes
         ),
     )

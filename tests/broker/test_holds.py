@@ -366,6 +366,24 @@ def test_who_was_disabled_a_moment_ago_has_no_vote(world: World) -> None:
     assert world.records("approval.voted") == []
 
 
+def test_the_approval_of_a_person_disabled_since_counts_no_more(world: World) -> None:
+    """Two people are asked; who was one of them and is none now must not be half of the quorum."""
+    held = hold(world, payout())
+
+    def approve(name: str) -> str:
+        card = world.vote(held.id, name, reason="due", confirm=held.confirm_value)
+        return str(card["state"])
+
+    assert approve("carol") == "pending"
+    world.open().people.disable("carol", "cli:test")
+    assert approve("bob") == "pending"
+    assert world.services.desk.card(held.id, None)["needs"] == "Still needed: one person."
+    assert approve("dave") == "approved"
+    # What was decided stays decided.
+    world.open().people.disable("bob", "cli:test")
+    assert all(vote.counts for vote in world.services.holds.get(held.id).votes)
+
+
 def test_a_vote_on_what_is_not_pending_is_a_conflict(world: World) -> None:
     held = approved(world)
     with pytest.raises(Conflict, match="this call is approved already"):
