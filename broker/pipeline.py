@@ -70,6 +70,14 @@ class Pipeline:
             raise unknown_agent("The agent's name or token is wrong, expired or revoked.")
         return client
 
+    def knows(self, client: Client) -> bool:
+        """Whether the agent and its token are still good; False if the store cannot tell."""
+        try:
+            return self._parts.agents.current(client) is not None
+        except Exception as error:  # noqa: BLE001 - in doubt nothing goes on
+            log.error("the agent %s cannot be looked up: %s", client.agent, error)
+            return False
+
     async def handle(
         self, client: Client, raw: RawRequest, gone: asyncio.Event
     ) -> Answer | Passage:

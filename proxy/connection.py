@@ -66,6 +66,8 @@ class AgentConnection(LiveConnectionHandler):
         self.setup = setup
         self.live: set[Exchange] = set()
         """Exchanges that have begun and are not answered yet."""
+        self.unattended: Client | None = None
+        """Whose tunnel or WebSocket this is, which no call's decision looks at any more."""
         self._agent: Client | None = None
         self._connect: tuple[str, int] | None = None
         self._sni: str | None = None
@@ -230,6 +232,7 @@ class AgentConnection(LiveConnectionHandler):
             raise TypeError("tunnel gave no Tunnel")
         self._unwatch()
         self._tunnel = tunnel
+        self.unattended = self._agent
         data.ignore_connection = True
 
     def _tls_established_client(self, _: TlsData) -> None:
@@ -262,6 +265,7 @@ class AgentConnection(LiveConnectionHandler):
             flow.response = self._refusal(error, wire)
             return
         outcome = await self.setup.pipeline.handle(agent, raw, exchange.gone)
+        exchange.agent = agent
         if isinstance(outcome, Passage) and isinstance(outcome.request, Request):
             await self._lift(flow, exchange, outcome)
         elif isinstance(outcome, Answer):
@@ -304,6 +308,8 @@ class AgentConnection(LiveConnectionHandler):
         response.stream = _pump(exchange, passage)
         response.timestamp_start = received.timestamp_start
         flow.response = response
+        if received.status_code == 101:
+            self.unattended = exchange.agent
         exchange.cleared = True
 
     async def _response(self, flow: http.HTTPFlow) -> None:

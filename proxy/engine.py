@@ -18,6 +18,9 @@ from proxy.egress import EgressGuard
 from proxy.ports import Authority, Pipeline
 from proxy.tls import Tls
 
+OVERSEE = 1.0
+"""Seconds between looks at connections that no call's decision looks at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -59,6 +62,7 @@ class Engine:
         self._reuse_port = reuse_port
         self._server: asyncio.Server | None = None
         self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
+        self._overseer: asyncio.Task[None] | None = None
         self.accepted = 0
         """Connections taken since the start."""
 
@@ -71,6 +75,7 @@ class Engine:
         self._server = await asyncio.start_server(
             self._serve, host or None, port, reuse_port=self._reuse_port, backlog=512
         )
+        self._overseer = asyncio.create_task(self._oversee())
         names = [listener.getsockname() for listener in self._server.sockets]
         for name in names:
             self._egress.protect(name[0], name[1])
@@ -95,6 +100,8 @@ class Engine:
     async def stop(self) -> None:
         """Closes everything now; calls that are still held get no answer, and nothing is sent."""
         self._close_listeners()
+        if self._overseer is not None:
+            self._overseer.cancel()
         for connection in tuple(self._connections):
             connection.cut()
         tasks = set(self._connections.values())
@@ -102,6 +109,15 @@ class Engine:
             _, late = await asyncio.wait(tasks, timeout=2)
             for task in late:
                 task.cancel()
+
+    async def _oversee(self) -> None:
+        """Cuts the tunnels and WebSockets of agents that are no longer known."""
+        while True:
+            await asyncio.sleep(OVERSEE)
+            for connection in tuple(self._connections):
+                agent = connection.unattended
+                if agent is not None and not self._setup.pipeline.knows(agent):
+                    connection.cut()
 
     def _close_listeners(self) -> None:
         if self._server is not None:

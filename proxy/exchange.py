@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
+from broker.model import Client
 from proxy.ports import Passage
 
 _KEY = "keybroker"
@@ -42,6 +43,8 @@ class Exchange:
     wire: Wire
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the agent hangs up or resets the stream."""
+    agent: Client | None = None
+    """Whose call it is, once it was decided."""
     passage: Passage | None = None
     sent: bool = False
     """The request was handed to an upstream connection: some byte of it may have left."""

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.support.bao import free_port
-from tests.support.program import AgentKey, Program, wait_until
+from tests.support.program import AgentKey, Program, read_all, wait_until
 from tests.support.upstream import Received, Reply, Upstream
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,7 @@ rules:
   - {{id: paid, agents: [bot], match: {{host: "$HOST", path: /**}}, effect: allow, use: [pay]}}
   - {{id: paid-h2, agents: [bot], match: {{host: "localhost:{h2}", path: /**}}, effect: allow,
      use: [pay]}}
-  - {{id: open, agents: [bot], match: {{host: "127.0.0.1:{h1}", path: /**}}, effect: allow}}
+  - {{id: open, agents: [bot, talker], match: {{host: "127.0.0.1:{h1}", path: /**}}, effect: allow}}
   - {{id: clear, agents: [bot], match: {{scheme: http, host: "localhost:{clear}", path: /**}},
      effect: allow}}
   - {{id: bad, agents: [bot], match: {{host: ["localhost:{stranger}", "localhost:{expired}",
@@ -371,6 +371,19 @@ def test_a_websocket_without_one_carries_frames(at: Setup) -> None:
     while len(frame) < 7:
         frame += sock.recv(65536)
     assert frame == b"\x81\x05hello"
+    connection.close()
+
+
+def test_a_websocket_ends_when_its_agent_is_revoked(at: Setup) -> None:
+    agent = at.kb.agent("talker")
+    connection = at.kb.tunnel(agent, f"https://127.0.0.1:{at.h1.port}")
+    sock = connection.sock
+    assert sock is not None
+    lines = ["GET /ws HTTP/1.1", f"Host: 127.0.0.1:{at.h1.port}", *WEBSOCKET[2::2]]
+    sock.sendall("\r\n".join([*lines, "", ""]).encode())
+    assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
+    at.kb.cli("agent", "revoke", "talker")
+    assert read_all(sock) in (b"", b"\x88\x02\x03\xee")  # closed, with or without a word
     connection.close()
 
 

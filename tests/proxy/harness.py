@@ -110,11 +110,15 @@ class FakePipeline:
         self.script: Script = self.let_through
         self.make_passage: Callable[[Request], Any] = FakePassage
         self.tunnel_hosts: set[str] = set()
+        self.forgotten: set[Client] = set()
 
     def authenticate(self, proxy_authorization: Sequence[str]) -> Client:
         if list(proxy_authorization) != [CREDENTIALS]:
             raise Refusal("agent_unauthenticated", "Give the agent's name and token.")
         return Client("bot", "t1")
+
+    def knows(self, client: Client) -> bool:
+        return client not in self.forgotten
 
     async def handle(self, client: Client, raw: RawRequest, gone: asyncio.Event) -> Any:
         self.raw.append(raw)

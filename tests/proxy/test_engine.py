@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import os
 import socket
 import ssl
@@ -16,12 +17,14 @@ from typing import Self
 
 import pytest
 
+from broker.model import Client
 from certs.authority import Authority
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.engine import Engine
 from proxy.tls import TlsFiles
 from tests.proxy.harness import (
+    CREDENTIALS,
     FakePassage,
     FakePipeline,
     RawH2,
@@ -191,6 +194,20 @@ def test_an_agent_that_opens_no_window_costs_little_memory(
             # Once the agent reads, more comes.
             while len(agent.bodies.get(held, b"")) < 5 << 20:
                 agent.read()
+
+
+def test_a_tunnel_ends_with_its_agent(worker: Worker, upstream: Upstream) -> None:
+    worker.pipeline.tunnel_hosts = {"localhost"}
+    context = ssl.create_default_context(cafile=str(upstream.ca_file))
+    connection = http.client.HTTPSConnection("127.0.0.1", worker.port, context=context, timeout=20)
+    connection.set_tunnel("localhost", upstream.port, {"Proxy-Authorization": CREDENTIALS})
+    connection.request("GET", "/echo")
+    assert connection.getresponse().read()
+    worker.pipeline.forgotten.add(Client("bot", "t1"))
+    assert connection.sock is not None
+    assert connection.sock.recv(1) == b""  # cut by the proxy, with nothing asked
+    connection.close()
+    wait_until(lambda: bool(worker.pipeline.tunnels[0].ended))
 
 
 def test_a_tunnel_is_opaque_and_counted(worker: Worker, upstream: Upstream) -> None:
