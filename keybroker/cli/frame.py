@@ -244,6 +244,10 @@ def _foreign(error: Exception) -> str:
 
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, UnicodeEncodeError):
+        return "an argument is not UTF-8 text"
+    if isinstance(error, OverflowError):
+        return "a number or a time is too large"
     if isinstance(error, OSError | sqlite3.Error):
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return f"{type(error).__name__}: this should not happen (KEYBROKER_DEBUG=1 shows where)"

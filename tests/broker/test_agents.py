@@ -152,7 +152,9 @@ def test_a_name_is_given_once_even_after_a_revocation(world: World) -> None:
     agents = world.services.agents
     agents.revoke("bot", "cli:test")
     records = len(world.records())
-    with pytest.raises(Conflict, match="the agent bot was revoked, and its name is not given again"):
+    with pytest.raises(
+        Conflict, match="the agent bot was revoked, and its name is not given again"
+    ):
         agents.add("bot", by="cli:test")
     assert len(world.records()) == records
 

@@ -15,6 +15,7 @@ from audit.errors import LedgerUnavailable
 from broker.errors import Conflict
 from keybroker.cli import COMMANDS, cli
 from keybroker.cli.frame import LazyGroup, guarded, inert, paint
+from keybroker.workspace import create
 from rules.errors import InvalidFile, Problem
 
 
@@ -144,3 +145,25 @@ def test_a_missing_workspace_is_one_line(
 @given(st.text())
 def test_inert_text_has_no_control_characters(text: str) -> None:
     assert all(c.isprintable() for c in inert(text))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["agent", "revoke", "\udcff"], "an argument is not UTF-8 text"),
+        (["audit", "show", "\udcff"], "an argument is not UTF-8 text"),
+        (["agent", "add", "bot", "--expires", "999999999d"], "is too large"),
+        (["audit", "search", "--since", "9999-12-31T23:59:59-23:59"], "is too large"),
+    ],
+)
+def test_impossible_words_are_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    create(tmp_path / "ws", solo=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "keybroker", "--workspace", str(tmp_path / "ws"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
