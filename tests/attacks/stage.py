@@ -85,7 +85,7 @@ rules:
     effect: allow
     use: [bearer]
   - id: ask
-    agents: [bot, other, patient, "tag:short"]
+    agents: [bot, other, patient, glutton, "tag:short"]
     match: {{method: [GET, POST, PUT, HEAD], host: "localhost:{port}", path: "/ask/**"}}
     effect: hold
     summary: "Ask {{form:amount}}"
@@ -532,6 +532,7 @@ def running(directory: Path) -> Iterator[Stage]:
             for name in ("bot", "other", "roamer"):
                 stage.agents[name] = kb.agent(name)
             stage.agents["patient"] = kb.agent("patient", "--hold-wait", "20s")
+            stage.agents["glutton"] = kb.agent("glutton", "--hold-wait", "20s")
             yield stage
             afterwards(stage)
 

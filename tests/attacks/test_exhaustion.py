@@ -153,7 +153,7 @@ def test_a_head_that_comes_slowly_sends_nothing(stage: Stage) -> None:
 def test_too_many_held_calls(stage: Stage) -> None:
     """The agent's own limit; other agents are held as before."""
     codes: list[str] = []
-    with stage.tls(agent=stage.agents["patient"]) as sock:
+    with stage.tls(agent=stage.agents["glutton"]) as sock:
         for number in range(260):
             lines = ["Prefer: respond-async", "Content-Type: text/plain"]
             data = stage.get(f"/ask/many-{number}", *lines, method="POST", body=b"x")
