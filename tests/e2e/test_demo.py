@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.program import environment
 pytestmark = pytest.mark.e2e
 
 DEAD = "http://127.0.0.1:9"
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_step_of_the_demo_holds() -> None:
@@ -33,6 +36,49 @@ def test_every_step_of_the_demo_holds() -> None:
     assert all(check["held"] for step in told["steps"] for check in step["checks"])
     assert all(step["checks"] for step in told["steps"])
     assert "Traceback" not in done.stderr
+
+
+def test_make_run_starts_everything_and_what_it_prints_works(tmp_path: Path) -> None:
+    """`make run` is this command: its curl lines and its log-in link are tried as printed."""
+    recipe = (ROOT / "Makefile").read_text()
+    assert "keybroker demo --serve --directory .demo" in recipe
+    with subprocess.Popen(
+        [sys.executable, "-m", "keybroker", "demo", "--serve", "--directory", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    ) as demo:
+        try:
+            assert demo.stdout is not None
+            lines: list[str] = []
+            while not lines or "Ctrl-C stops it" not in lines[-1]:
+                lines.append(demo.stdout.readline())
+                assert lines[-1], "".join(lines)
+            curls = [line.strip() for line in lines if line.strip().startswith("curl ")]
+            assert len(curls) == 3
+            read, denied = (json.loads(_shell(line)) for line in curls[:2])
+            assert read["charges"]
+            assert denied["code"] == "policy_denied"
+            (link,) = [line.strip() for line in lines if "/setup?token=" in line]
+            assert "<form" in _shell(f"curl -sS '{link}'")
+            audits = [line.strip() for line in lines if " audit " in line]
+            assert [_shell(line) for line in audits][1].startswith("whole")
+        finally:
+            demo.send_signal(signal.SIGINT)
+            demo.wait(timeout=60)
+
+
+def _shell(line: str) -> str:
+    done = subprocess.run(
+        ["sh", "-c", line],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment(),
+    )
+    return done.stdout
 
 
 def _without_network() -> list[str]:
