@@ -29,7 +29,7 @@ check: setup
 test: test-unit test-e2e
 
 test-unit: setup
-	$(BIN)/pytest -m "not e2e" -n 2 -q
+	$(BIN)/pytest -m "not e2e" --ignore=tests/attacks --ignore=tests/e2e -n 2 -q
 
 # By file: the tests of one share a running program.
 test-e2e: setup

@@ -22,6 +22,8 @@ from audit.record import Draft, Record
 from audit.verify import verify
 from tests.audit.ledgers import CREATED, KEY, create, tampering, ticking, write
 
+pytestmark = pytest.mark.e2e  # real processes and time-outs
+
 PATIENCE = 20.0
 """Seconds after which a test gives up; nothing is expected to take long."""
 

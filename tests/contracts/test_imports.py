@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.e2e  # real processes and time-outs
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("keybroker", "proxy", "broker", "rules", "audit", "certs")
 

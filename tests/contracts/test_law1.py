@@ -26,6 +26,8 @@ from rules.model import SecretRef
 from rules.request import RawRequest
 from tests.support.services import CANARY, World, complete, problem_of, raw, refund, until
 
+pytestmark = pytest.mark.e2e  # real processes and time-outs
+
 STAGE = 0.1
 """Seconds that a stage may take here."""
 
