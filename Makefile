@@ -7,10 +7,11 @@ STAMP := .venv/.installed
 setup: $(STAMP)
 
 # pip checks every wheel against the hashes in the lock file; uv only resolves that file (make lock).
+# --no-deps: the lock is whole, and pip would look for newer releases of what extras name, and fail.
 # setuptools warns of every editable installation, as if something were wrong.
 $(STAMP): requirements.lock pyproject.toml scripts/find-python
 	@python=$$(scripts/find-python) && rm -rf .venv && echo "setting up .venv with $$($$python --version)" && $$python -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
