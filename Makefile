@@ -38,7 +38,7 @@ test-e2e: setup
 	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
 
 bench: setup
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock

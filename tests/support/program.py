@@ -38,7 +38,7 @@ from tests.support.bao import free_port
 from tests.support.upstream import Upstream
 
 SETTINGS = """\
-proxy: {{listen: 127.0.0.1:{proxy}, workers: {workers}, hold_wait: {hold_wait}}}
+proxy: {{listen: 127.0.0.1:{proxy}, workers: {workers}, hold_wait: {hold_wait}{more_of_proxy}}}
 admin: {{listen: 127.0.0.1:{admin}}}
 store: sqlite
 vault: {vault}
@@ -103,6 +103,8 @@ class Program:
     networks: Sequence[str] = LOOPBACK
     team: bool = False
     extra_settings: str = ""
+    proxy_settings: str = ""
+    """More of `proxy:`, as in `body_limit: 1MiB`."""
     proxy_port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
@@ -147,6 +149,7 @@ class Program:
             admin=self.admin_port,
             workers=self.workers,
             hold_wait=self.hold_wait,
+            more_of_proxy=f", {self.proxy_settings}" if self.proxy_settings else "",
             vault=self.vault,
             ca_file=self.upstream.ca_file,
             networks=", ".join(self.networks),

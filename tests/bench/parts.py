@@ -1,0 +1,79 @@
+"""Parts by themselves: the ledger's rate, what a decision costs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from audit.journal import Journal
+from audit.record import Draft
+from broker.services import create_state, open_services
+from rules.canonical import canonicalise
+from rules.decide import Rulebook
+from rules.load import load_policy
+from rules.model import Subject
+from rules.request import RawRequest
+from tests.bench.measure import Report, quantile, row
+
+COLUMNS = ("keybroker",)
+
+
+def ledger(report: Report, rows: int) -> None:
+    """Durable records, as many as one process can write."""
+    with tempfile.TemporaryDirectory() as directory:
+        workspace = Path(directory)
+        (workspace / "state").mkdir()
+        create_state(workspace)
+        services = open_services(workspace)
+        services.close()
+        journal = Journal(
+            workspace / "state" / "keybroker.db",
+            clock=lambda: datetime.now(UTC),
+            head_key=services.keys.ledger_head,
+        )
+        draft = Draft("call.completed", {"status": 200, "received": "0" * 64}, "c-1", "bot")
+        began = time.perf_counter()
+        done = [journal.commit(lambda tx: tx.append(draft)) for _ in range(rows)]
+        for future in done:
+            future.result()
+        elapsed = time.perf_counter() - began
+        journal.close()
+    report.head("parts", COLUMNS)
+    report.add(row("durable ledger rows", "1/s", {"keybroker": [rows / elapsed]}), COLUMNS)
+
+
+def decisions(report: Report) -> None:
+    """decide() with few rules and with many."""
+    subject = Subject("bot")
+    for count in (10, 100, 1_000, 10_000):
+        hosts = max(1, count // 20)
+        rules = "\n".join(
+            f"  - {{id: r{n}, agents: [bot], match: {{method: GET, host: h{n % hosts}.example,"
+            f" path: /a/{n}/*}}, effect: allow}}"
+            for n in range(count)
+        )
+        book = Rulebook(load_policy(f"version: 1\nrules:\n{rules}\n")[0])
+        host = f"h{hosts // 2}.example"
+        raw = RawRequest(
+            "https",
+            (host, 443),
+            host,
+            None,
+            "GET",
+            f"/a/{hosts // 2}/x",
+            ((b"Host", host.encode()), (b"Accept", b"*/*"), (b"User-Agent", b"bench")),
+            b"",
+        )
+        request = canonicalise(raw)
+        assert book.decide(subject, request).effect == "allow"
+        times = []
+        for _ in range(2000):
+            start = time.perf_counter()
+            book.decide(subject, request)
+            times.append((time.perf_counter() - start) * 1e6)
+        what = f"decide(), {count} rules over {hosts} hosts"
+        for name in (50, 99):
+            found = {"keybroker": [quantile(times, name)]}
+            report.add(row(f"{what}, p{name}", "us", found), COLUMNS)
