@@ -8,9 +8,7 @@ beside the data: it keeps a copied raft file shut, not a reader of this director
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from broker.secrets.access import AppRole, VaultAccess
 from broker.secrets.api import Api, Health, VaultUnavailable
+from broker.secrets.filelock import FileLock
 from broker.secrets.files import make_directory, sync_directory, write_private
 from broker.secrets.provision import MOUNT, Provisioning, RecoveryKeys
 from broker.secrets.server import Server
@@ -46,7 +45,7 @@ class EmbeddedVault:
     def __init__(self, directory: Path) -> None:
         self.directory = directory.resolve()
         self._server = Server(self.directory)
-        self._lock = _Lock(self.directory / "lock")
+        self._lock = FileLock(self.directory / "lock")
         self._begun = self.directory / "first-start"
         self._done = self.directory / "ready.json"
         self._silent = 0
@@ -288,7 +287,7 @@ def running(
     `patience` seconds. `hand_over` as in `EmbeddedVault.start`. Raises VaultUnavailable.
     """
     vault = EmbeddedVault(directory)
-    guests = _Lock(vault.directory / "guests")
+    guests = FileLock(vault.directory / "guests")
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -312,43 +311,3 @@ def running(
             finally:
                 guests.release()
         time.sleep(_POLL)
-
-
-class _Lock:
-    """An advisory lock (flock(2)) on a side file; the kernel drops it when its holder dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds it."""
-        return self._descriptor is not None
-
-    def take(self, *, exclusive: bool, patience: float) -> bool:
-        """Tries for `patience` seconds; True once it is held. Raises OSError."""
-        if self.held:
-            return False
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(_POLL)
-            else:
-                self._descriptor = descriptor
-                return True
-
-    def release(self) -> None:
-        """Lets go; nothing happens if it is not held."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            # Unlocked by name, as a forked child may hold the same descriptor open.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)

@@ -107,10 +107,15 @@ class Server:
         process.kill()
         process.wait()
 
+    def running_pid(self) -> int | None:
+        """The process that serves this directory, whoever started it; None if there is none."""
+        pid = self._last_run().get("pid")
+        return pid if isinstance(pid, int) and self._is_ours(pid) else None
+
     def end_stale(self) -> bool:
         """Ends a server that an earlier, killed run left over this directory; True if one was."""
-        pid = self._last_run().get("pid")
-        if not isinstance(pid, int) or not self._is_ours(pid):
+        pid = self.running_pid()
+        if pid is None:
             return False
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + _STOP_PATIENCE
