@@ -169,6 +169,20 @@ class Holds:
 
         return self._store.submit(work)
 
+    def end_open(self, reason: str) -> int:
+        """Ends every approval that is still open, as expired; returns how many.
+
+        Raises StoreUnavailable.
+        """
+
+        def work(tx: Transaction) -> int:
+            found = [*rows.listing(tx.db, "pending", -1), *rows.listing(tx.db, "approved", -1)]
+            for approval in found:
+                self._end(tx, approval, "expired", reason=reason)
+            return len(found)
+
+        return self._store.write(work)
+
     def expire_due(self) -> int:
         """Ends every approval whose clock ran out or whose agent was revoked; returns how many.
 

@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "approvals": ("keybroker.cli.approvals:approvals", "List, show, approve and deny held calls."),
     "audit": ("keybroker.cli.audits:audit", "Read, verify and export the audit log."),
+    "backup": ("keybroker.cli.backups:backup", "Take, check and restore backups."),
     "ca": ("keybroker.cli.setup:ca", "Show the certificate that clients must trust."),
     "doctor": ("keybroker.cli.setup:doctor", "Check everything and say how to mend it."),
     "completion": ("keybroker.cli.setup:completion", "Print shell completion for your profile."),
