@@ -43,9 +43,11 @@ def problem(refusal: Refusal, call: str | None) -> Answer:
     ]
     if refusal.retry_after is not None:
         headers.append(("retry-after", str(refusal.retry_after)))
-    if refusal.code == "agent_unauthenticated":
+    if refusal.status == 407:
         # git and Java send credentials only after this challenge (RFC 9110 11.7.1).
         headers.append(("proxy-authenticate", 'Basic realm="keybroker"'))
+    elif refusal.status == 401:
+        headers.append(("www-authenticate", 'Bearer realm="keybroker"'))
     if call is not None:
         document["request_id"] = call
         headers.append((REQUEST_ID, call))

@@ -33,6 +33,7 @@ class Code:
 
 CODES: Mapping[str, Code] = {
     "agent_unauthenticated": Code(407, "The proxy does not know this agent"),
+    "gateway_refused": Code(403, "The gateway does not take this request"),
     "request_ambiguous": Code(400, "The request could be read in more than one way"),
     "policy_denied": Code(403, "The policy denies this call"),
     "approval_pending": Code(503, "A person has not decided yet"),

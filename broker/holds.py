@@ -55,13 +55,16 @@ class Proposal:
 
 def what(request: Request) -> dict[str, JSON]:
     """What the ledger says openly of a request: never its query's values, headers or body."""
-    return {
+    about: dict[str, JSON] = {
         "method": request.method,
         "scheme": request.scheme,
         "host": request.host,
         "port": request.port,
         "path": request.path,
     }
+    if request.via != "proxy":
+        about["via"] = request.via
+    return about
 
 
 class Holds:

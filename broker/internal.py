@@ -13,13 +13,18 @@ from broker.model import Agent, Approval
 from broker.policies import Policies
 from broker.stores.sqlite import to_text
 from rules.model import Subject
-from rules.request import Request
+from rules.request import Request, Via
 from rules.words import instruct
 
 HOST = "keybroker.internal"
 
 _APPROVAL = re.compile(r"/v1/approvals/([A-Za-z0-9-]{1,64})")
 _EXECUTE = re.compile(r"/v1/approvals/([A-Za-z0-9-]{1,64})/execute")
+
+
+def base(agent: Agent, via: Via) -> str:
+    """Where the agent finds this: a URL for its proxy, or a path at the gateway it came by."""
+    return f"http://{HOST}" if via == "proxy" else f"/agents/{agent.name}/{HOST}"
 
 
 def execution_of(request: Request) -> str | None:

@@ -26,7 +26,7 @@ from broker.model import Client
 from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
 from broker.ports import Route
-from broker.refusals import ledger_unavailable, unknown_agent
+from broker.refusals import as_origin, ledger_unavailable, unknown_agent
 from broker.tunnels import OpenTunnel
 from broker.waiting import WaitingRoom
 from rules.canonical import canonicalise
@@ -60,7 +60,10 @@ class Pipeline:
         """
         if len(proxy_authorization) > 1:
             raise unknown_agent("There is more than one Proxy-Authorization header; send one.")
-        name, token = _basic(proxy_authorization[0] if proxy_authorization else "")
+        return self.identify(*_basic(proxy_authorization[0] if proxy_authorization else ""))
+
+    def identify(self, name: str, token: str) -> Client:
+        """Who shows this name and token. Raises as `authenticate` does."""
         try:
             client = self._parts.agents.authenticate(name, token)
         except StoreUnavailable as error:
@@ -92,6 +95,8 @@ class Pipeline:
             call = self._parts.new_id("c")
             return await self._walk(call, client, raw, gone, seen)
         except Refusal as refusal:
+            if raw.gateway is not None:
+                as_origin(refusal)
             return await self._refuse(call, client.agent, seen[0] if seen else None, refusal)
         except (LedgerUnavailable, StoreUnavailable) as error:
             log.error("call %s: %s", call, error)
@@ -135,7 +140,7 @@ class Pipeline:
             approval = internal.execution_of(request)
             if approval is None:
                 return self._parts.internal.answer(call, agent, request)
-            return await self.waiting_room.execute(call, client, approval)
+            return await self.waiting_room.execute(call, client, approval, request.via)
         for _ in range(MOST_REDECISIONS):
             # 3. decide
             agent = self._judge.agent(client)

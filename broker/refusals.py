@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from broker.errors import Refusal
-from broker.internal import HOST, brief, reason_of
+from broker.internal import base, brief, reason_of
 from broker.model import Agent, Approval
 from rules.model import Decision
+from rules.request import Via
 
 RETRY_AFTER = 5
 """Seconds after which a held call is worth repeating."""
@@ -22,9 +23,11 @@ def denied_policy(decision: Decision, version: int) -> Refusal:
     return Refusal("policy_denied", decision.sentence, extra=extra)
 
 
-def pending(approval: Approval, agent: Agent, *, respond_async: bool) -> Refusal:
+def pending(
+    approval: Approval, agent: Agent, *, respond_async: bool, via: Via = "proxy"
+) -> Refusal:
     """Nobody has decided yet. With `Prefer: respond-async` (RFC 7240) it is 202 and a Location."""
-    state = f"http://{HOST}/v1/approvals/{approval.id}"
+    state = f"{base(agent, via)}/v1/approvals/{approval.id}"
     return Refusal(
         "approval_pending",
         f"This call waits for a person's approval ({approval.id}). Repeat the same request later:"
@@ -71,6 +74,13 @@ def held_answer(approval: Approval) -> Refusal:
 def unknown_agent(detail: str) -> Refusal:
     """The proxy does not know who calls."""
     return Refusal("agent_unauthenticated", detail)
+
+
+def as_origin(refusal: Refusal) -> Refusal:
+    """The refusal as an origin server says it: 407 is a proxy's, 401 its own (RFC 9110 15.5.2)."""
+    if refusal.status == 407:
+        refusal.status = 401
+    return refusal
 
 
 def ledger_unavailable() -> Refusal:

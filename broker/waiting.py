@@ -25,7 +25,7 @@ from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
 from broker.refusals import held_answer, pending
 from broker.sealing import StoredRequest
-from rules.request import Request
+from rules.request import Request, Via
 
 RECHECK = 1.0
 """Seconds after which a waiting call looks at the clocks and at its agent even if nothing
@@ -130,7 +130,9 @@ class WaitingRoom:
                     raise held_answer(approval)
                 self._judge.agent(client)
                 if remaining <= 0 or gone.is_set() or self._draining:
-                    raise pending(approval, agent, respond_async=request.respond_async)
+                    raise pending(
+                        approval, agent, respond_async=request.respond_async, via=request.via
+                    )
                 pause = min(remaining, RECHECK)
                 await _either(parts.changes.wait_for(id, since, pause), gone, within=pause)
         finally:
@@ -138,7 +140,7 @@ class WaitingRoom:
             if not self.waiting[agent.name]:
                 del self.waiting[agent.name]
 
-    async def execute(self, call: str, client: Client, id: str) -> Passage:
+    async def execute(self, call: str, client: Client, id: str, via: Via = "proxy") -> Passage:
         """The stored request of an approved call, for an agent that asks for it by id.
 
         Raises Refusal for every other state, and for another agent's approval.
@@ -146,7 +148,7 @@ class WaitingRoom:
         agent = self._judge.agent(client)
         approval = internal.own(self._parts.holds, agent, id)
         if approval.state == "pending":
-            raise pending(approval, agent, respond_async=False)
+            raise pending(approval, agent, respond_async=False, via=via)
         if approval.state != "approved":
             raise held_answer(approval)
         passage = await self._claim_and_send(call, client, approval)

@@ -185,8 +185,6 @@ def worker_parts(
     admin_url: str,
 ) -> WorkerParts:
     """Everything of one worker, over its services. Raises KeybrokerError, CertsError."""
-    from urllib.parse import urlsplit
-
     import click
 
     from broker.internal import Internal
@@ -199,15 +197,14 @@ def worker_parts(
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
-    from rules.request import DEFAULT_PORTS
 
     signer = authority(workspace)
-    page = urlsplit(admin_url)
+    gateway = [_place(settings.proxy.gateway)] if settings.proxy.gateway else []
     egress = EgressGuard(
         settings.egress.allow_networks,
         listeners=[(place.host, place.port) for place in own],
         # A TLS proxy may stand there, on any machine.
-        names=[(page.hostname or "", page.port or DEFAULT_PORTS[page.scheme])],
+        names=[_place(admin_url), *gateway],
     )
     if settings.vault is not None:
         vault = None
@@ -251,6 +248,7 @@ def worker_parts(
             body_limit=settings.proxy.body_limit,
             reuse_port=True,
             ca_bundle=settings.egress.ca_bundle or system_bundle(),
+            names=gateway,
         )
 
     return WorkerParts(
@@ -261,6 +259,16 @@ def worker_parts(
         drain=pipeline.drain,
         close=secrets.close,
     )
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Host and port of a URL of the settings."""
+    from urllib.parse import urlsplit
+
+    from rules.request import DEFAULT_PORTS
+
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
 
 
 # --- certificates ------------------------------------------------------------------------------

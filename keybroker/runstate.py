@@ -33,6 +33,8 @@ class Running:
     proxy_port: int
     admin: str
     """The admin page's URL."""
+    gateway: str
+    """What base-URL mode begins with."""
 
     @property
     def proxy(self) -> str:
@@ -112,6 +114,16 @@ def proxy_address(workspace: Workspace) -> Listen:
         return Listen(up.proxy_host, up.proxy_port)
     listen = workspace.settings().proxy.listen
     return Listen(listen.reach, listen.port)
+
+
+def gateway_url(workspace: Workspace, agent: str) -> str:
+    """What an agent in base-URL mode writes before `/HOST/PATH`."""
+    if (up := running(workspace)) is not None:
+        base = up.gateway
+    else:
+        proxy = workspace.settings().proxy
+        base = proxy.gateway or f"http://{Listen(proxy.listen.reach, proxy.listen.port)}"
+    return f"{base}/agents/{agent}"
 
 
 def proxy_url(workspace: Workspace, agent: str, token: str) -> str:

@@ -178,6 +178,8 @@ class ProxySettings(_Strict):
     """Seconds that a held call waits before it is answered `approval_pending`."""
     body_limit: Annotated[Size, Field(ge=1, le=1 << 30)] = 10 * 1024 * 1024
     """Bytes; a larger request body is refused."""
+    gateway: Annotated[str | None, BeforeValidator(_web_url)] = None
+    """As clients in base-URL mode reach the proxy; None: its own address."""
     held_calls: Annotated[int, Field(ge=1, le=100_000)] = 200
     """How many calls of one agent may be held at a time."""
     held_bytes: Annotated[Size, Field(ge=1, le=1 << 40)] = 64 * 1024 * 1024

@@ -232,7 +232,8 @@ class Supervisor:
 
     def _announce(self, proxy: Listen, url: str, as_json: bool) -> None:
         place = Listen(proxy.reach, proxy.port)
-        self._lock.publish(Running(os.getpid(), place.host, place.port, url))
+        gateway = self._settings.proxy.gateway or f"http://{place}"
+        self._lock.publish(Running(os.getpid(), place.host, place.port, url, gateway))
         setup: str | None = None
         if not self._services.people.any():
             setup = f"{url}/setup?token={self._services.people.first_user_link()}"

@@ -28,6 +28,7 @@ proxy:
   listen: 127.0.0.1:8080      # what agents use as their proxy
   workers: auto               # processes; auto: one for each core
   hold_wait: 25s              # how long a held call waits before it is told "pending"
+  # gateway: https://gateway.example    # for clients in base-URL mode; default its own address
   body_limit: 10MiB           # larger request bodies are refused
   held_calls: 200             # of one agent at a time
   held_bytes: 64MiB           # stored for one agent's held calls

@@ -23,7 +23,8 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from broker.errors import Refusal
 from broker.model import Client
-from proxy import pages, translate
+from broker.refusals import as_origin
+from proxy import gateway, pages, translate
 from proxy.compat import CoreOptions
 from proxy.exchange import Exchange, exchange_of
 from proxy.ports import Answer, Passage, Pipeline, Tunnel
@@ -52,6 +53,8 @@ class Setup:
     tls: Tls
     options: CoreOptions
     head_timeout: float
+    names: frozenset[tuple[str, int]] = frozenset()
+    """The authority that the settings give the gateway."""
     draining: bool = False
 
 
@@ -213,6 +216,23 @@ class AgentConnection(LiveConnectionHandler):
             raise TypeError("authenticate gave no Client")
         return agent
 
+    def _identify(self, flow: http.HTTPFlow, exchange: Exchange) -> Client:
+        """Who makes a call outside any tunnel: through the proxy in clear text, or the gateway."""
+        if not gateway.asked(exchange.wire):
+            return self._authenticate(flow)
+        door = gateway.Door.of(self.client.sockname, tls=False, names=self.setup.names)
+        claim = gateway.read(exchange.wire, flow.request.headers.fields, door)
+        try:
+            agent = self.setup.pipeline.identify(claim.agent, claim.token)
+        except Refusal as refusal:
+            as_origin(refusal)
+            raise
+        if not isinstance(agent, Client):
+            raise TypeError("identify gave no Client")
+        gateway.refuse_strays(claim)
+        exchange.claim = claim
+        return agent
+
     # -- TLS and tunnels
 
     async def _tls_clienthello(self, data: ClientHelloData) -> None:
@@ -248,8 +268,8 @@ class AgentConnection(LiveConnectionHandler):
         exchange.on_end = lambda: self.live.discard(exchange)
         if self._connect is None:
             try:
-                self._authenticate(flow)
-            except Refusal as error:
+                self._identify(flow, exchange)
+            except (Refusal, Ambiguous) as error:
                 # Of what a stranger sends after this head little is kept.
                 exchange.page = self._refusal(error, exchange.wire)
 
@@ -257,10 +277,13 @@ class AgentConnection(LiveConnectionHandler):
         exchange = exchange_of(flow)
         wire = exchange.wire
         try:
-            agent = self._agent if self._connect else self._authenticate(flow)
+            agent = self._agent if self._connect else self._identify(flow, exchange)
             if agent is None:
                 raise RuntimeError("a tunnel without an agent")
-            raw = translate.raw_request(flow, wire, self._connect, self._sni)
+            if exchange.claim is None:
+                raw = translate.raw_request(flow, wire, self._connect, self._sni)
+            else:
+                raw = translate.gateway_request(flow, wire, exchange.claim)
         except (Refusal, Ambiguous) as error:
             flow.response = self._refusal(error, wire)
             return
@@ -302,6 +325,8 @@ class AgentConnection(LiveConnectionHandler):
         if head.answer is not None:
             exchange.page = self._answer(head.answer, exchange)
             return
+        if exchange.claim is not None:
+            head = gateway.localise(head, exchange.claim.agent, passage.request)
         response = translate.delivered_response(
             head, exchange, flow.request, close=self.setup.draining
         )

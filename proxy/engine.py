@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,11 @@ class Engine:
         reuse_port: bool = False,
         ca_bundle: Path | None = None,
         timeouts: Timeouts | None = None,
+        names: Iterable[tuple[str, int]] = (),
     ) -> None:
         """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
+
+        `names`: (host, port) that the gateway answers to besides the address of its listener.
 
         Raises EngineMismatch (another mitmproxy), TlsFiles (the CA bundle cannot be used).
         """
@@ -56,7 +60,9 @@ class Engine:
         options = compat.CoreOptions(
             body_size_limit=str(body_limit), tcp_timeout=timeouts.idle, head_timeout=timeouts.head
         )
-        self._setup = Setup(pipeline, Tls(authority, ca_bundle), options, timeouts.head)
+        self._setup = Setup(
+            pipeline, Tls(authority, ca_bundle), options, timeouts.head, frozenset(names)
+        )
         self._egress = egress
         self._listen = listen
         self._reuse_port = reuse_port

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from broker.model import Client
+from proxy.gateway import Claim
 from proxy.ports import Passage
 
 _KEY = "keybroker"
@@ -43,6 +44,8 @@ class Exchange:
     wire: Wire
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the agent hangs up or resets the stream."""
+    claim: Claim | None = None
+    """What a request to the gateway claims; None for one through the proxy."""
     agent: Client | None = None
     """Whose call it is, once it was decided."""
     passage: Passage | None = None

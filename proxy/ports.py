@@ -96,6 +96,10 @@ class Pipeline(Protocol):
         """Whose these Proxy-Authorization values are (all, in order). Quick. Raises Refusal."""
         ...
 
+    def identify(self, name: str, token: str) -> Client:
+        """Whose these are, for who does not send Proxy-Authorization. Quick. Raises Refusal."""
+        ...
+
     def knows(self, client: Client) -> bool:
         """Whether the agent and its token are still good. Quick; raises nothing."""
         ...

@@ -7,6 +7,7 @@ import re
 from mitmproxy import http
 
 from proxy.exchange import Exchange, Wire
+from proxy.gateway import Claim
 from proxy.ports import Answer, Head
 from rules.errors import Ambiguous
 from rules.hosts import parse_authority
@@ -76,8 +77,25 @@ def raw_request(
         target=_ascii(wire.path),
         headers=request.headers.fields,
         body=request.raw_content or b"",
-        http_version={b"HTTP/2.0": "HTTP/2"}.get(wire.version, wire.version.decode("latin-1")),
+        http_version=_version(wire),
         has_trailers=bool(request.trailers),
+    )
+
+
+def gateway_request(flow: http.HTTPFlow, wire: Wire, claim: Claim) -> RawRequest:
+    """A request to the gateway, as the core wants it: only its path says where it goes."""
+    return RawRequest(
+        scheme="https",
+        connect=None,
+        sni=None,
+        authority=None,
+        method=_ascii(wire.method),
+        target=claim.target,
+        headers=claim.headers,
+        body=flow.request.raw_content or b"",
+        http_version=_version(wire),
+        has_trailers=bool(flow.request.trailers),
+        gateway=claim.authority,
     )
 
 
@@ -193,6 +211,10 @@ def _checked(headers: Headers) -> Headers:
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             raise UnsafeHead("control bytes in a header")
     return headers
+
+
+def _version(wire: Wire) -> str:
+    return {b"HTTP/2.0": "HTTP/2"}.get(wire.version, wire.version.decode("latin-1"))
 
 
 def _ascii(data: bytes) -> str:

@@ -59,6 +59,7 @@ _CONTINUED = re.compile(rb"(?i)name\*[0-9]")
 _JSON_METHOD = re.compile(
     rb"\"" + b"".join(rb"(?:%c|\\u00%02x)" % (c, c) for c in b"_method") + rb"\"", re.IGNORECASE
 )
+_NOWHERE = (None, None, None, None)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"})
 _CHARSET = re.compile(r"(?i)charset[ \t]*=[ \t]*\"?([^\";, \t]*)")
 
@@ -92,6 +93,7 @@ def canonicalise(raw: RawRequest) -> Request:
         upgrade=fields.upgrade,
         claim=fields.claim,
         respond_async=fields.respond_async,
+        via="proxy" if raw.gateway is None else "gateway",
     )
 
 
@@ -122,6 +124,10 @@ def _destination(raw: RawRequest, host_header: str | None, version: str) -> tupl
     default_port = DEFAULT_PORTS.get(raw.scheme)
     if default_port is None:
         raise Ambiguous("The scheme is neither http nor https; use https.")
+    if raw.gateway is not None:
+        if raw.scheme != "https" or (raw.connect, raw.sni, raw.authority, host_header) != _NOWHERE:
+            raise Ambiguous("The gateway's path names the host; name it nowhere else.")
+        return parse_authority(raw.gateway, default_port)
     named: list[tuple[str, str, int]] = []
     if raw.scheme == "https":
         if raw.connect is None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Scheme = Literal["http", "https"]
+Via = Literal["proxy", "gateway"]
+"""How a request came: through the proxy, or to its base URL (`proxy.gateway`)."""
 Headers = tuple[tuple[str, str], ...]
 
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
@@ -28,7 +30,8 @@ class RawRequest:
     """A request as the engine read it off the wire; nothing in it has been repaired or trusted."""
 
     scheme: Scheme
-    """`https` when the bytes arrived inside TLS, whatever the request claims."""
+    """`https` when the bytes arrived inside TLS, whatever the request claims; for the gateway too,
+    which calls nothing else."""
     connect: tuple[str, int] | None
     """The authority of the CONNECT that opened the tunnel; None for a plain proxied request."""
     sni: str | None
@@ -44,6 +47,9 @@ class RawRequest:
     body: bytes = field(repr=False)
     http_version: str = "HTTP/1.1"
     has_trailers: bool = False
+    gateway: str | None = None
+    """The authority in the path of a request to the gateway, which alone says where it goes. Then
+    `headers` hold no Host, and there is no `connect`, `sni` or `authority`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Request:
     """The agent's own reason (Keybroker-Reason); shown as a claim, never forwarded."""
     respond_async: bool = False
     """The agent sent `Prefer: respond-async`."""
+    via: Via = "proxy"
+    """Not part of what goes upstream."""
 
     @property
     def authority(self) -> str:
@@ -97,8 +105,8 @@ class Request:
         """The canonical bytes a digest is taken over: all that goes upstream, each piece with its
         length before it.
 
-        `without` names headers (lower case) to leave out. `claim` and `respond_async` are always
-        left out, since they are the agent's words to Keybroker and never forwarded. The encoding
+        `without` names headers (lower case) to leave out. `claim`, `respond_async` and `via` are
+        always left out, since they are between the agent and Keybroker. The encoding
         is injective but for these: two requests encode alike only if they go out alike.
         """
         parts = [self.method, self.scheme, self.host, str(self.port), self.path]
@@ -128,6 +136,7 @@ class Request:
                 "body": base64.b64encode(self.body).decode(),
                 "upgrade": self.upgrade,
                 "claim": self.claim,
+                "via": self.via,
             }
         )
 

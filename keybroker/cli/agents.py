@@ -38,13 +38,14 @@ def agent() -> None:
 
 
 def _announce(app: App, name: str, token: str, as_json: bool) -> None:
-    from keybroker.runstate import proxy_url
+    from keybroker.runstate import gateway_url, proxy_url
 
     url = proxy_url(app.workspace(), name, token)
+    base = gateway_url(app.workspace(), name)
     if as_json:
-        emit({"agent": name, "token": token, "proxy_url": url})
+        emit({"agent": name, "token": token, "proxy_url": url, "gateway_url": base})
         return
-    click.echo(f"agent: {name}\ntoken: {token}\nproxy: {url}")
+    click.echo(f"agent: {name}\ntoken: {token}\nproxy: {url}\ngateway: {base}/HOST/PATH")
     note("The token is shown this once; only its hash is kept.")
 
 

@@ -30,6 +30,12 @@ def test_a_problem_says_everything_of_the_contract(code: str) -> None:
     assert ("proxy-authenticate" in headers) == (code == "agent_unauthenticated")
 
 
+def test_who_is_refused_as_by_an_origin_gets_an_origins_challenge() -> None:
+    headers = dict(problem(Refusal("agent_unauthenticated", "x", status=401), None).headers)
+    assert headers["www-authenticate"].startswith("Bearer ")
+    assert "proxy-authenticate" not in headers
+
+
 def test_a_refusals_own_status_headers_and_patience_go_out() -> None:
     refusal = Refusal(
         "approval_pending", "x", status=202, retry_after=5, headers=(("location", "u"),)

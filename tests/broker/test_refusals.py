@@ -9,7 +9,14 @@ import pytest
 
 from broker.errors import CODES
 from broker.model import Approval, ApprovalState
-from broker.refusals import denied_policy, held_answer, pending
+from broker.refusals import (
+    as_origin,
+    denied_policy,
+    held_answer,
+    ledger_unavailable,
+    pending,
+    unknown_agent,
+)
 from rules.model import Decision
 from tests.support.holding import hold
 from tests.support.services import World
@@ -53,6 +60,19 @@ def test_a_pending_call_is_told_how_to_come_back(
     assert refusal.extra["approval"]["id"] == held.id
     assert refusal.extra["approval"]["state"] == "pending"
     assert refusal.extra["approval"]["expires_at"].endswith("Z")
+
+
+def test_who_came_by_the_gateway_is_sent_back_there(world: World, held: Approval) -> None:
+    agent = replace(world.services.agents.get("bot"), pending_status=202)
+    refusal = pending(held, agent, respond_async=False, via="gateway")
+    where = f"/agents/bot/keybroker.internal/v1/approvals/{held.id}"
+    assert refusal.headers == (("location", where),)
+    assert f"POST {where}/execute" in refusal.detail
+
+
+def test_an_origin_says_401_where_a_proxy_says_407() -> None:
+    assert as_origin(unknown_agent("who?")).status == 401
+    assert as_origin(ledger_unavailable()).status == 503
 
 
 STATES: tuple[ApprovalState, ...] = get_args(ApprovalState)

@@ -10,7 +10,7 @@ import pytest
 
 from keybroker import runstate
 from keybroker.errors import Unusable
-from keybroker.runstate import Running, UpLock, proxy_url, running
+from keybroker.runstate import Running, UpLock, gateway_url, proxy_url, running
 from keybroker.workspace import STARTER_SETTINGS, Workspace
 
 
@@ -38,10 +38,12 @@ def test_others_learn_where_it_listens_while_it_runs(workspace: Workspace) -> No
     assert running(workspace) is None
     lock = UpLock(workspace)
     assert running(workspace) is None, "not ready yet"
-    there = Running(os.getpid(), "127.0.0.1", 9, "http://localhost:10")
+    there = Running(os.getpid(), "127.0.0.1", 9, "http://localhost:10", "https://gw.example")
     lock.publish(there)
     assert running(workspace) == there
     assert proxy_url(workspace, "bot", "kb_x") == "http://bot:kb_x@127.0.0.1:9"
+    assert gateway_url(workspace, "bot") == "https://gw.example/agents/bot"
     lock.release()
     assert running(workspace) is None
     assert proxy_url(workspace, "a@b", "t") == "http://a%40b:t@127.0.0.1:8080"
+    assert gateway_url(workspace, "a@b") == "http://127.0.0.1:8080/agents/a@b"

@@ -39,7 +39,8 @@ def test_defaults_are_the_documented_ones(text: str) -> None:
 
 def test_everything_can_be_set_and_paths_are_relative_to_the_workspace() -> None:
     settings = load("""
-proxy: {listen: "[::1]:9000", workers: 3, hold_wait: 4s, body_limit: 1MiB}
+proxy: {listen: "[::1]:9000", workers: 3, hold_wait: 4s, body_limit: 1MiB,
+  gateway: "https://gw.example:8443/"}
 admin: {listen: 0.0.0.0:9001, url: "https://keybroker.example/"}
 vault:
   url: https://vault.example:8200
@@ -51,6 +52,7 @@ egress: {ca_bundle: certs/up.pem, allow_networks: [10.0.0.0/8, "fd00::/8"]}
     assert settings.proxy.listen == Listen("::1", 9000)
     assert str(settings.proxy.listen) == "[::1]:9000"
     assert settings.proxy.worker_count == 3
+    assert settings.proxy.gateway == "https://gw.example:8443"
     assert settings.admin.listen.reach == "127.0.0.1"
     assert settings.admin.url == "https://keybroker.example"
     assert settings.vault is not None

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
@@ -117,6 +117,11 @@ class FakePipeline:
             raise Refusal("agent_unauthenticated", "Give the agent's name and token.")
         return Client("bot", "t1")
 
+    def identify(self, name: str, token: str) -> Client:
+        if (name, token) != ("bot", "token"):
+            raise Refusal("agent_unauthenticated", "Give the agent's name and token.")
+        return Client("bot", "t1")
+
     def knows(self, client: Client) -> bool:
         return client not in self.forgotten
 
@@ -145,7 +150,8 @@ class FakePipeline:
         return self.tunnels[-1]
 
     def refusal_answer(self, refusal: Refusal, call: str | None = None) -> FakeAnswer:
-        return refused(refusal.code, refusal.detail)
+        answer = refused(refusal.code, refusal.detail)
+        return replace(answer, status=refusal.status)
 
 
 class Http2Only(ssl.SSLContext):

@@ -543,3 +543,41 @@ def test_a_canonical_request_is_its_own_canonical_form(raw: RawRequest) -> None:
 def test_a_websocket_request_is_its_own_canonical_form() -> None:
     request = canonicalise(replace(PLAIN, headers=UPGRADE))
     assert canonicalise(as_raw(request)) == request
+
+
+GATEWAY = replace(
+    TUNNELLED,
+    connect=None,
+    sni=None,
+    gateway="API.stripe.com",
+    headers=((b"Content-Length", b"8"),),
+)
+
+
+def test_at_the_gateway_the_path_alone_says_where_a_call_goes() -> None:
+    request = canonicalise(GATEWAY)
+    assert replace(request, via="proxy") == replace(canonicalise(TUNNELLED), headers=())
+    assert request.via == "gateway"
+    assert Request.from_json(request.to_json()).via == "gateway"
+    assert request.encode() == replace(request, via="proxy").encode()
+    assert canonicalise(replace(GATEWAY, gateway="[2001:db8::1]:8443")).host == "2001:db8::1"
+    assert canonicalise(replace(GATEWAY, http_version="HTTP/2")).port == 443
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scheme": "http"},
+        {"connect": ("api.stripe.com", 443)},
+        {"sni": "api.stripe.com"},
+        {"authority": "api.stripe.com"},
+        with_host("api.stripe.com"),
+    ],
+)
+def test_at_the_gateway_nothing_else_names_a_place(changes: dict[str, Any]) -> None:
+    assert "name it nowhere else" in refusal(GATEWAY, **changes)
+
+
+@pytest.mark.parametrize("host", ["", "a@b", "a.", "127.1", "a:0", "a%2eb", "[a]", "a,b", "a\\b"])
+def test_at_the_gateway_hosts_have_one_spelling(host: str) -> None:
+    assert refusal(GATEWAY, gateway=host)

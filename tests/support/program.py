@@ -55,6 +55,7 @@ class AgentKey:
     name: str
     token: str
     proxy_url: str
+    gateway_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ class Program:
 
     def agent(self, name: str, *options: str) -> AgentKey:
         made = self.json("agent", "add", name, *options)
-        return AgentKey(made["agent"], made["token"], made["proxy_url"])
+        return AgentKey(made["agent"], made["token"], made["proxy_url"], made["gateway_url"])
 
     def user(self, name: str, role: str = "approver", password: str | None = None) -> str:
         """Adds a person; returns their API token."""

@@ -15,8 +15,9 @@ def test_an_agent_is_added_with_its_token_and_proxy_url(workspace: Path, run: Ru
         "agent", "add", "bot", "--owner", "alice", "--tag", "x", "--tag", "y",
         "--hold-wait", "4s", "--pending-status", "429", "--expires", "30d", "--json",
     ).json  # fmt: skip
-    assert added.keys() == {"agent", "token", "proxy_url"}
+    assert added.keys() == {"agent", "token", "proxy_url", "gateway_url"}
     assert added["proxy_url"] == f"http://bot:{added['token']}@127.0.0.1:8080"
+    assert added["gateway_url"] == "http://127.0.0.1:8080/agents/bot"
     (listed,) = run("agent", "list", "--json").json
     assert listed["agent"] == "bot"
     assert listed["owner"] == "alice"
