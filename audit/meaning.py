@@ -85,6 +85,8 @@ class Story:
         """Call -> the approval it waits for."""
         self._sent: dict[str, str | None] = {}
         """Call under way -> its approval."""
+        self._streamed: set[str] = set()
+        """Calls under way whose body is committed to by their result."""
         self._revoked: set[str] = set()
         self._ended_approvals = Ended()
         self._ended_calls = Ended()
@@ -259,6 +261,14 @@ class Story:
         if call in self._sent or self._ended_calls.how(call) is not None:
             raise _Odd("used", f"call {call} is sent a second time")
         self._sent[call] = None
+        if record.data.get("streamed") is True:
+            self._streamed.add(call)
+            if record.data.get("approval") is not None:
+                self._fault(
+                    record, "approval", f"call {call} is sent unread, so nobody approved it"
+                )
+        elif not isinstance(record.data.get("body"), str):
+            self._fault(record, "commitment", f"call {call} does not commit to its body")
         if record.agent in self._revoked:
             self._fault(
                 record, "revoked", f"call {call} is sent for {record.agent}, which was revoked"
@@ -322,6 +332,7 @@ class Story:
             raise _Odd("result", f"{record.type} of call {call}, which {why}")
         id_ = self._sent.pop(call)
         self._ended_calls.add(call, record.type)
+        self._check_streamed(record, call)
         approval = None if id_ is None else self._approvals.get(id_)
         if id_ is None or approval is None:
             return
@@ -329,6 +340,20 @@ class Story:
             approval.sent_by = None  # certainly no byte left: the approval is not used up
         else:
             self._end(id_, approval, f"used by call {call}")
+
+    def _check_streamed(self, record: Record, call: str) -> None:
+        """The body that was not known when the call was sent is committed to by its result."""
+        streamed = call in self._streamed
+        self._streamed.discard(call)
+        if not streamed or record.type == "call.unknown":
+            return
+        size = record.data.get("body_size")
+        if record.type == "call.failed" and record.data.get("sent") is False:
+            return  # no byte left
+        if not isinstance(record.data.get("body"), str) or not isinstance(size, int):
+            self._fault(
+                record, "commitment", f"{record.type} of call {call} does not commit to its body"
+            )
 
     # Agents
 

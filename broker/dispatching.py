@@ -40,6 +40,8 @@ class Dispatcher:
         PolicyChanged; then nothing leaves, and the ledger says so.
         """
         parts, outgoing = self._parts, ruling.outgoing
+        if outgoing.unread and (approval is not None or not ruling.decision.stream):
+            raise ValueError("a body that nobody read may leave under a rule that streams only")
         route = await self.route(outgoing)
         # 5. fetch
         filled = [(credential, await self._fetch(credential)) for credential in ruling.credentials]
@@ -65,7 +67,13 @@ class Dispatcher:
         # 7. and 8.: the engine forwards what the passage holds
         try:
             return Passage(
-                call, ruling.subject.name, request, masked=masked, salt=salt, sending=parts.sending
+                call,
+                ruling.subject.name,
+                request,
+                masked=masked,
+                salt=salt,
+                sending=parts.sending,
+                body_limit=ruling.decision.body_limit,
             )
         except BaseException:
             self._take_back(dispatch)

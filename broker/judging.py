@@ -54,6 +54,11 @@ class Judge:
             raise TypeError("the register of agents returned another agent")
         return agent
 
+    def streams(self) -> bool:
+        """Whether the policy may let any body pass unread."""
+        published = self._parts.policies.current()
+        return published is not None and published.rulebook.streams
+
     def rule(self, agent: Agent, request: Request) -> Ruling:
         """The ruling for `request`; raises Refusal unless it allows or holds."""
         published = self._parts.policies.current()

@@ -20,7 +20,8 @@ from broker.answers import REQUEST_ID, Answer, problem
 from broker.encodings import CorruptBody, Decoder, unsupported
 from broker.errors import Refusal
 from broker.scrub import Scrubber
-from broker.sending import Outcome, Sending
+from broker.sending import Outcome, Sending, Uploaded
+from broker.upload import Upload
 from rules.request import Headers, Request
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Passage:
         masked: Sequence[bytes],
         salt: bytes,
         sending: Sending,
+        body_limit: int | None = None,
     ) -> None:
+        """`body_limit`: bytes of a body that is passed on as it comes."""
         self.call = call
         self.request = request
         """Exactly what is forwarded, the credential in its slot."""
@@ -85,11 +88,30 @@ class Passage:
         self._started = time.monotonic()
         self._first_byte: float | None = None
         self._status = 0
+        self._upload = (
+            Upload(salt, length=request.length, limit=body_limit) if request.unread else None
+        )
         self._refused: Refusal | None = None
         self._over = False
 
     def __repr__(self) -> str:
         return f"Passage({self.call})"
+
+    def send(self, chunk: bytes) -> None:
+        """Takes note of a part of an unread body before it leaves; an empty one is its end.
+
+        Raises Refusal if it must not leave: the call then fails, and the upstream is to be cut off.
+        """
+        if self._upload is None:
+            raise RuntimeError("the body of this call is in its request")
+        try:
+            if chunk:
+                self._upload.feed(chunk)
+            else:
+                self._upload.finish()
+        except Refusal as refusal:
+            self._refused = refusal
+            raise
 
     def head(self, status: int, reason: str, headers: Sequence[tuple[str, str]]) -> Head:
         """The head to deliver for the one received."""
@@ -160,6 +182,7 @@ class Passage:
             masked=0 if self._scrubber is None else self._scrubber.hits,
             duration_ms=_ms(now - self._started),
             first_byte_ms=_ms(first_byte - self._started),
+            upload=self._uploaded(),
         )
         await self._record(self._sending.completed(self.call, self._agent, outcome))
 
@@ -187,9 +210,16 @@ class Passage:
                     sentence=refusal.detail,
                     sent=sent,
                     duration_ms=_ms(time.monotonic() - self._started),
+                    upload=self._uploaded(),
                 )
             )
         return problem(refusal, self.call)
+
+    def _uploaded(self) -> Uploaded | None:
+        upload = self._upload
+        if upload is None:
+            return None
+        return Uploaded(upload.hexdigest(), upload.size, upload.whole)
 
     def _scrubbed(self, name: str, value: str) -> tuple[str, str] | None:
         """The header line masked; None if the credential reaches into its name."""

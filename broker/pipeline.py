@@ -3,6 +3,9 @@
     arrive -> canonicalise -> decide -> [hold] -> fetch -> commit -> inject -> forward (Passage)
               rules.canonical  judging   waiting   dispatching                         passage
 
+A call is decided once its body is there (`handle`), or on its head alone where a rule says
+`body: stream` and nothing else needs the body (`begin`).
+
 Deny is the starting state: whatever raises, hangs or returns nonsense on the way becomes a refusal,
 and nothing leaves before "sent" is durable in the ledger.
 """
@@ -21,7 +24,7 @@ from broker.answers import Answer, problem
 from broker.dispatching import Dispatcher
 from broker.errors import Refusal, StoreUnavailable
 from broker.holds import what
-from broker.judging import Judge, PolicyChanged
+from broker.judging import Judge, PolicyChanged, Ruling
 from broker.model import Client
 from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
@@ -29,7 +32,7 @@ from broker.ports import Route
 from broker.refusals import as_origin, ledger_unavailable, unknown_agent
 from broker.tunnels import OpenTunnel
 from broker.waiting import WaitingRoom
-from rules.canonical import canonicalise
+from rules.canonical import canonicalise, needs_body
 from rules.errors import Ambiguous
 from rules.model import Decision, Subject
 from rules.request import RawRequest, Request
@@ -94,17 +97,60 @@ class Pipeline:
         try:
             call = self._parts.new_id("c")
             return await self._walk(call, client, raw, gone, seen)
-        except Refusal as refusal:
-            if raw.gateway is not None:
-                as_origin(refusal)
-            return await self._refuse(call, client.agent, seen[0] if seen else None, refusal)
-        except (LedgerUnavailable, StoreUnavailable) as error:
-            log.error("call %s: %s", call, error)
-            return problem(ledger_unavailable(), call or None)
-        except Exception:
-            log.exception("call %s failed", call)
-            failure = Refusal("internal_error", "Keybroker failed on this call; nothing was sent.")
-            return await self._refuse(call, client.agent, seen[0] if seen else None, failure)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
+            return await self._answer_to(error, call, client.agent, raw, seen[0] if seen else None)
+
+    async def begin(self, client: Client, raw: RawRequest) -> Answer | Passage | None:
+        """Decides the call on its head, before its body has come, if nothing needs the body.
+
+        None: it is needed; to be called again, with `handle`, once it is there. Never raises.
+        """
+        call = ""
+        try:
+            ruling = self._rule_unread(client, raw)
+            if ruling is None:
+                return None
+        except Exception as error:  # noqa: BLE001 - said by `handle`, which will find the same
+            log.debug("a head could not be decided alone: %s", type(error).__name__)
+            return None
+        try:
+            call = self._parts.new_id("c")
+            _check_length(ruling.matched.length, ruling.decision.body_limit)
+            return await self._dispatcher.send(call, ruling, approval=None)
+        except PolicyChanged:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
+            return await self._answer_to(error, call, client.agent, raw, ruling.matched)
+
+    def _rule_unread(self, client: Client, raw: RawRequest) -> Ruling | None:
+        """The ruling, if it allows the call and lets its body pass unread."""
+        if not raw.unread or not self._judge.streams():
+            return None
+        request = canonicalise(raw)
+        if request.host == internal.HOST or needs_body(request):
+            return None
+        ruling = self._judge.rule(self._judge.agent(client), request)
+        decision = ruling.decision
+        return ruling if decision.effect == "allow" and decision.stream else None
+
+    async def _answer_to(
+        self, error: Exception, call: str, agent: str, raw: RawRequest, request: Request | None
+    ) -> Answer:
+        """What the agent is told of whatever kept its call from leaving."""
+        match error:
+            case Refusal():
+                if raw.gateway is not None:
+                    as_origin(error)
+                return await self._refuse(call, agent, request, error)
+            case LedgerUnavailable() | StoreUnavailable():
+                log.error("call %s: %s", call, error)
+                return problem(ledger_unavailable(), call or None)
+            case _:
+                log.error("call %s failed", call, exc_info=error)
+                failure = Refusal(
+                    "internal_error", "Keybroker failed on this call; nothing was sent."
+                )
+                return await self._refuse(call, agent, request, failure)
 
     def refusal_answer(self, refusal: Refusal, call: str | None = None) -> Answer:
         """The refusal as the agent sees it."""
@@ -205,6 +251,12 @@ class Pipeline:
                 log.error("call %s: the refusal could not be recorded: %s", call, error)
                 return problem(ledger_unavailable(), call or None)
         return problem(refusal, call or None)
+
+
+def _check_length(length: int | None, limit: int | None) -> None:
+    """Raises Refusal if a body announces more than its rule allows."""
+    if length is not None and limit is not None and length > limit:
+        raise Refusal("body_too_large", f"The body has {length} bytes; the rule allows {limit}.")
 
 
 def _basic(value: str) -> tuple[str, str]:

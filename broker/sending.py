@@ -44,6 +44,19 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A request body that was passed on as it came. The commitment is hex."""
+
+    commitment: str
+    size: int
+    whole: bool
+    """False: the agent, the upstream or Keybroker broke it off."""
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"body": self.commitment, "body_size": self.size, "body_whole": self.whole}
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How the response came out. Commitments are hex, sizes bytes, durations milliseconds."""
 
@@ -55,6 +68,8 @@ class Outcome:
     masked: int
     duration_ms: int
     first_byte_ms: int
+    upload: Uploaded | None = None
+    """Of a streamed call."""
 
 
 class Sending:
@@ -76,7 +91,7 @@ class Sending:
         def work(tx: Transaction) -> bytes:
             approval = dispatch.approval
             _require_leave(tx, dispatch)
-            request, body = self._commitments(dispatch, salt)
+            request, body, size = self._commitments(dispatch, salt)
             secrets: list[JSON] = [
                 {"name": credential.name, "ref": str(version.ref), "version": version.version}
                 for credential, version in dispatch.secrets
@@ -110,7 +125,8 @@ class Sending:
                         "what": what(dispatch.request),
                         "request": request,
                         "body": body,
-                        "body_size": len(dispatch.request.body),
+                        "body_size": size,
+                        "streamed": dispatch.request.unread,
                         "rules": [*decision.rules, *decision.allowed_by],
                         "policy": dispatch.policy_version,
                         "approval": approval_id,
@@ -140,11 +156,20 @@ class Sending:
             "masked": outcome.masked,
             "duration_ms": outcome.duration_ms,
             "first_byte_ms": outcome.first_byte_ms,
+            **(outcome.upload.to_json() if outcome.upload else {}),
         }
         return self._finish(Draft("call.completed", data, call, agent), "complete", None)
 
     def failed(
-        self, call: str, agent: str, *, code: str, sentence: str, sent: bool, duration_ms: int
+        self,
+        call: str,
+        agent: str,
+        *,
+        code: str,
+        sentence: str,
+        sent: bool,
+        duration_ms: int,
+        upload: Uploaded | None = None,
     ) -> Future[None]:
         """No whole response. `sent` False: certainly no byte left, and the approval is not used
         up."""
@@ -153,6 +178,7 @@ class Sending:
             "sent": sent,
             "sentence": sentence,
             "duration_ms": duration_ms,
+            **(upload.to_json() if upload else {}),
         }
         event: Event = "lose" if sent else "release"
         return self._finish(Draft("call.failed", data, call, agent), event, sentence)
@@ -218,15 +244,17 @@ class Sending:
         tx.append(draft)
 
     @staticmethod
-    def _commitments(dispatch: Dispatch, salt: bytes) -> tuple[str, str]:
-        """To the request's digest and to its body; a held call keeps those that were voted on."""
+    def _commitments(dispatch: Dispatch, salt: bytes) -> tuple[str, str | None, int | None]:
+        """To the request's digest and to its body, and the body's size; a held call keeps the
+        commitments that were voted on, a streamed one gets that to its body with its result."""
+        size = len(dispatch.request.body)
         if dispatch.approval is not None:
             card = dispatch.approval.card
-            return card["request_commitment"], card["body_commitment"]
-        return (
-            commit(salt, "request", dispatch.digest),
-            commit(salt, "body", dispatch.request.body),
-        )
+            return card["request_commitment"], card["body_commitment"], size
+        request = commit(salt, "request", dispatch.digest)
+        if dispatch.request.unread:
+            return request, None, dispatch.request.length
+        return request, commit(salt, "body", dispatch.request.body), size
 
 
 def _require_leave(tx: Transaction, dispatch: Dispatch) -> None:

@@ -16,12 +16,14 @@ import mitmproxy.proxy.layers.http as http_layers
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http, version
+from mitmproxy.connection import Connection
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestData,
     RequestHeaders,
     RequestProtocolError,
     ResponseData,
@@ -31,10 +33,11 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
-from mitmproxy.proxy.layers.http._http2 import Http2Server
+from mitmproxy.proxy.layers.http._http2 import Http2Connection
 
-from proxy import pages
+from proxy import http2, pages
 from proxy.exchange import Exchange, Wire, attach
+from proxy.http2 import Commands, Drained, StopSending
 
 SUPPORTED = "12.2"
 MAX_HEAD = 64 * 1024
@@ -42,8 +45,6 @@ MAX_HEAD = 64 * 1024
 body that is kept though its head was refused, so that the sender is still there for the answer."""
 MAX_RESPONSE_HEAD = 256 * 1024
 MAX_INFORMATIONAL = 32
-
-Commands = Generator[commands.Command, Any, None]
 
 
 class EngineMismatch(RuntimeError):
@@ -91,6 +92,8 @@ def install() -> None:
     http_layers.HttpStream = Stream  # type: ignore[misc]
     http_layers.Http1Server = Http1Server  # type: ignore[attr-defined]
     http_layers.Http1Client = Http1Client  # type: ignore[attr-defined]
+    http_layers.Http2Server = http2.Http2Server  # type: ignore[attr-defined]
+    http_layers.Http2Client = http2.Http2Client  # type: ignore[attr-defined]
     # The stock page quotes the bytes that could not be parsed.
     _http1.make_error_response = lambda status_code, message="": _bytes(_page_for(status_code))
 
@@ -169,6 +172,12 @@ class Http1Server(_http1.Http1Server):
                 RequestProtocolError(self.stream_id, "", ErrorCode.CLIENT_DISCONNECTED)
             )
 
+    def send(self, event: HttpEvent) -> Commands:
+        # Of a request that was answered early the rest is read and dropped, as closing at once
+        # could take the answer away from an agent that still writes.
+        if not isinstance(event, StopSending | Drained):
+            yield from super().send(event)
+
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         # Stock goes on to what was pipelined, on a connection that we have closed already.
         if self.state != self.done:
@@ -228,6 +237,14 @@ class Http1Client(_http1.Http1Client):
             and len(self.buf) > MAX_RESPONSE_HEAD
         ):
             yield from self._break("too much before it made sense")
+
+    def send(self, event: HttpEvent) -> Commands:
+        # Without this a body of unknown length, which HTTP/2 allows, would have no end.
+        if isinstance(event, RequestHeaders) and not event.end_stream:
+            headers = event.request.headers
+            if "content-length" not in headers:
+                headers["transfer-encoding"] = "chunked"
+        yield from super().send(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived) and self.request:
@@ -353,22 +370,61 @@ class Stream(http_layers.HttpStream):
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
         # The hooks see the target only after mitmproxy has emptied or rewritten parts of it.
-        self.exchange = Exchange(Wire.of(event.request), backlog=self._backlog)
+        self.exchange = Exchange(
+            Wire.of(event.request),
+            has_body=not event.end_stream,
+            backlog=self._backlog,
+            upload_backlog=self._upload_backlog,
+        )
         event.replay_flow = http.HTTPFlow(self.context.client, self.context.server)
         attach(event.replay_flow, self.exchange)
         yield from super().state_wait_for_request_headers(event)
+        if self.exchange.has_body:
+            yield http_layers.SendHttp(Drained(self.stream_id), self.context.client)
+
+    def check_killed(self, emit_error_hook: bool) -> Generator[commands.Command, Any, bool]:
+        if (yield from super().check_killed(emit_error_hook)):
+            return True
+        # Asked when the hook has seen the head. Stock goes on and asks for the body of a request
+        # that was refused already, and looks at its length before it is known whether it streams.
+        if self.client_state != self.state_wait_for_request_headers or self.exchange.streaming:
+            return False
+        if self.exchange.page is not None and "expect" in self.flow.request.headers:
+            yield from self._refuse_unread(ErrorCode.GENERIC_CLIENT_ERROR)
+            return True
+        if self.exchange.has_body and self._announced() > self._most():
+            self.flow.error = mitm_flow.Error("body too large")
+            yield HttpErrorHook(self.flow)
+            yield from self._refuse_unread(ErrorCode.REQUEST_TOO_LARGE)
+            return True
+        return False
+
+    def _announced(self) -> int:
+        """Bytes of the body by the head; 0 if it does not say."""
+        try:
+            size: int | None = http1.expected_http_body_size(self.flow.request)
+        except ValueError:
+            return 0  # an odd length is refused later, with a sentence
+        return size or 0
+
+    def _most(self) -> int:
+        return int(self.context.options.body_size_limit)
+
+    def _refuse_unread(self, code: ErrorCode) -> Commands:
+        self.client_state = self.server_state = self.state_errored
+        refused = ResponseProtocolError(self.stream_id, "", code)
+        yield http_layers.SendHttp(refused, self.context.client)
+        self.flow.live = False
 
     def check_body_size(self, request: bool) -> Generator[commands.Command, Any, bool]:
         # Responses are streamed and may be of any size; stock limits them by the same option.
-        if not request:
+        # So may requests be, which is decided after the first time that this is asked.
+        if not request or not self.request_body_buf:
             return False
         if self.exchange.page is None or len(self.request_body_buf) <= MAX_HEAD:
             return (yield from super().check_body_size(True))
         # Refused by its head: stock would take in the rest first, from anybody.
-        self.client_state = self.state_errored
-        refused = ResponseProtocolError(self.stream_id, "", ErrorCode.GENERIC_CLIENT_ERROR)
-        yield http_layers.SendHttp(refused, self.context.client)
-        self.flow.live = False
+        yield from self._refuse_unread(ErrorCode.GENERIC_CLIENT_ERROR)
         return True
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands:
@@ -401,6 +457,26 @@ class Stream(http_layers.HttpStream):
         self.client_state = self.server_state = self.state_errored
         self._paused_event_queue.clear()  # the rest of the response, which nobody waits for
 
+    def state_stream_request_body(self, event: events.Event) -> Commands:
+        # As below, an empty DATA frame is not the end.
+        if not isinstance(event, RequestData) or event.data:
+            yield from super().state_stream_request_body(event)
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        yield from super().send_response(already_streamed)
+        if self.client_state == self.state_stream_request_body:
+            yield from self._answered_early()
+
+    def _answered_early(self) -> Commands:
+        """The response is whole and the request is not: stock would go on sending it, and tell the
+        agent of the response's end only after that."""
+        self.client_state = self.server_state = self.state_errored
+        yield from self._hang_up()
+        yield http_layers.SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        yield http_layers.SendHttp(StopSending(self.stream_id), self.context.client)
+        self.flow.live = False
+        yield http_layers.DropStream(self.stream_id)
+
     def state_stream_response_body(self, event: events.Event) -> Commands:
         # An empty DATA frame in mid-body must not look like the end that the callable is told of.
         empty = isinstance(event, ResponseData) and not event.data
@@ -412,10 +488,24 @@ class Stream(http_layers.HttpStream):
             yield from super().state_consume_response_body(event)
 
     def _backlog(self) -> int:
-        layer = self.context.layers[self.context.layers.index(self) - 1]
-        assert isinstance(layer, http_layers.HttpLayer)
-        connection = layer.connections.get(self.context.client)
-        if not isinstance(connection, Http2Server):
+        connection = self._connection(self.context.client)
+        if connection is None:
             return 0
         buffers = connection.h2_conn.stream_buffers.values()
         return sum(len(part.data) for buffer in buffers for part in buffer)
+
+    def _upload_backlog(self) -> int:
+        connection = self._connection(self.context.server)
+        return (
+            connection.waiting(self.stream_id) if isinstance(connection, http2.Http2Client) else 0
+        )
+
+    def _connection(self, of: Connection) -> Http2Connection | None:
+        """The HTTP/2 side of a connection; None if it is HTTP/1."""
+        layer = self.context.layers[self.context.layers.index(self) - 1]
+        assert isinstance(layer, http_layers.HttpLayer)
+        # A connection to an upstream is the last of a stack: TLS, then the protocol.
+        found: Any = layer.connections.get(of)
+        while found is not None and not isinstance(found, Http2Connection):
+            found = getattr(found, "child_layer", None)
+        return found

@@ -30,13 +30,15 @@ from proxy.exchange import Exchange, exchange_of
 from proxy.ports import Answer, Passage, Pipeline, Tunnel
 from proxy.tls import Tls
 from rules.errors import Ambiguous
-from rules.request import Request
+from rules.request import RawRequest, Request
 
 log = logging.getLogger(__name__)
 
 _MODE = mode_specs.ProxyMode.parse("regular")
 _HIGH_WATER = 1024 * 1024
 """Bytes that may wait for one agent's HTTP/2 windows before the upstream is read no further."""
+_READ = 65536
+"""Bytes, at most, that the core reads at once."""
 _SNI = 0
 """The TLS extension server_name (RFC 6066)."""
 
@@ -76,6 +78,8 @@ class AgentConnection(LiveConnectionHandler):
         self._sni: str | None = None
         self._tunnel: Tunnel | None = None
         self._passed = [0, 0]
+        self._taken = 0
+        """Bytes, at most, that came while heads were being decided."""
         self._timer: asyncio.TimerHandle | None = None
         self._hooks: dict[str, Callable[[Any], Awaitable[None] | None]] = {
             "client_connected": self._client_connected,
@@ -124,10 +128,23 @@ class AgentConnection(LiveConnectionHandler):
         # The core buffers without limit what an HTTP/2 agent's window does not admit. The agent's
         # own side must go on being read, since the window opens there.
         own = self.transports.get(self.client)
-        if own is None or asyncio.current_task() is own.handler:
+        if own is None:
+            return
+        if asyncio.current_task() is own.handler:
+            await self._throttle_uploads()
             return
         while self.live and max(x.backlog() for x in self.live) > _HIGH_WATER:
             await asyncio.sleep(0.005)
+
+    async def _throttle_uploads(self) -> None:
+        """An HTTP/1 agent is read no further while more than enough of a body waits for its head to
+        be decided. (Those of HTTP/2 have windows.)"""
+        if not any(exchange.deciding for exchange in self.live):
+            self._taken = 0
+        elif self.client.alpn != b"h2":
+            self._taken += _READ
+            while self._taken > _HIGH_WATER and any(x.deciding for x in self.live):
+                await asyncio.sleep(0.005)
 
     def log(
         self,
@@ -260,7 +277,7 @@ class AgentConnection(LiveConnectionHandler):
 
     # -- one call
 
-    def _requestheaders(self, flow: http.HTTPFlow) -> None:
+    async def _requestheaders(self, flow: http.HTTPFlow) -> None:
         flow.response = pages.page("internal_error", pages.NOTHING_SENT)
         self._unwatch()
         exchange = exchange_of(flow)
@@ -272,18 +289,56 @@ class AgentConnection(LiveConnectionHandler):
             except (Refusal, Ambiguous) as error:
                 # Of what a stranger sends after this head little is kept.
                 exchange.page = self._refusal(error, exchange.wire)
+                return
+        if exchange.has_body:
+            exchange.deciding = True
+            try:
+                await self._begin(flow, exchange)
+            finally:
+                exchange.deciding = False
+
+    async def _begin(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Lets the call out on its head alone, where that decides it."""
+        try:
+            agent, raw = self._read(flow, exchange, unread=True)
+        except (Refusal, Ambiguous):
+            return  # said when the request is whole
+        outcome = await self.setup.pipeline.begin(agent, raw)
+        if outcome is None:
+            return
+        exchange.agent = agent
+        if isinstance(outcome, Passage) and isinstance(outcome.request, Request):
+            await self._lift(flow, exchange, outcome)
+            if exchange.passage is None:
+                exchange.page = flow.response
+        elif isinstance(outcome, Answer):
+            exchange.page = flow.response = self._answer(outcome, exchange)
+        else:
+            raise TypeError("begin gave neither an Answer nor a Passage")
+
+    def _read(
+        self, flow: http.HTTPFlow, exchange: Exchange, *, unread: bool = False
+    ) -> tuple[Client, RawRequest]:
+        """Who asks, and what. Raises Refusal, Ambiguous."""
+        agent = self._agent if self._connect else self._identify(flow, exchange)
+        if agent is None:
+            raise RuntimeError("a tunnel without an agent")
+        wire, claim = exchange.wire, exchange.claim
+        if claim is not None:
+            return agent, translate.gateway_request(flow, wire, claim, unread=unread)
+        raw = translate.raw_request(flow, wire, self._connect, self._sni, unread=unread)
+        return agent, raw
 
     async def _request(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
         wire = exchange.wire
+        if exchange.streaming:
+            return  # its end; it was decided by its head
+        if exchange.page is not None:
+            flow.response = exchange.page
+            return
         try:
-            agent = self._agent if self._connect else self._identify(flow, exchange)
-            if agent is None:
-                raise RuntimeError("a tunnel without an agent")
-            if exchange.claim is None:
-                raw = translate.raw_request(flow, wire, self._connect, self._sni)
-            else:
-                raw = translate.gateway_request(flow, wire, exchange.claim)
+            agent, raw = self._read(flow, exchange)
         except (Refusal, Ambiguous) as error:
             flow.response = self._refusal(error, wire)
             return
@@ -311,6 +366,9 @@ class AgentConnection(LiveConnectionHandler):
             flow.response = self._answer(await passage.failed(sentence, sent=False), exchange)
             return
         exchange.passage = passage
+        if passage.request.unread:
+            forward.stream = _push(passage)
+            exchange.streaming = True
         flow.request = forward
         flow.response = None
 
@@ -378,6 +436,14 @@ class AgentConnection(LiveConnectionHandler):
 
     def _answer(self, answer: Answer, exchange: Exchange) -> http.Response:
         return translate.answer_response(answer, exchange.wire, close=self.setup.draining)
+
+
+def _push(passage: Passage) -> Callable[[bytes], list[bytes]]:
+    def push(chunk: bytes) -> list[bytes]:
+        passage.send(chunk)  # what it raises ends the exchange
+        return [chunk] if chunk else []
+
+    return push
 
 
 def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]]:

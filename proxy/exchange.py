@@ -46,6 +46,12 @@ class Exchange:
     """Set when the agent hangs up or resets the stream."""
     claim: Claim | None = None
     """What a request to the gateway claims; None for one through the proxy."""
+    has_body: bool = False
+    """Something follows the head."""
+    deciding: bool = False
+    """The head is being decided, while its body may arrive."""
+    streaming: bool = False
+    """The body goes upstream as it comes."""
     agent: Client | None = None
     """Whose call it is, once it was decided."""
     passage: Passage | None = None
@@ -67,6 +73,8 @@ class Exchange:
     """Called once the last byte of the answer was handed to the agent's connection."""
     backlog: Callable[[], int] = lambda: 0
     """Bytes waiting for the agent's HTTP/2 flow-control window."""
+    upload_backlog: Callable[[], int] = lambda: 0
+    """Bytes waiting for the upstream's HTTP/2 flow-control window."""
 
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange:

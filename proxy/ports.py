@@ -45,7 +45,8 @@ class Head(Protocol):
 class Passage(Protocol):
     """A call that may go upstream, once: decided, committed, with its credential in place.
 
-    The engine sends exactly `request`. It then calls either `head`, `feed` for every chunk,
+    The engine sends exactly `request`; if its body is unread, the agent's follows as it comes, each
+    part shown to `send` first. It then calls either `head`, `feed` for every chunk,
     `finish` once and `completed`; or, at whatever point it breaks, `failed`. One of these last two,
     once.
     """
@@ -57,6 +58,11 @@ class Passage(Protocol):
     @property
     def refused(self) -> bool:
         """Set by `feed` or `finish`: the rest cannot be passed on, so the response breaks off."""
+        ...
+
+    def send(self, chunk: bytes) -> None:
+        """Takes note of a part of an unread body before it leaves, and of its end (an empty one).
+        Raises Refusal if it must not leave: the call has then failed."""
         ...
 
     def head(self, status: int, reason: str, headers: Headers) -> Head:
@@ -108,6 +114,10 @@ class Pipeline(Protocol):
         self, client: Client, raw: RawRequest, gone: asyncio.Event
     ) -> Answer | Passage:
         """Decides a call; may wait for people. Never raises. `gone`: the agent hung up."""
+        ...
+
+    async def begin(self, client: Client, raw: RawRequest) -> Answer | Passage | None:
+        """Decides a call on its head, its body unread; None: it needs the body. Never raises."""
         ...
 
     async def tunnel(self, client: Client, host: str, port: int, sni: str | None) -> Tunnel | None:

@@ -58,9 +58,17 @@ def connect_target(request: http.Request, wire: Wire) -> tuple[str, int]:
 
 
 def raw_request(
-    flow: http.HTTPFlow, wire: Wire, connect: tuple[str, int] | None, sni: str | None
+    flow: http.HTTPFlow,
+    wire: Wire,
+    connect: tuple[str, int] | None,
+    sni: str | None,
+    *,
+    unread: bool = False,
 ) -> RawRequest:
-    """What arrived, as the core wants it. Raises Ambiguous where RawRequest cannot say it."""
+    """What arrived, as the core wants it; `unread`: its body has yet to come.
+
+    Raises Ambiguous where RawRequest cannot say it.
+    """
     request = flow.request
     scheme: Scheme = "https" if flow.client_conn.tls_established else "http"
     if wire.scheme and wire.scheme != scheme.encode():
@@ -79,10 +87,13 @@ def raw_request(
         body=request.raw_content or b"",
         http_version=_version(wire),
         has_trailers=bool(request.trailers),
+        unread=unread,
     )
 
 
-def gateway_request(flow: http.HTTPFlow, wire: Wire, claim: Claim) -> RawRequest:
+def gateway_request(
+    flow: http.HTTPFlow, wire: Wire, claim: Claim, *, unread: bool = False
+) -> RawRequest:
     """A request to the gateway, as the core wants it: only its path says where it goes."""
     return RawRequest(
         scheme="https",
@@ -96,6 +107,7 @@ def gateway_request(flow: http.HTTPFlow, wire: Wire, claim: Claim) -> RawRequest
         http_version=_version(wire),
         has_trailers=bool(flow.request.trailers),
         gateway=claim.authority,
+        unread=unread,
     )
 
 
@@ -107,7 +119,13 @@ def upstream_request(request: Request, received: http.Request) -> http.Request:
     http2 = received.is_http2
     fields = [] if http2 else [(b"host", request.authority.encode("ascii"))]
     fields += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
-    if request.body or request.method in _EXPECTS_BODY:
+    if request.unread:
+        # Without a length the connection to the upstream frames it.
+        if request.length is not None:
+            fields.append((b"content-length", b"%d" % request.length))
+        if "expect" in received.headers:
+            fields.append((b"expect", b"100-continue"))  # for mitmproxy, which answers and drops it
+    elif request.body or request.method in _EXPECTS_BODY:
         fields.append((b"content-length", b"%d" % len(request.body)))
     if request.upgrade:
         fields += [(b"connection", b"upgrade"), (b"upgrade", request.upgrade.encode("ascii"))]
@@ -123,7 +141,7 @@ def upstream_request(request: Request, received: http.Request) -> http.Request:
         # upstream open that it will never use again, and the sixth request waits for ever.
         b"HTTP/2.0" if http2 else b"HTTP/1.1",
         http.Headers(fields),
-        request.body,
+        None if request.unread else request.body,
         None,
         received.timestamp_start,
         received.timestamp_end,

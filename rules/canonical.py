@@ -73,7 +73,8 @@ def canonicalise(raw: RawRequest) -> Request:
         raise Ambiguous("The request has trailers; send everything in its headers.")
     _check_method(raw.method)
     path, query = _split_target(raw.target)
-    fields = read_headers(raw.headers, http_version=version, body_length=len(raw.body))
+    length = None if raw.unread else len(raw.body)
+    fields = read_headers(raw.headers, http_version=version, body_length=length)
     host, port = _destination(raw, fields.host, version)
     if query:
         _refuse_overrides(query, "query")
@@ -94,7 +95,24 @@ def canonicalise(raw: RawRequest) -> Request:
         claim=fields.claim,
         respond_async=fields.respond_async,
         via="proxy" if raw.gateway is None else "gateway",
+        unread=raw.unread,
+        length=fields.length if raw.unread else None,
     )
+
+
+def needs_body(request: Request) -> bool:
+    """Whether only the body can tell that there is one reading of the request: forms and JSON may
+    hold a parameter that replaces the method."""
+    kind = _media_type(request.header("content-type") or "")
+    return _is_json(kind) or kind in {_FORM, _MULTIPART}
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip(" \t").lower()
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _check_method(method: str) -> None:
@@ -167,7 +185,7 @@ def _destination(raw: RawRequest, host_header: str | None, version: str) -> tupl
 
 
 def _check_upgrade(raw: RawRequest, version: str) -> None:
-    if raw.method != "GET" or version != "HTTP/1.1" or raw.body:
+    if raw.method != "GET" or version != "HTTP/1.1" or raw.body or raw.unread:
         raise Ambiguous("A WebSocket is opened with GET over HTTP/1.1 and no body; send that.")
 
 
@@ -175,8 +193,8 @@ def _check_form(fields: Fields, body: bytes) -> None:
     """A form body must be readable, and must not replace the method."""
     kept = dict(fields.kept)
     content_type = kept.get("content-type", "")
-    kind = content_type.partition(";")[0].strip(" \t").lower()
-    if kind == "application/json" or kind.endswith("+json"):
+    kind = _media_type(content_type)
+    if _is_json(kind):
         _check_json(body)
         return
     if kind not in {_FORM, _MULTIPART}:

@@ -12,7 +12,7 @@ from rules.paths import Template, parse_template
 from rules.request import DEFAULT_PORTS
 from rules.schema import LOW
 from rules.source import Section
-from rules.words import describe_host
+from rules.words import describe_host, reads_body
 
 _MAX_PAIRS = 500_000
 """How many pairs of rules are compared for slots; what is beyond is left to the decision."""
@@ -81,6 +81,7 @@ def check_rules(
     for index, rule in rules:
         at = Section(root.source, ("rules", index), f'rule "{rule.id}"')
         _check_risk(at, rule, policy, tiers)
+        _check_body(at, rule)
         if rule.effect == "tunnel":
             _check_tunnel(at, rule, list(policy.credentials.values()))
         elif rule.use:
@@ -104,6 +105,20 @@ def _check_risk(at: Section, rule: Rule, policy: Policy, tiers: Sequence[str]) -
         at.at("risk").warn(f"effect: {rule.effect} has no use for a risk")
     if rule.confirm is not None:
         at.at("confirm").warn(f"effect: {rule.effect} asks nobody, so confirm has no effect")
+
+
+def _check_body(at: Section, rule: Rule) -> None:
+    """What streams is decided by its head and never read."""
+    if not rule.stream:
+        if rule.body_limit is not None:
+            at.at("body_limit").error("body_limit is for body: stream; the setting limits others")
+        return
+    if rule.effect != "allow":
+        at.at("body").error(
+            f"effect: {rule.effect} cannot stream; only an allow can be sent unread"
+        )
+    elif reads_body(rule):
+        at.at("summary").error("a streamed body is not read; leave json: and form: places out")
 
 
 def _check_tunnel(at: Section, rule: Rule, credentials: Sequence[Credential]) -> None:

@@ -16,7 +16,14 @@ from rules.matching import Condition, host_holds, is_wide
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
 from rules.places import Reading, parse_place
 from rules.request import DEFAULT_PORTS, Request
-from rules.words import describe_match, describe_tier, fill_summary, is_invisible, visible
+from rules.words import (
+    describe_match,
+    describe_tier,
+    fill_summary,
+    is_invisible,
+    reads_body,
+    visible,
+)
 
 MAX_SHOWN_URL = 200
 """Characters of a URL in a sentence."""
@@ -47,6 +54,8 @@ class Rulebook:
         self._definitions = Definitions(policy)
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
         self._hosts: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self.streams = any(rule.stream for rule in policy.rules)
+        """Whether any call may be sent before its body was read."""
         for order, rule in enumerate(policy.rules):
             self._index(order, rule)
         self._with_credential = {
@@ -118,8 +127,24 @@ class Rulebook:
             basis=basis,
         )
         if not by["hold"]:
-            return decision
+            return self._streamed(decision, subject, call.request, by["allow"])
         return self._held(decision, by["hold"], _ids(by["allow"]), call)
+
+    def _streamed(
+        self, decision: Decision, subject: Subject, request: Request, allows: list[Rule]
+    ) -> Decision:
+        """The same decision, and that the body may pass unread: one of the rules says so, and of
+        all that could match here none looks at it."""
+        streaming = [rule for rule in allows if rule.stream]
+        if not streaming or any(reads_body(rule) for rule in allows):
+            return decision
+        for entry in self._candidates(subject, request.host):
+            if entry.port in (None, request.port) and any(
+                condition.needs_body for condition in (entry.condition, *entry.excepts)
+            ):
+                return decision
+        limits = [rule.body_limit for rule in streaming if rule.body_limit is not None]
+        return replace(decision, stream=True, body_limit=min(limits, default=None))
 
     def _held(
         self, decision: Decision, holds: list[Rule], allowed_by: tuple[str, ...], call: Reading

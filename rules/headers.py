@@ -88,6 +88,8 @@ class Fields:
     upgrade: str | None
     claim: str | None
     respond_async: bool
+    length: int | None
+    """The Content-Length, where there is one."""
 
 
 @dataclass(slots=True)
@@ -100,15 +102,15 @@ class _Sorted:
 
 
 def read_headers(
-    raw: Sequence[tuple[bytes, bytes]], *, http_version: str, body_length: int
+    raw: Sequence[tuple[bytes, bytes]], *, http_version: str, body_length: int | None
 ) -> Fields:
     """The header section in canonical form.
 
     `http_version` is `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`; `body_length` is in bytes and must be what
-    the framing announces. Raises Ambiguous.
+    the framing announces (None: the body has not been read). Raises Ambiguous.
     """
     fields = _sort(raw, http2=http_version == "HTTP/2")
-    _check_framing(fields.read, http_version, body_length)
+    length = _check_framing(fields.read, http_version, body_length)
     tokens = _connection_tokens(fields.connection)
     kept = fields.kept
     if tokens - _OWN_HOP:
@@ -126,6 +128,7 @@ def read_headers(
         upgrade=_upgrade(fields.read.get("upgrade"), tokens),
         claim=claim[:MAX_CLAIM] if claim else None,
         respond_async=respond_async,
+        length=length,
     )
 
 
@@ -183,7 +186,8 @@ def _classify(raw: bytes) -> tuple[str, _Kind]:
     return name, _Kind.LIST if name in _LISTS else _Kind.SINGLE
 
 
-def _check_framing(read: dict[str, str], http_version: str, body_length: int) -> None:
+def _check_framing(read: dict[str, str], http_version: str, body_length: int | None) -> int | None:
+    """The Content-Length."""
     length = read.get("content-length")
     coding = read.get("transfer-encoding")
     if length is not None and coding is not None:
@@ -196,11 +200,12 @@ def _check_framing(read: dict[str, str], http_version: str, body_length: int) ->
     if length is not None:
         if not _LENGTH.fullmatch(length):
             raise Ambiguous("The Content-Length is no plain decimal number; send the digits once.")
-        if int(length) != body_length:
+        if body_length is not None and int(length) != body_length:
             raise Ambiguous(
                 f"The Content-Length does not match the body of {body_length} bytes; send its "
                 "length in bytes."
             )
+    return None if length is None else int(length)
 
 
 def _connection_tokens(values: list[str]) -> frozenset[str]:

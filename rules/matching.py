@@ -8,13 +8,17 @@ What matches narrowly always matches widely.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from rules.hosts import pattern_matches
 from rules.model import HostPattern, Match, Rule, ValueTest
 from rules.paths import Template, parse_template
 from rules.places import Reading
 from rules.request import DEFAULT_PORTS
+
+HEAD_FIELDS = frozenset({"methods", "hosts", "paths", "scheme", "query", "headers"})
+"""The fields of a match that a request's head decides. One that is not listed here counts as being
+about the body, so that a call which it could match is not sent before its body was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,15 @@ class Condition:
     @classmethod
     def of(cls, match: Match) -> Condition:
         return cls(match, tuple(parse_template(path) for path in match.paths))
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether the head alone cannot tell."""
+        return any(
+            getattr(self.match, field.name) != field.default
+            for field in fields(self.match)
+            if field.name not in HEAD_FIELDS
+        )
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
         """Whether all but the host is as the match wants it."""

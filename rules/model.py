@@ -127,6 +127,10 @@ class Rule:
     """The place in the request whose value is retyped: `form:amount`."""
     impact: str | None = None
     use: tuple[str, ...] = ()
+    stream: bool = False
+    """`body: stream`: the request's body is passed on as it comes, unread. Allow rules only."""
+    body_limit: int | None = None
+    """Bytes of a streamed body; None: no limit."""
     line: int = 0
 
 
@@ -172,6 +176,10 @@ class Decision:
     """Where `confirm_value` stands: a place, or `path`; None unless a tier asks for retyping."""
     confirm_value: str | None = field(default=None, repr=False)
     """What the reviewer retypes, where a tier asks for it."""
+    stream: bool = False
+    """The body may be passed on unread: nothing that could match this call looks at it."""
+    body_limit: int | None = None
+    """Bytes of a streamed body; None: no limit."""
     basis: str = ""
     """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
     If it differs later, the call is decided anew (law 3)."""

@@ -50,6 +50,8 @@ class RawRequest:
     gateway: str | None = None
     """The authority in the path of a request to the gateway, which alone says where it goes. Then
     `headers` hold no Host, and there is no `connect`, `sni` or `authority`."""
+    unread: bool = False
+    """The body is still to come, and `body` is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Request:
     """The agent sent `Prefer: respond-async`."""
     via: Via = "proxy"
     """Not part of what goes upstream."""
+    unread: bool = False
+    """The body is passed on as it comes, and `body` is empty; such a request is never stored."""
+    length: int | None = None
+    """Of an unread body: its bytes, if the agent announced them."""
 
     @property
     def authority(self) -> str:
@@ -106,8 +112,9 @@ class Request:
         length before it.
 
         `without` names headers (lower case) to leave out. `claim`, `respond_async` and `via` are
-        always left out, since they are between the agent and Keybroker. The encoding
-        is injective but for these: two requests encode alike only if they go out alike.
+        always left out, since they are between the agent and Keybroker. The encoding is injective
+        but for these: two requests encode alike only if they go out alike. An unread body counts by
+        its announced length.
         """
         parts = [self.method, self.scheme, self.host, str(self.port), self.path]
         parts.append("" if self.query is None else "?" + self.query)
@@ -116,14 +123,21 @@ class Request:
         parts.append(str(len(kept)))
         for name, value in kept:
             parts += [name, value]
-        pieces = [part.encode() for part in parts] + [self.body]
-        return b"keybroker/request/v1\n" + b"".join(
-            len(piece).to_bytes(8, "big") + piece for piece in pieces
-        )
+        body = self.body
+        if self.unread:
+            body = b"" if self.length is None else b"%d" % self.length
+        pieces = [part.encode() for part in parts] + [body]
+        label = b"keybroker/request/v1/unread\n" if self.unread else b"keybroker/request/v1\n"
+        return label + b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
 
     def to_json(self) -> str:
         """A text form for the sealed store. `respond_async` is left out: it is about the waiting of
-        one call, not about what is held. Nothing else is lost."""
+        one call, not about what is held. Nothing else is lost.
+
+        Raises ValueError for an unread body, which there is nothing to store of.
+        """
+        if self.unread:
+            raise ValueError("the body of this request was never read")
         return json.dumps(
             {
                 "method": self.method,

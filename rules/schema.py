@@ -38,7 +38,7 @@ from rules.spellings import (
     parse_slot,
 )
 from rules.words import check_summary
-from rules.yamlfile import parse_duration
+from rules.yamlfile import parse_duration, parse_size
 
 LOW = "low"
 DEFAULT_RISK = "medium"
@@ -200,7 +200,21 @@ def _read_wait(at: Section, fields: dict[str, object], name: str, default: int) 
 
 
 EFFECTS = ("allow", "hold", "deny", "tunnel")
-RULE = ("id", "agents", "match", "except", "effect", "risk", "summary", "confirm", "impact", "use")
+RULE = (
+    "id",
+    "agents",
+    "match",
+    "except",
+    "effect",
+    "risk",
+    "summary",
+    "confirm",
+    "impact",
+    "use",
+    "body",
+    "body_limit",
+)
+BODIES = ("buffer", "stream")
 
 
 def read_rule(at: Section, value: object) -> Rule | None:
@@ -238,6 +252,10 @@ def read_rule(at: Section, value: object) -> Rule | None:
     use: tuple[str, ...] = ()
     if fields.get("use", []) != []:
         use = at.at("use").several(fields["use"], str)
+    stream = "body" in fields and at.at("body").choice(fields["body"], BODIES) == "stream"
+    body_limit = None
+    if "body_limit" in fields:
+        body_limit = at.at("body_limit").parsed(fields["body_limit"], parse_size)
     if effect == "hold" and risk is None:
         risk = DEFAULT_RISK
     if found is None or effect is None or len(at.source.problems) > before:
@@ -253,6 +271,8 @@ def read_rule(at: Section, value: object) -> Rule | None:
         confirm=confirm,
         impact=impact,
         use=() if effect == "deny" else use,
+        stream=stream,
+        body_limit=body_limit,
         line=at.source.lines.at(at.path),
     )
 

@@ -68,6 +68,12 @@ def check_summary(template: str) -> None:
         raise ValueError("a brace without its partner")
 
 
+def reads_body(rule: Rule) -> bool:
+    """Whether the rule's texts show something of the body."""
+    places = [*_PLACEHOLDER.findall(rule.summary or ""), rule.confirm or ""]
+    return any(place.startswith(("json:", "form:")) for place in places)
+
+
 def fill_summary(template: str, request: Request, reading: Reading | None = None) -> str:
     """A summary with its placeholders filled in; values are visible and cut, or `(absent)`.
 

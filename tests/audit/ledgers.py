@@ -196,6 +196,8 @@ def sent(
         {
             "what": WHAT,
             "request": request,
+            "body": "bb" * 32,
+            "body_size": 10,
             "rules": ["stripe-refund"],
             "policy": 1,
             "approval": approval,

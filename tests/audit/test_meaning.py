@@ -435,3 +435,28 @@ def test_a_forgery_that_holds_as_a_chain_fails_in_its_meaning(
     found = {(fault.seq, fault.kind) for fault in verify(path, head_key=KEY).faults}
     assert expected in found
     assert not {kind for _, kind in found} & {"form", "gap", "hash", "chain", "head", "guard"}
+
+
+STREAMED: dict[str, JSON] = {"body": "bb" * 32, "body_size": 7}
+
+
+def streamed(call: str = "c1") -> Draft:
+    return put(sent(call), streamed=True, body=None, body_size=None)
+
+
+def test_a_streamed_call_commits_to_its_body_with_its_result() -> None:
+    assert found(streamed(), put(completed("c1"), **STREAMED)) == []
+    assert found(streamed(), put(failed("c1", was_sent=True), **STREAMED)) == []
+    assert found(streamed(), failed("c1", was_sent=False)) == []
+    assert found(streamed(), unknown("c1")) == []
+
+
+@pytest.mark.parametrize("lost", ["body", "body_size"])
+def test_a_result_that_keeps_quiet_about_a_streamed_body_is_a_fault(lost: str) -> None:
+    quiet = drop(put(completed("c1"), **STREAMED), lost)
+    assert found(streamed(), quiet) == [(2, "commitment")]
+    assert found(streamed(), failed("c1", was_sent=True)) == [(2, "commitment")]
+
+
+def test_a_call_that_neither_streams_nor_commits_to_its_body_is_a_fault() -> None:
+    assert found(drop(sent("c1"), "body"), completed("c1")) == [(1, "commitment")]

@@ -57,6 +57,17 @@ class FakePassage:
     refused: bool = False
     told: list[str] = field(default_factory=list)
     received: bytearray = field(default_factory=bytearray)
+    uploaded: int = 0
+    """Bytes of an unread body that were shown before they left."""
+    most: int | None = None
+    """How many there may be."""
+
+    def send(self, chunk: bytes) -> None:
+        if not chunk:
+            self.told.append("sent")
+        self.uploaded += len(chunk)
+        if self.most is not None and self.uploaded > self.most:
+            raise Refusal("body_too_large", "too much")
 
     def head(self, status: int, reason: str, headers: Headers) -> FakeHead:
         self.told.append(f"head {status}")
@@ -110,6 +121,9 @@ class FakePipeline:
         self.script: Script = self.let_through
         self.make_passage: Callable[[Request], Any] = FakePassage
         self.tunnel_hosts: set[str] = set()
+        self.streaming = False
+        """Whether every head decides its call."""
+        self.begin_script: Callable[[], Awaitable[object]] | None = None
         self.forgotten: set[Client] = set()
 
     def authenticate(self, proxy_authorization: Sequence[str]) -> Client:
@@ -129,6 +143,15 @@ class FakePipeline:
         self.raw.append(raw)
         self.gone.append(gone)
         return await self.script(client, raw, gone)
+
+    async def begin(self, client: Client, raw: RawRequest) -> Any:
+        assert raw.unread
+        if self.begin_script is not None:
+            return await self.begin_script()
+        if not self.streaming:
+            return None
+        self.raw.append(raw)
+        return await self.let_through(client, raw, asyncio.Event())
 
     async def let_through(self, client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
         try:

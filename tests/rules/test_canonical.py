@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rules.canonical import canonicalise
+from rules.canonical import canonicalise, needs_body
 from rules.errors import Ambiguous
 from rules.request import RawRequest, Request
 
@@ -581,3 +581,52 @@ def test_at_the_gateway_nothing_else_names_a_place(changes: dict[str, Any]) -> N
 @pytest.mark.parametrize("host", ["", "a@b", "a.", "127.1", "a:0", "a%2eb", "[a]", "a,b", "a\\b"])
 def test_at_the_gateway_hosts_have_one_spelling(host: str) -> None:
     assert refusal(GATEWAY, gateway=host)
+
+
+UNREAD = replace(
+    TUNNELLED,
+    headers=((b"Host", b"api.stripe.com"), (b"Content-Length", b"900000000")),
+    body=b"",
+    unread=True,
+)
+
+
+def test_an_unread_body_is_known_by_its_length() -> None:
+    request = canonicalise(UNREAD)
+    assert (request.unread, request.length, request.body) == (True, 900_000_000, b"")
+    headers = ((b"Host", b"api.stripe.com"), (b"Transfer-Encoding", b"chunked"))
+    assert canonicalise(replace(UNREAD, headers=headers)).length is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"headers": (*UNREAD.headers, (b"X-HTTP-Method-Override", b"DELETE"))}, "override"),
+        ({"target": "/v1/refunds?_method=DELETE"}, "override"),
+        ({"headers": (*UNREAD.headers, (b"Transfer-Encoding", b"chunked"))}, "both"),
+        ({"headers": (*UNREAD.headers, (b"Upgrade", b"websocket"), (b"Connection", b"upgrade"))},
+         "WebSocket"),
+    ],
+)  # fmt: skip
+def test_an_unread_request_is_no_less_strict(changes: dict[str, Any], part: str) -> None:
+    assert part in refusal(UNREAD, **changes)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "needed"),
+    [
+        (None, False),
+        ("application/octet-stream", False),
+        ("application/x-git-receive-pack-request", False),
+        ("application/grpc", False),
+        ("application/json", True),
+        ("Application/Vnd.X+JSON; charset=utf-8", True),
+        ("application/x-www-form-urlencoded", True),
+        ("multipart/form-data; boundary=b", True),
+    ],
+)
+def test_forms_and_json_are_read_in_any_case(content_type: str | None, needed: bool) -> None:
+    headers = UNREAD.headers
+    if content_type is not None:
+        headers = (*headers, (b"Content-Type", content_type.encode()))
+    assert needs_body(canonicalise(replace(UNREAD, headers=headers))) is needed

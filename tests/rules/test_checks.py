@@ -240,3 +240,38 @@ def test_path_overlap_agrees_with_matching(one: str, other: str, parts: list[str
     if first.matches(path) and second.matches(path):
         assert paths_overlap(first, second)
     assert paths_overlap(first, second) == paths_overlap(second, first)
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages"),
+    [
+        ("match: {}, effect: allow, body: stream", []),
+        ("match: {}, effect: allow, body: stream, body_limit: 5GiB, summary: '{path}'", []),
+        ("match: {}, effect: allow, body: buffer", []),
+        ("match: {}, effect: allow, body: raw", ["body must be buffer or stream"]),
+        (
+            "match: {}, effect: hold, body: stream",
+            ["effect: hold cannot stream; only an allow can be sent unread"],
+        ),
+        (
+            "match: {}, effect: deny, body: stream",
+            ["effect: deny cannot stream; only an allow can be sent unread"],
+        ),
+        (
+            "match: {}, effect: allow, body: stream, summary: 'Pay {json:/a}'",
+            ["a streamed body is not read; leave json: and form: places out"],
+        ),
+        (
+            "match: {}, effect: allow, body_limit: 5GiB",
+            ["body_limit is for body: stream; the setting limits others"],
+        ),
+        (
+            "match: {}, effect: allow, body: stream, body_limit: much",
+            [
+                "body_limit: 'much' is not a size; write a number and a unit, such as 64KiB, 10MiB",
+            ],
+        ),
+    ],
+)
+def test_only_what_its_head_decides_may_stream(fields: str, messages: list[str]) -> None:
+    assert one(fields) == messages

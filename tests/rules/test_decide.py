@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rules.decide import Rulebook
 from rules.load import load_policy
-from rules.model import Decision, Subject
+from rules.model import Decision, Match, Subject
 from rules.request import Request, Scheme
 
 BOT = Subject("bot", frozenset({"finance"}), "alice")
@@ -445,3 +446,51 @@ def test_an_index_finds_what_a_search_would() -> None:
         of = call("GET", f"h{i % 7}.example/p{i}")
         assert rulebook.decide(BOT, of).rules == (f"r{i}",)
         assert rulebook.decide(BOT, call("GET", f"h{i % 7}.example/x{i}")).effect == "deny"
+
+
+PUSH = """
+  - {id: push, agents: [bot], match: {host: api.stripe.com, path: /v1/**}, effect: allow,
+     body: stream, body_limit: 2MiB}
+"""
+PUSH_LESS = PUSH.replace("id: push", "id: less").replace("2MiB", "1MiB")
+SHOWN = """
+  - {id: shown, agents: [bot], match: {host: api.stripe.com}, effect: allow,
+     summary: "Pay {form:amount}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "limit"),
+    [((PUSH,), 2 << 20), ((PUSH, PUSH_LESS), 1 << 20), ((READ, PUSH), 2 << 20)],
+)
+def test_a_body_streams_where_a_rule_says_so(rules: tuple[str, ...], limit: int) -> None:
+    decision = book(*rules).decide(BOT, call())
+    assert (decision.effect, decision.stream, decision.body_limit) == ("allow", True, limit)
+
+
+@pytest.mark.parametrize(
+    ("rules", "of"),
+    [
+        ((READ,), call()),
+        ((PUSH, REFUND), call("POST", "api.stripe.com/v1/refunds")),
+        ((PUSH, NO_DELETE), call("DELETE")),
+        ((PUSH, SHOWN), call()),
+    ],
+)
+def test_a_body_is_read_where_anything_needs_it(rules: tuple[str, ...], of: Request) -> None:
+    assert not book(*rules).decide(BOT, of).stream
+
+
+def test_a_field_of_a_match_that_the_head_does_not_decide_stops_all_streaming_there() -> None:
+    @dataclass(frozen=True)
+    class NewerMatch(Match):
+        form: tuple[str, ...] = ()
+
+    policy = load_policy(HEAD + PUSH + NO_DELETE)[0]
+    newer = NewerMatch(methods=frozenset({"DELETE"}), form=("x",))
+    deny = replace(policy.rules[1], matches=(newer,))
+    rulebook = Rulebook(replace(policy, rules=(policy.rules[0], deny)))
+    assert not rulebook.decide(BOT, call()).stream
+    excepting = replace(deny, matches=(Match(methods=frozenset({"DELETE"})),), excepts=(newer,))
+    rulebook = Rulebook(replace(policy, rules=(policy.rules[0], excepting)))
+    assert not rulebook.decide(BOT, call()).stream

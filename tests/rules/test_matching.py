@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.hosts import parse_pattern
-from rules.matching import Condition, is_wide
+from rules.matching import HEAD_FIELDS, Condition, is_wide
 from rules.model import Match, Rule, ValueTest
 from rules.places import Reading
 from rules.request import Request
@@ -151,3 +153,9 @@ def test_narrow_is_within_wide(
     of = call(path, "&".join(f"{n}={v}" for n, v in pairs), *lines)
     narrow, wide = both(match, of)
     assert wide or not narrow
+
+
+def test_each_field_of_a_match_is_decided_by_the_head() -> None:
+    """Who adds one that is not must not add it to HEAD_FIELDS, and calls are read before sent."""
+    assert {field.name for field in fields(Match)} == HEAD_FIELDS
+    assert not Condition.of(Match(methods=frozenset({"GET"}), paths=("/a",))).needs_body

@@ -133,3 +133,16 @@ def test_the_port_is_named_unless_it_is_the_usual_one(
     scheme: str, host: str, port: int | None, written: str
 ) -> None:
     assert authority(scheme, host, port) == written
+
+
+def test_an_unread_body_counts_by_its_announced_length_and_is_never_stored() -> None:
+    request = Request("PUT", "https", "a.example", 443, "/x", None, (), b"", unread=True, length=7)
+    others = [
+        replace(request, length=None),
+        replace(request, length=8),
+        replace(request, unread=False, length=None, body=b"7"),
+        replace(request, unread=False, length=None),
+    ]
+    assert request.encode() not in {other.encode() for other in others}
+    with pytest.raises(ValueError, match="never read"):
+        request.to_json()

@@ -121,6 +121,10 @@ class Upstream:
         self.requests: list[Received] = []
         self.connections = 0
         self.routes: dict[str, Route] = {}
+        self.windows_open = True
+        """HTTP/2 only: False leaves what arrives unacknowledged, so that no more may come."""
+        self.heads: dict[str, Callable[[Received, Conversation], None]] = {}
+        """HTTP/1 only: paths whose connection is handed over before the body is read."""
         self._bind = (bind, port)
         self._arrived = threading.Condition()
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -173,13 +177,17 @@ class Upstream:
         with self._arrived:
             self.requests.clear()
 
+    def note(self, request: Received) -> None:
+        """Record `request`."""
+        with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+
     def reply_to(self, request: Received) -> Reply:
         """Record `request` and find its answer."""
         from tests.support.upstream_routes import built_in
 
-        with self._arrived:
-            self.requests.append(request)
-            self._arrived.notify_all()
+        self.note(request)
         route = self.routes.get(request.path)
         return route(request) if route else built_in(request)
 
@@ -263,6 +271,12 @@ def serve_h1(server: Upstream, connection: socket.socket, sni: str | None, numbe
                 (name, value.strip(" \t")) for name, _, value in (f.partition(":") for f in fields)
             )
             named = {name.lower(): value for name, value in headers}
+            at_head = server.heads.get(target.partition("?")[0])
+            if at_head is not None:
+                asked = Received(method, target, version, headers, b"", head, (), sni, number)
+                server.note(asked)
+                at_head(asked, Conversation(reader.read1, write))
+                return
             if named.get("expect", "").lower() == "100-continue":
                 write(b"HTTP/1.1 100 Continue\r\n\r\n")
             trailers: Pairs = ()

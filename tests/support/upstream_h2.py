@@ -86,7 +86,8 @@ class _Connection:
             self.streams[event.stream_id] = _Stream(_text(event.headers))
         elif isinstance(event, h2.events.DataReceived):
             self.streams[event.stream_id].body += event.data
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if self.server.windows_open:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
             self.streams[event.stream_id].trailers = _text(event.headers)
         elif isinstance(event, h2.events.StreamReset):

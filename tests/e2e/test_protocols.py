@@ -1,0 +1,214 @@
+"""What agents speak besides plain requests, with real clients through the running program."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.program import AgentKey, Program, environment, wait_until
+from tests.support.upstream import Conversation, Received, Reply, Upstream
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "sk_live_protocols_9mQ4"
+MiB = 1 << 20
+POLICY = """
+version: 1
+credentials:
+  pay: {{secret: "kv/pay#api_key", hosts: ["localhost:{h1}", "localhost:{h2}"], inject: bearer}}
+rules:
+  - id: paid
+    agents: [bot]
+    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /**}}
+    except: {{path: [/push/**, /held/**]}}
+    effect: allow
+    use: [pay]
+  - id: push
+    agents: [bot]
+    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /push/**}}
+    effect: allow
+    body: stream
+    body_limit: 200MiB
+    use: [pay]
+  - id: push-held
+    agents: [bot]
+    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /push/held/**}}
+    effect: hold
+"""
+
+
+@dataclass(frozen=True)
+class Setup:
+    kb: Program
+    bot: AgentKey
+    h1: Upstream
+    h2: Upstream
+    boss: str
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(
+            proxy=self.bot.proxy_url,
+            verify=ssl.create_default_context(cafile=str(self.kb.ca_file)),
+            timeout=60,
+            trust_env=False,
+            **options,
+        )
+
+    def about(self, call: str, kind: str = "call.completed") -> dict[str, Any]:
+        """The data of the call's record of this type, once there is one."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = self.kb.records(call=call, type=kind)
+            return bool(found)
+
+        wait_until(look, what=f"{kind} of {call}")
+        data: dict[str, Any] = found[0]["data"]
+        return data
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with Upstream() as h1, Upstream(http2=True, ca=h1.ca) as h2:
+        policy = POLICY.format(h1=h1.port, h2=h2.port)
+        with Program(tmp_path_factory.mktemp("protocols"), h1, policy=policy) as kb:
+            kb.secret("kv/pay", "api_key", SECRET)
+            yield Setup(kb, kb.agent("bot"), h1, h2, kb.user("boss", "approver"))
+
+
+def memory(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(name)
+
+
+# --- bodies that stream
+
+
+def counting(size: list[int], digest: Any) -> Any:
+    """An upstream that reads a body of known length and keeps none of it."""
+
+    def read(request: Received, connection: Conversation) -> None:
+        left = int(request.header("content-length") or 0)
+        while left:
+            chunk = connection.read(min(left, 1 << 18))
+            if not chunk:
+                return
+            left -= len(chunk)
+            size[0] += len(chunk)
+            digest.update(chunk)
+        connection.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok")
+
+    return read
+
+
+@pytest.mark.parametrize("option", ["--http1.1", "--http2"])
+def test_a_large_upload_streams_and_does_not_grow_the_worker(
+    at: Setup, option: str, tmp_path: Path
+) -> None:
+    """100 MB, ten times what is buffered, cost less than 40 MB of memory at any moment."""
+    file = tmp_path / "large"
+    with file.open("wb") as out:
+        for number in range(100):
+            out.write(hashlib.sha256(b"%d" % number).digest() * (MiB // 32))
+    size, digest = [0], hashlib.sha256()
+    at.h1.heads["/push/large"] = counting(size, digest)
+    (worker,) = at.kb.processes("worker")
+    Path(f"/proc/{worker}/clear_refs").write_text("5")  # resets the peak (proc(5))
+    before = memory(worker, "VmRSS")
+    reply = at.kb.curl(at.bot, at.h1.url + "/push/large", option, "--upload-file", str(file))
+    assert (reply.status, reply.body) == (201, b"ok"), reply.stderr
+    assert size == [100 * MiB]
+    assert digest.digest() == hashlib.sha256(file.read_bytes()).digest()
+    grown = memory(worker, "VmHWM") - before
+    assert grown < 40 * MiB, f"grew by {grown >> 20} MB"
+    assert at.h1.requests[-1].values("authorization") == [f"Bearer {SECRET}"]
+    call = reply.headers["keybroker-request-id"]
+    assert at.about(call, "call.sent")["streamed"] is True
+    done = at.about(call)
+    assert (done["body_size"], done["body_whole"]) == (100 * MiB, True)
+
+
+@pytest.mark.parametrize("option", ["--http1.1", "--http2"])
+@pytest.mark.parametrize("side", ["h1", "h2"])
+def test_a_body_without_a_length_streams(at: Setup, option: str, side: str, tmp_path: Path) -> None:
+    file = tmp_path / "piped"
+    file.write_bytes(b"0123456789abcdef" * (MiB // 16) * 12)
+    upstream = at.h1 if side == "h1" else at.h2
+    # From standard input curl does not know the length.
+    url = upstream.url + "/push/any"
+    upstream.answer("/push/any", upload_of)
+    with file.open("rb") as stdin:
+        command = ["curl", "--silent", "--show-error", option, "--proxy", at.bot.proxy_url]
+        command += ["--cacert", str(at.kb.ca_file), "--upload-file", "-", url]
+        done = subprocess.run(
+            command, stdin=stdin, capture_output=True, check=True, env=environment(), timeout=60
+        )
+    assert done.stdout.decode() == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def upload_of(request: Received) -> Reply:
+    return Reply(body=hashlib.sha256(request.body).hexdigest().encode())
+
+
+def test_what_is_held_beside_it_is_read_and_limited(at: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "eleven"
+    file.write_bytes(bytes(11 * MiB))
+    reply = at.kb.curl(at.bot, at.h1.url + "/push/held/x", "--http1.1", "--upload-file", str(file))
+    assert (reply.status, reply.code) == (413, "body_too_large")
+    assert not [r for r in at.h1.requests if r.path == "/push/held/x"]
+
+
+def test_the_rules_own_limit_counts(at: Setup) -> None:
+    sock = at.kb.tunnel(at.bot, at.h1.url).sock
+    assert sock is not None
+    lines = ["PUT /push/too-large HTTP/1.1", f"Host: localhost:{at.h1.port}"]
+    lines += [f"Content-Length: {201 * MiB}", "Expect: 100-continue", "", ""]
+    sock.sendall("\r\n".join(lines).encode())
+    assert sock.recv(100).startswith(b"HTTP/1.1 413")
+    sock.close()
+    assert not [r for r in at.h1.requests if r.path == "/push/too-large"]
+
+
+def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: Setup) -> None:
+    started, closed = threading.Event(), threading.Event()
+    arrived = 0
+
+    def read(_: Received, connection: Conversation) -> None:
+        nonlocal arrived
+        started.set()
+        while chunk := connection.read(1 << 16):
+            arrived += len(chunk)
+        closed.set()
+
+    at.h1.heads["/push/broken"] = read
+    tunnel = at.kb.tunnel(at.bot, at.h1.url)
+    assert tunnel.sock is not None
+    lines = ["PUT /push/broken HTTP/1.1", f"Host: localhost:{at.h1.port}"]
+    tunnel.sock.sendall("\r\n".join([*lines, "Content-Length: 5000", "", ""]).encode() + b"x" * 999)
+    assert started.wait(10)
+    [call] = {
+        r["call"] for r in at.kb.records(type="call.sent")
+        if r["data"]["what"]["path"] == "/push/broken"
+    }  # fmt: skip
+    wait_until(lambda: arrived == 999, what="what was written arrives")
+    tunnel.sock.close()
+    tunnel.close()
+    failed = at.about(call, "call.failed")
+    assert (failed["sent"], failed["body_size"], failed["body_whole"]) == (True, 999, False)
+    assert closed.wait(10)
+
+
+def test_the_ledger_is_whole_after_all_that(at: Setup) -> None:
+    at.kb.verify()
+    assert SECRET not in at.kb.log.read_text()
