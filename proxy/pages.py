@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from http import HTTPStatus
 
 from mitmproxy import http
 
@@ -49,8 +50,9 @@ def page(code: str, detail: str) -> http.Response:
     ]
     if entry.status == 407:
         fields.append((b"proxy-authenticate", CHALLENGE))
+    reason = HTTPStatus(entry.status).phrase.encode()
     return http.Response(
-        b"HTTP/1.1", entry.status, b"", http.Headers(fields), body, None, 0.0, None
+        b"HTTP/1.1", entry.status, reason, http.Headers(fields), body, None, 0.0, None
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 from mitmproxy import http
 
@@ -163,9 +164,19 @@ def answer_response(answer: Answer, wire: Wire, *, close: bool = False) -> http.
     if close and wire.version != b"HTTP/2.0":
         fields.append((b"connection", b"close"))
     shown = b"" if wire.method == b"HEAD" or answer.status in (204, 304) else body
+    reason = reason_phrase(answer.status)
     return http.Response(
-        b"HTTP/1.1", answer.status, b"", http.Headers(fields), shown, None, 0.0, None
+        b"HTTP/1.1", answer.status, reason, http.Headers(fields), shown, None, 0.0, None
     )
+
+
+def reason_phrase(status: int) -> bytes:
+    """The registered one (RFC 9110 section 15). Where CONNECT is refused it is all that many
+    clients show: Go prints it alone."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
 
 
 def received_head(response: http.Response) -> tuple[int, str, Headers]:

@@ -19,5 +19,6 @@ def test_every_code_makes_a_page(code: str) -> None:
     assert page.headers["keybroker-code"] == told["code"] == code
     assert page.headers["keybroker-request-id"] == told["request_id"]
     assert page.headers["content-length"] == str(len(page.raw_content or b""))
+    assert page.reason  # all that many clients show of a refused CONNECT
     assert ("proxy-authenticate" in page.headers) == (page.status_code == 407)
     assert told["detail"] == "sentence"

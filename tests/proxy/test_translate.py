@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 from mitmproxy import http
 from mitmproxy.test import tflow
@@ -114,6 +116,7 @@ def test_what_is_no_answer_raises(answer: FakeAnswer) -> None:
 def test_answers_are_framed_by_us() -> None:
     answer = FakeAnswer(200, (("Content-Length", "99"), ("Transfer-Encoding", "chunked")), b"abc")
     response = translate.answer_response(answer, H1, close=True)
+    assert response.reason == HTTPStatus(answer.status).phrase
     assert response.headers.fields == ((b"content-length", b"3"), (b"connection", b"close"))
     head = Wire(b"HEAD", b"", b"", b"/", b"HTTP/2.0")
     response = translate.answer_response(answer, head, close=True)
