@@ -283,12 +283,6 @@ def authority(workspace: Workspace) -> Authority:
 
 def client_environment(folder: Path, authority: Authority, proxy_url: str) -> dict[str, str]:
     """Writes what clients must trust into `folder`; the variables that lead them to it."""
-    from certs.bundle import write_bundle
-    from certs.clients import trust_environment
+    from certs.environment import TrustFiles, client_variables
 
-    ca_file, bundle_file = folder / "ca.pem", folder / "bundle.pem"
-    ca_file.write_bytes(authority.pem)
-    write_bundle(bundle_file, authority)
-    for file in (ca_file, bundle_file):
-        file.chmod(0o644)
-    return trust_environment(ca_file, bundle_file, proxy_url)
+    return client_variables(TrustFiles.write(folder, authority), proxy_url)

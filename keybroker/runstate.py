@@ -126,9 +126,8 @@ def gateway_url(workspace: Workspace, agent: str) -> str:
     return f"{base}/agents/{agent}"
 
 
-def proxy_url(workspace: Workspace, agent: str, token: str, place: Listen | None = None) -> str:
-    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`; `place` if elsewhere."""
+def proxy_url(workspace: Workspace, agent: str, token: str) -> str:
+    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`."""
     from urllib.parse import quote
 
-    where = place or proxy_address(workspace)
-    return f"http://{quote(agent, safe='')}:{quote(token, safe='')}@{where}"
+    return f"http://{quote(agent, safe='')}:{quote(token, safe='')}@{proxy_address(workspace)}"

@@ -25,12 +25,8 @@ def test_the_command_gets_no_key_to_us_or_to_the_vault_and_no_way_around() -> No
         "all_proxy": "socks5://elsewhere",
         "HTTPS_PROXY": "http://elsewhere",
     }
-    assert child_environment(present, {"HTTPS_PROXY": "http://a:t@127.0.0.1:1"}) == {
-        "PATH": "/bin",
-        "HTTPS_PROXY": "http://a:t@127.0.0.1:1",
-        "NO_PROXY": "",
-        "no_proxy": "",
-    }
+    ours = {"HTTPS_PROXY": "http://a:t@127.0.0.1:1", "NO_PROXY": ""}
+    assert child_environment(present, ours) == {"PATH": "/bin", **ours}
 
 
 @pytest.mark.parametrize(
