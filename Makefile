@@ -30,12 +30,12 @@ check: setup
 test: test-unit test-e2e
 
 test-unit: setup
-	$(BIN)/pytest -m "not e2e" --ignore=tests/attacks --ignore=tests/e2e -n 2 -q
+	$(BIN)/pytest -m "not e2e" --ignore=tests/attacks --ignore=tests/clients --ignore=tests/e2e -n 2 -q
 
 # By file: the tests of one share a running program.
 test-e2e: setup
 	@scripts/ensure-chromium
-	@scripts/ensure-bubblewrap
+	@scripts/ensure-clients
 	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
 
 bench: setup
@@ -43,6 +43,8 @@ bench: setup
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate tests/clients/requirements.in -o tests/clients/requirements.lock
+	cd tests/clients/node && npm install --package-lock-only --ignore-scripts --no-audit --no-fund --silent
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info
+	rm -rf .venv .clients .demo build dist *.egg-info

@@ -15,7 +15,7 @@ import click
 from broker.approvals import MOVES
 from broker.digest import VOLATILE_HEADERS
 from broker.errors import CODES
-from certs.clients import VARIABLES
+from certs.clients import CLIENTS, VARIABLES, WITHHELD
 from keybroker.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -52,10 +52,41 @@ def variables() -> str:
         "bundle": "bundle",
         "ca": "the certificate alone",
         "1": "`1`",
+        "true": "`true`",
         "": "empty",
+        "java": "`-D` options, after what is there",
+        "git": "`http.proxy`, after what is there",
+        "wgetrc": "a file that names the bundle",
+        "curlrc": "a folder with an empty `.curlrc`",
     }
     rows = ((f"`{v.name}`", words[v.value], v.clients) for v in VARIABLES)
     return _table(("variable", "value", "read by"), rows)
+
+
+def withheld() -> str:
+    """What `keybroker run` takes out of its command's environment."""
+    return ", ".join(f"`{name}`" for name in sorted(WITHHELD)) + "\n"
+
+
+def clients() -> str:
+    """Every client that was tried: what it needs, how long it waits, what it says."""
+    rows = (
+        (
+            client.name,
+            "by hand" if client.by_hand else "yes",
+            ", ".join(f"`{name}`" for name in client.needs),
+            "as long as it takes" if client.waits is None else f"{client.waits} s",
+            f"`{client.refused}`",
+        )
+        for client in CLIENTS
+    )
+    heads = ("client", "unmodified", "needs", "waits for a held call", "shows without a token")
+    return _table(heads, rows)
+
+
+def by_hand() -> str:
+    """What is left to do for clients that the variables do not lead."""
+    return "".join(f"- **{c.name}**: {c.by_hand}.\n" for c in CLIENTS if c.by_hand)
 
 
 def commands() -> str:
@@ -64,7 +95,8 @@ def commands() -> str:
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
-    part.__name__: part for part in (moves, codes, volatile, variables, commands)
+    part.__name__: part
+    for part in (moves, codes, volatile, variables, withheld, clients, by_hand, commands)
 }
 
 

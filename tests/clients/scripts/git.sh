@@ -1,0 +1,9 @@
+# Clones, and pushes 20 MB of noise back.
+set -e
+cd "$(mktemp -d)"
+git clone --quiet "$1/repository.git" clone
+cd clone
+head -c 20000000 /dev/urandom > noise
+git add noise
+git -c user.name=bot -c user.email=bot@example.com commit --quiet --message noise
+git push --quiet origin HEAD:refs/heads/pushed-$$

@@ -1,0 +1,262 @@
+"""Every client of the table, unmodified, through `keybroker run`: allowed, denied, held.
+
+The table is certs.clients.CLIENTS; how each is started stands here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from certs.clients import CLIENTS, Client
+from keybroker.compose import authority, client_environment
+from keybroker.workspace import Workspace
+from tests.clients.origin import Origin
+from tests.support.program import Program, environment
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parent / "scripts"
+INSTALLED = ROOT / ".clients"
+"""What scripts/ensure-clients puts there."""
+PYTHON = INSTALLED / "venv" / "bin"
+NODE = INSTALLED / "node" / "node_modules"
+SECRET = "sk_live_clients_Zt6wQ1nB8r"
+POLICY = """
+version: 1
+credentials:
+  bearer: {secret: "kv/up#key", hosts: ["*.bearer.localhost:$PORT"], inject: bearer}
+  keyed:
+    secret: "kv/up#key"
+    hosts: ["*.keyed.localhost:$PORT"]
+    inject: {header: X-Api-Key, format: "{secret}"}
+tiers: {medium: {exclude: []}}
+rules:
+  - {id: allowed, agents: [bot], match: {host: "allowed.bearer.localhost:$PORT"}, effect: allow,
+     use: [bearer]}
+  - {id: held, agents: [bot], match: {host: "held.bearer.localhost:$PORT"}, effect: hold,
+     use: [bearer]}
+  - {id: allowed-keyed, agents: [bot], match: {host: "allowed.keyed.localhost:$PORT"},
+     effect: allow, use: [keyed]}
+  - {id: held-keyed, agents: [bot], match: {host: "held.keyed.localhost:$PORT"}, effect: hold,
+     use: [keyed]}
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a client is started; its last argument is the URL."""
+
+    command: tuple[str, ...]
+    path: str = "/echo"
+    """What is asked for; clients of services add their own paths to the host."""
+    slot: str = "bearer"
+    """The credential that its hosts take."""
+    needs: tuple[str, ...] = ()
+    """Programs without which it cannot be tried."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def python(script: str, **options: object) -> Start:
+    return Start((str(PYTHON / "python"), str(SCRIPTS / script)), **options)  # type: ignore[arg-type]
+
+
+def node(script: str) -> Start:
+    # A module is looked for beside the script that names it.
+    return Start(("node", str(INSTALLED / "node" / script)))
+
+
+def shell(script: str, **options: object) -> Start:
+    return Start(("sh", str(SCRIPTS / script)), path="", **options)  # type: ignore[arg-type]
+
+
+STARTS = {
+    "curl": Start(("curl", "-sS", "--fail-with-body")),
+    "wget": Start(("wget", "-nv", "-O", "-")),
+    "git": shell("git.sh"),
+    "requests": python("requests_.py"),
+    "httpx": python("httpx_.py"),
+    "aiohttp": python("aiohttp_.py"),
+    "urllib": python("urllib_.py"),
+    "boto3": python("boto3_.py", path="", slot="keyed"),
+    "openai": python("openai_.py", path="", env={"OPENAI_API_KEY": "any"}),
+    "anthropic": python("anthropic_.py", path="", slot="keyed", env={"ANTHROPIC_API_KEY": "any"}),
+    "pip": shell("pip.sh"),
+    "uv": shell("uv.sh"),
+    "Node fetch": node("fetch.mjs"),
+    "Node https": node("https.mjs"),
+    "undici": node("undici_.mjs"),
+    "axios": node("axios_.mjs"),
+    "got": node("got_.mjs"),
+    "npm": shell("npm.sh"),
+    "Go net/http": Start((str(INSTALLED / "go" / "client"),)),
+    "Java HttpClient": Start(("java", "-cp", str(INSTALLED / "java"), "Client")),
+}
+
+# Programs and files without which a client cannot be tried, besides those of its own command.
+PARTS = {"git": ("git",), "pip": ("pip",), "uv": ("uv",), "npm": ("npm",)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A running program, the upstream behind it, and who approves."""
+
+    kb: Program
+    origin: Origin
+    boss: str
+    variables: Mapping[str, str]
+    """What the table's variables are set to, with a token of the agent's own."""
+
+    def url(self, effect: str, start: Start) -> str:
+        return self.origin.url_for(f"{effect}.{start.slot}.localhost") + start.path
+
+    def start(self, client: str, effect: str) -> subprocess.Popen[str]:
+        """The client's call, through `keybroker run`."""
+        start = STARTS[client]
+        return subprocess.Popen(
+            self.kb.command("run", "--agent", "bot", "--", *start.command, self.url(effect, start)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment({"PATH": search_path(), **start.env}),
+        )
+
+    def bare(
+        self, client: str, variables: Mapping[str, str], home: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """The client's allowed call with nothing but these variables."""
+        start = STARTS[client]
+        bare = {"PATH": search_path(), "HOME": str(home), **start.env, **variables}
+        return subprocess.run(
+            [*start.command, self.url("allowed", start)],
+            env=bare,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    def arrived(self, client: str, effect: str) -> list[str]:
+        """The credentials of the requests that reached the upstream for this client's host."""
+        start = STARTS[client]
+        host = f"{effect}.{start.slot}.localhost:{self.origin.port}"
+        slot = {"bearer": "authorization", "keyed": "x-api-key"}[start.slot]
+        here = [
+            r for r in self.origin.requests if host in (r.header("host"), r.header(":authority"))
+        ]
+        return [request.header(slot) or "" for request in here]
+
+
+def search_path() -> str:
+    return os.pathsep.join([str(INSTALLED / "node" / "bin"), str(PYTHON), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    directory = tmp_path_factory.mktemp("clients")
+    with Origin(directory, http2=True) as origin:
+        policy = POLICY.replace("$PORT", str(origin.port))
+        # The body of a push is whole before it is decided on.
+        settings = "60s, body_limit: 32MiB"
+        with Program(directory, origin, policy=policy, hold_wait=settings) as kb:
+            kb.secret("kv/up", "key", SECRET)
+            bot = kb.agent("bot")
+            folder = directory / "trust"
+            folder.mkdir()
+            made = client_environment(folder, authority(Workspace(kb.workspace)), bot.proxy_url)
+            yield Setting(kb, origin, kb.user("boss"), made)
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> Client:
+    """The client of this test; skips where it is not there, which CI does not allow."""
+    row: Client = request.param
+    command = STARTS[row.name].command
+    files = [part for part in command if part.startswith(str(ROOT))]
+    programs = [command[0], *PARTS.get(row.name, ())]
+    lacking = [p for p in programs if shutil.which(p, path=search_path()) is None]
+    lacking += [file for file in files if not Path(file).exists()]
+    if lacking:
+        told = f"{', '.join(lacking)} is not there; run scripts/ensure-clients"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    return row
+
+
+clients = pytest.mark.parametrize("client", CLIENTS, indirect=True, ids=lambda row: row.name)
+
+
+def test_the_table_has_every_client_that_is_tried() -> None:
+    assert [row.name for row in CLIENTS] == list(STARTS)
+
+
+@clients
+def test_an_allowed_call_gets_through_with_the_credential(at: Setting, client: Client) -> None:
+    at.origin.clear()
+    process = at.start(client.name, "allowed")
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, out + err
+    arrived = at.arrived(client.name, "allowed")
+    assert arrived and all(value.endswith(SECRET) for value in arrived), arrived
+    assert SECRET not in out + err
+
+
+@clients
+def test_a_denied_call_fails_and_does_not_leave(at: Setting, client: Client) -> None:
+    at.origin.clear()
+    process = at.start(client.name, "denied")
+    out, err = process.communicate(timeout=90)
+    assert process.returncode != 0, out + err
+    assert not at.origin.requests
+    assert at.kb.records(type="call.denied")[-1]["agent"] == "bot"
+
+
+@clients
+def test_a_held_call_goes_out_once_it_is_approved(at: Setting, client: Client) -> None:
+    at.origin.clear()
+    process = at.start(client.name, "held")
+    approved = 0
+    # A tool makes several calls, and each is held.
+    while process.poll() is None:
+        for card in at.kb.api(at.boss, "/api/v1/approvals?state=pending")[1]["approvals"]:
+            assert len(at.origin.requests) == approved
+            assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+            approved += 1
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, out + err
+    arrived = at.arrived(client.name, "held")
+    assert len(arrived) == approved > 0 and all(value.endswith(SECRET) for value in arrived)
+    assert SECRET not in out + err
+
+
+@clients
+def test_it_needs_no_more_than_the_table_says(at: Setting, client: Client, tmp_path: Path) -> None:
+    at.origin.clear()
+    needed = {name: at.variables[name] for name in client.needs}
+    done = at.bare(client.name, needed, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert at.arrived(client.name, "allowed")
+
+
+@clients
+def test_it_shows_what_the_table_says_without_a_token(
+    at: Setting, client: Client, tmp_path: Path
+) -> None:
+    at.origin.clear()
+    nobody = f"http://127.0.0.1:{at.kb.proxy_port}"
+    known = at.variables["HTTPS_PROXY"]
+    changed = {name: nobody if value == known else value for name, value in at.variables.items()}
+    done = at.bare(client.name, changed, tmp_path)
+    assert done.returncode != 0
+    assert client.refused in done.stdout + done.stderr
+    assert not at.origin.requests
