@@ -145,6 +145,11 @@ class Program:
         """Makes the workspace with this program's settings and policy."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.cli("init", str(self.workspace), "--team" if self.team else "--solo")
+        self.write_settings()
+        self.write_policy(self.policy)
+
+    def write_settings(self) -> None:
+        """Replaces the settings with this program's own."""
         settings = SETTINGS.format(
             proxy=self.proxy_port,
             admin=self.admin_port,
@@ -156,7 +161,6 @@ class Program:
             networks=", ".join(self.networks),
         )
         (self.workspace / "keybroker.yaml").write_text(settings + self.extra_settings)
-        self.write_policy(self.policy)
 
     def write_policy(self, policy: str) -> None:
         """Replaces the policy file; a running `up` takes it up within two seconds."""
