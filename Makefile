@@ -1,7 +1,8 @@
 # The same commands locally and in CI: `.ci/run` calls `make check test`.
-.PHONY: setup run demo check test test-unit test-e2e bench lock clean
+.PHONY: setup run demo check test test-unit test-e2e bench lock wheel clean
 
 BIN := .venv/bin
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate
 STAMP := .venv/.installed
 
 setup: $(STAMP)
@@ -41,10 +42,15 @@ test-e2e: setup
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)
 
+# runtime.lock is the part of it that the program needs to run.
 lock: setup
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header --no-annotate tests/clients/requirements.in -o tests/clients/requirements.lock
+	$(LOCK) --group dev pyproject.toml -o requirements.lock
+	$(LOCK) --constraints requirements.lock pyproject.toml -o runtime.lock
+	$(LOCK) tests/clients/requirements.in -o tests/clients/requirements.lock
 	cd tests/clients/node && npm install --package-lock-only --ignore-scripts --no-audit --no-fund --silent
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
 	rm -rf .venv .clients .demo build dist *.egg-info

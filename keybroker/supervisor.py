@@ -31,6 +31,7 @@ from keybroker.cli.frame import complain, paint, warn
 from keybroker.errors import Unusable
 from keybroker.recovery import print_recovery_keys
 from keybroker.runstate import Running, UpLock
+from keybroker.service_manager import ServiceManager
 from keybroker.settings import Listen, Settings
 from keybroker.watch import PolicyWatch
 from keybroker.worker import worker_name
@@ -117,6 +118,7 @@ class Supervisor:
         self._settings = settings
         self._lock = lock
         self._stack = stack
+        self._manager = ServiceManager()
         self._stops = 0
         self._reload = False
         self._said = ""
@@ -150,7 +152,9 @@ class Supervisor:
             "broker.started", {"workers": len(self._workers), "version": version("keybroker")}
         )
         self._announce(places[0], self._url(admin), as_json)
+        self._manager.ready()
         self._look_after()
+        self._manager.stopping()
         self._drain()
         self._record("broker.stopped", {})
         return 0
@@ -261,6 +265,7 @@ class Supervisor:
         self._start_tending()
         while not self._stops:
             self._wake.wait(TICK)
+            self._manager.alive()
             if not self._stops:
                 self._wake.clear()
             reload, self._reload = self._reload, False
