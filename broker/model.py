@@ -54,6 +54,36 @@ class Session:
     csrf: str
     user: User
     expires_at: datetime
+    """At the latest."""
+    id: str = ""
+    last_seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A page session as it is listed: `id` names it and opens nothing."""
+
+    id: str
+    user: str
+    client: str
+    """The browser in a few words, as it names itself."""
+    created_at: datetime
+    last_seen_at: datetime
+    """To the minute."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An API token as it is listed: never its value."""
+
+    id: str
+    user: str
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+    """To the minute."""
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +96,7 @@ class Vote:
     reason: str | None
     at: datetime
     counts: bool = True
-    """False for an approval whose voter's account was disabled before the decision was made."""
+    """False for an approval whose voter lost the right to vote before the decision was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
-"""People: accounts, passwords, page sessions, API tokens, and the one-time link for the first of
-them.
+"""People: accounts, roles, passwords, and the one-time links that set a password.
 
-Passwords are kept as argon2id hashes (RFC 9106), tokens as SHA-256 hashes. Every log-in and every
-change is a record in the ledger.
+Passwords are kept as argon2id hashes (RFC 9106), links as SHA-256 hashes. Every log-in and every
+change is a record in the ledger. An account is never removed, since its name stands in records.
 """
 
 from __future__ import annotations
@@ -18,19 +17,23 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from audit.journal import Transaction
 from audit.record import Draft
 from broker.errors import Conflict, InvalidInput, NotFound
-from broker.model import Role, Session, User
-from broker.ports import NewId, RandomBytes
+from broker.model import Role, User
+from broker.ports import RandomBytes
 from broker.stores.sqlite import Store, optional_moment, to_moment, to_text
 from broker.tokens import check_name, new_token, token_hash
 
 ROLES: tuple[Role, ...] = ("viewer", "approver", "admin")
 SHORTEST_PASSWORD = 10
 LINK_TTL = timedelta(hours=24)
-SESSION_TTL = 12 * 3600
-"""Seconds a page session lasts."""
+"""How long the link for the first user may be used."""
+RESET_TTL = timedelta(hours=1)
+"""How long a link for a new password may be used."""
+
+DEVICE_TTL = timedelta(days=180)
+"""How long a browser is known after a log-in."""
 
 
-def _no_user(name: str) -> str:
+def no_user(name: str) -> str:
     return f"there is no user {name}: `keybroker user list` shows them"
 
 
@@ -42,13 +45,11 @@ class People:
         store: Store,
         *,
         pages_key: bytes,
-        new_id: NewId,
         random: RandomBytes,
         hasher: PasswordHasher | None = None,
     ) -> None:
         self._store = store
         self._pages_key = pages_key
-        self._new_id = new_id
         self._random = random
         self._hasher = hasher or PasswordHasher()
         self._nobody: str | None = None
@@ -72,7 +73,7 @@ class People:
     def list(self) -> list[User]:
         """All accounts by name, disabled ones included."""
         rows = self._store.read().execute("SELECT * FROM users ORDER BY name")
-        return [_user(row) for row in rows]
+        return [user_of(row) for row in rows]
 
     def any(self) -> bool:
         """Whether there is an account at all."""
@@ -82,8 +83,8 @@ class People:
         """Raises NotFound."""
         row = self._store.read().execute("SELECT * FROM users WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise NotFound(_no_user(name))
-        return _user(row)
+            raise NotFound(no_user(name))
+        return user_of(row)
 
     def set_password(self, name: str, password: str, by: str) -> None:
         """Replaces the password and ends the person's page sessions. Raises NotFound,
@@ -91,27 +92,50 @@ class People:
         hashed = self._hash(password)
 
         def work(tx: Transaction) -> None:
-            changed = tx.db.execute(
-                "UPDATE users SET password_hash = ? WHERE name = ?", (hashed, name)
-            ).rowcount
-            if not changed:
-                raise NotFound(_no_user(name))
-            self._end_sessions(tx, name)
-            tx.append(Draft("user.password", {"user": name, "by": by}))
+            _account(tx, name)
+            self._set_password(tx, name, hashed, by)
 
         self._store.write(work)
 
-    def disable(self, name: str, by: str) -> None:
-        """Ends the account, its sessions and tokens at once. Raises NotFound, Conflict."""
+    def _set_password(self, tx: Transaction, name: str, hashed: str, by: str) -> None:
+        tx.db.execute("UPDATE users SET password_hash = ? WHERE name = ?", (hashed, name))
+        self._close(tx, name)
+        tx.append(Draft("user.password", {"user": name, "by": by}))
+
+    def set_role(self, name: str, role: str, by: str) -> User:
+        """Gives the account another role; counts from the next look at it on.
+
+        Raises NotFound, InvalidInput, Conflict for the last admin.
+        """
+        if role not in ROLES:
+            raise InvalidInput(f"role {role!r}: it can be {', '.join(ROLES)}")
 
         def work(tx: Transaction) -> None:
-            row = tx.db.execute("SELECT disabled_at FROM users WHERE name = ?", (name,)).fetchone()
-            if row is None:
-                raise NotFound(_no_user(name))
-            if row[0] is not None:
+            was, disabled_at = _account(tx, name)
+            if was == role:
+                return
+            _spare(tx, name, was, disabled_at)
+            tx.db.execute("UPDATE users SET role = ? WHERE name = ?", (role, name))
+            if was == "viewer":
+                self._votes_anew(tx, name)
+            tx.append(Draft("user.role", {"user": name, "role": role, "was": was, "by": by}))
+
+        self._store.write(work)
+        return self.get(name)
+
+    def disable(self, name: str, by: str) -> None:
+        """Ends the account, its sessions, tokens and links at once.
+
+        Raises NotFound, Conflict if it is disabled already or the last admin's.
+        """
+
+        def work(tx: Transaction) -> None:
+            role, disabled_at = _account(tx, name)
+            if disabled_at is not None:
                 raise Conflict(f"the user {name} is disabled already")
+            _spare(tx, name, role, disabled_at)
             tx.db.execute("UPDATE users SET disabled_at = ? WHERE name = ?", (tx.time, name))
-            self._end_sessions(tx, name)
+            self._close(tx, name)
             tx.db.execute(
                 "UPDATE user_tokens SET revoked_at = ? WHERE user = ? AND revoked_at IS NULL",
                 (tx.time, name),
@@ -119,6 +143,23 @@ class People:
             tx.append(Draft("user.disabled", {"user": name, "by": by}))
 
         self._store.write(work)
+
+    def enable(self, name: str, by: str) -> None:
+        """Opens a disabled account again, with its password; what was ended stays ended, and votes
+        from before stay void. Raises NotFound, Conflict."""
+
+        def work(tx: Transaction) -> None:
+            if _account(tx, name)[1] is None:
+                raise Conflict(f"the user {name} is not disabled")
+            tx.db.execute("UPDATE users SET disabled_at = NULL WHERE name = ?", (name,))
+            self._votes_anew(tx, name)
+            tx.append(Draft("user.enabled", {"user": name, "by": by}))
+
+        self._store.write(work)
+
+    def _votes_anew(self, tx: Transaction, name: str) -> None:
+        # An approval that was void for a while must not come to life by itself.
+        tx.db.execute("UPDATE users SET votes_from = ? WHERE name = ?", (tx.time, name))
 
     def check_password(self, name: str, password: str) -> User | None:
         """The person, if the password is right and the account is open; both outcomes are recorded.
@@ -141,91 +182,40 @@ class People:
         self._store.write(
             lambda tx: tx.append(Draft("user.login", {"user": name, "method": "password"}))
         )
-        return _user(row)
+        return user_of(row)
 
-    def start_session(self, user: User, *, ttl: int = SESSION_TTL) -> Session:
-        """A page session of `ttl` seconds."""
-        token = new_token("page", self._random)
-        expires_at = self._store.clock() + timedelta(seconds=ttl)
-        self._store.write(
-            lambda tx: tx.db.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, NULL)",
-                (token_hash(token), user.name, tx.time, to_text(expires_at)),
-            )
-        )
-        return Session(token, self._csrf(token), user, expires_at)
+    # Devices
 
-    def session(self, token: str) -> Session | None:
-        """The open session behind a cookie; None if it ended or the account is disabled."""
+    def device(self, name: str) -> str:
+        """A token for the browser in which `name` has just logged in; see `knows_device`."""
+        issued = int(self._store.clock().timestamp())
+        body = f"{issued}.{self._random(16).hex()}"
+        return f"{body}.{self._device_mac(name, body)}"
+
+    def knows_device(self, name: str, token: str) -> bool:
+        """Whether `name` logged in from there within DEVICE_TTL, under the present password.
+
+        It opens nothing. Forged ones do not count, and a new password ends them all.
+        """
+        body, _, mac = token.rpartition(".")
+        issued = body.partition(".")[0]
+        if not (issued.isascii() and issued.isdigit() and len(issued) < 12):
+            return False
+        age = self._store.clock().timestamp() - int(issued)
+        right = hmac.compare_digest(mac.encode(), self._device_mac(name, body).encode())
+        return right and age < DEVICE_TTL.total_seconds()
+
+    def _device_mac(self, name: str, body: str) -> str:
         row = (
             self._store.read()
-            .execute(
-                "SELECT s.expires_at AS session_expires_at, u.* FROM sessions s"
-                " JOIN users u ON u.name = s.user"
-                " WHERE s.hash = ? AND s.ended_at IS NULL AND u.disabled_at IS NULL",
-                (token_hash(token),),
-            )
+            .execute("SELECT password_hash FROM users WHERE name = ?", (name,))
             .fetchone()
         )
-        if row is None:
-            return None
-        expires_at = to_moment(row["session_expires_at"])
-        if self._store.clock() >= expires_at:
-            return None
-        return Session(token, self._csrf(token), _user(row), expires_at)
+        under = (row and row[0]) or ""
+        content = "\0".join(("device", name, body, under)).encode("utf-8", "surrogateescape")
+        return hmac.new(self._pages_key, content, hashlib.sha256).hexdigest()
 
-    def end_session(self, token: str) -> None:
-        """Logs out; nothing happens if the session is unknown or ended."""
-
-        def work(tx: Transaction) -> None:
-            row = tx.db.execute(
-                "UPDATE sessions SET ended_at = ? WHERE hash = ? AND ended_at IS NULL"
-                " RETURNING user",
-                (tx.time, token_hash(token)),
-            ).fetchone()
-            if row is not None:
-                tx.append(Draft("user.logout", {"user": row[0]}))
-
-        self._store.write(work)
-
-    def end_all(self, name: str) -> None:
-        """Ends every page session of a person."""
-
-        def work(tx: Transaction) -> None:
-            if self._end_sessions(tx, name):
-                tx.append(Draft("user.logout", {"user": name, "all": True}))
-
-        self._store.write(work)
-
-    def new_api_token(self, name: str, by: str) -> str:
-        """A token for the API and the command line, apart from page sessions. Raises NotFound,
-        Conflict if the account is disabled."""
-        if self.get(name).disabled_at is not None:
-            raise Conflict(f"the user {name} is disabled")
-        token = new_token("user", self._random)
-
-        def work(tx: Transaction) -> None:
-            tx.db.execute(
-                "INSERT INTO user_tokens VALUES (?, ?, ?, ?, NULL)",
-                (self._new_id("t"), name, token_hash(token), tx.time),
-            )
-            tx.append(Draft("user.token", {"user": name, "by": by}))
-
-        self._store.write(work)
-        return token
-
-    def by_api_token(self, token: str) -> User | None:
-        """The person behind an API token; None if it or the account ended."""
-        row = (
-            self._store.read()
-            .execute(
-                "SELECT u.* FROM user_tokens t JOIN users u ON u.name = t.user"
-                " WHERE t.hash = ? AND t.revoked_at IS NULL AND u.disabled_at IS NULL",
-                (token_hash(token),),
-            )
-            .fetchone()
-        )
-        return None if row is None else _user(row)
+    # Links
 
     def first_user_link(self) -> str:
         """A one-time token with which the first person makes their account; the one before it ends.
@@ -238,10 +228,7 @@ class People:
             if tx.db.execute("SELECT 1 FROM users LIMIT 1").fetchone():
                 raise Conflict("there are users already: an admin adds further ones")
             tx.db.execute("UPDATE links SET used_at = ? WHERE used_at IS NULL", (tx.time,))
-            expires_at = to_text(self._store.clock() + LINK_TTL)
-            tx.db.execute(
-                "INSERT INTO links VALUES (?, ?, ?, NULL)", (token_hash(token), tx.time, expires_at)
-            )
+            self._insert_link(tx, token, LINK_TTL, None)
 
         self._store.write(work)
         return token
@@ -251,7 +238,7 @@ class People:
         row = (
             self._store.read()
             .execute(
-                "SELECT expires_at FROM links WHERE hash = ? AND used_at IS NULL",
+                "SELECT expires_at FROM links WHERE hash = ? AND used_at IS NULL AND user IS NULL",
                 (token_hash(token),),
             )
             .fetchone()
@@ -267,7 +254,7 @@ class People:
         def work(tx: Transaction) -> None:
             used = tx.db.execute(
                 "UPDATE links SET used_at = ?"
-                " WHERE hash = ? AND used_at IS NULL AND expires_at > ?",
+                " WHERE hash = ? AND used_at IS NULL AND expires_at > ? AND user IS NULL",
                 (tx.time, token_hash(token), tx.time),
             ).rowcount
             if not used or tx.db.execute("SELECT 1 FROM users LIMIT 1").fetchone():
@@ -279,10 +266,72 @@ class People:
         self._store.write(work)
         return self.get(name)
 
+    def reset(self, name: str, by: str) -> str:
+        """Takes the password away and ends the sessions; a one-time token with which the person
+        sets a new one within RESET_TTL. API tokens stay.
+
+        Raises NotFound, Conflict if the account is disabled.
+        """
+        token = new_token("reset", self._random)
+
+        def work(tx: Transaction) -> None:
+            if _account(tx, name)[1] is not None:
+                raise Conflict(f"the user {name} is disabled: `keybroker user enable {name}` first")
+            tx.db.execute("UPDATE users SET password_hash = NULL WHERE name = ?", (name,))
+            self._close(tx, name)
+            self._insert_link(tx, token, RESET_TTL, name)
+            tx.append(Draft("user.reset", {"user": name, "by": by}))
+
+        self._store.write(work)
+        return token
+
+    def reset_of(self, token: str) -> str | None:
+        """Whose password this link sets; None if it was used or has expired. Asking does not use
+        it up."""
+        row = (
+            self._store.read()
+            .execute(
+                "SELECT l.user, l.expires_at FROM links l JOIN users u ON u.name = l.user"
+                " WHERE l.hash = ? AND l.used_at IS NULL AND u.disabled_at IS NULL",
+                (token_hash(token),),
+            )
+            .fetchone()
+        )
+        if row is None or self._store.clock() >= to_moment(row[1]):
+            return None
+        return str(row[0])
+
+    def redeem_reset(self, token: str, password: str) -> User:
+        """Sets the password and uses the link up. Raises InvalidInput (the link stays open) or
+        NotFound (link unknown, used or expired)."""
+        hashed = self._hash(password)
+
+        def work(tx: Transaction) -> str:
+            row = tx.db.execute(
+                "UPDATE links SET used_at = ?"
+                " WHERE hash = ? AND used_at IS NULL AND expires_at > ? AND user IS NOT NULL"
+                " RETURNING user",
+                (tx.time, token_hash(token), tx.time),
+            ).fetchone()
+            if row is None or _account(tx, row[0])[1] is not None:
+                raise NotFound("this link was used or has expired: ask for a new one")
+            self._set_password(tx, row[0], hashed, "reset-link")
+            return str(row[0])
+
+        return self.get(self._store.write(work))
+
+    def _insert_link(self, tx: Transaction, token: str, ttl: timedelta, user: str | None) -> None:
+        expires_at = to_text(self._store.clock() + ttl)
+        tx.db.execute(
+            "INSERT INTO links (hash, created_at, expires_at, user) VALUES (?, ?, ?, ?)",
+            (token_hash(token), tx.time, expires_at, user),
+        )
+
     def _insert(self, tx: Transaction, name: str, role: str, hashed: str | None, by: str) -> None:
         try:
             tx.db.execute(
-                "INSERT INTO users VALUES (?, ?, ?, ?, NULL)", (name, role, hashed, tx.time)
+                "INSERT INTO users (name, role, password_hash, created_at) VALUES (?, ?, ?, ?)",
+                (name, role, hashed, tx.time),
             )
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a user {name} already") from None
@@ -306,17 +355,44 @@ class People:
             self._nobody = self._hasher.hash(self._random(16).hex())
         return self._nobody
 
-    def _csrf(self, token: str) -> str:
-        return hmac.new(self._pages_key, token.encode(), hashlib.sha256).hexdigest()
-
     @staticmethod
-    def _end_sessions(tx: Transaction, name: str) -> int:
-        return tx.db.execute(
+    def _close(tx: Transaction, name: str) -> None:
+        """Ends what would let the person in without a password."""
+        tx.db.execute(
             "UPDATE sessions SET ended_at = ? WHERE user = ? AND ended_at IS NULL", (tx.time, name)
-        ).rowcount
+        )
+        tx.db.execute(
+            "UPDATE links SET used_at = ? WHERE user = ? AND used_at IS NULL", (tx.time, name)
+        )
 
 
-def _user(row: sqlite3.Row) -> User:
+def _account(tx: Transaction, name: str) -> sqlite3.Row:
+    """(role, disabled_at) of an account. Raises NotFound."""
+    row: sqlite3.Row | None = tx.db.execute(
+        "SELECT role, disabled_at FROM users WHERE name = ?", (name,)
+    ).fetchone()
+    if row is None:
+        raise NotFound(no_user(name))
+    return row
+
+
+def _spare(tx: Transaction, name: str, role: str, disabled_at: str | None) -> None:
+    """Raises Conflict if `name` is the last who can administer."""
+    if role != "admin" or disabled_at is not None:
+        return
+    others = tx.db.execute(
+        "SELECT 1 FROM users WHERE role = 'admin' AND disabled_at IS NULL AND name <> ? LIMIT 1",
+        (name,),
+    ).fetchone()
+    if others is None:
+        raise Conflict(
+            f"{name} is the last admin: give somebody else the role first"
+            " (`keybroker user role OTHER admin`)"
+        )
+
+
+def user_of(row: sqlite3.Row) -> User:
+    """The person in a row of the table `users`."""
     return User(
         row["name"],
         row["role"],

@@ -20,8 +20,10 @@ from broker.people import People
 from broker.policies import Policies
 from broker.sealing import Sealer
 from broker.sending import Sending
+from broker.sessions import Sessions
 from broker.stores.sqlite import Store
 from broker.tunnels import Tunnels
+from broker.user_tokens import UserTokens
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -46,6 +48,8 @@ class Services:
     store: Store
     agents: Agents
     people: People
+    sessions: Sessions
+    tokens: UserTokens
     policies: Policies
     holds: Holds
     sending: Sending
@@ -81,7 +85,9 @@ def open_services(workspace: Path, limits: Limits | None = None) -> Services:
         keys=keys,
         store=store,
         agents=agents,
-        people=People(store, pages_key=keys.pages, new_id=new_id, random=secrets.token_bytes),
+        people=People(store, pages_key=keys.pages, random=secrets.token_bytes),
+        sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=secrets.token_bytes),
+        tokens=UserTokens(store, new_id=new_id, random=secrets.token_bytes),
         policies=policies,
         holds=holds,
         sending=Sending(store, random=secrets.token_bytes),

@@ -40,7 +40,14 @@ def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: R
     """Serves until SIGTERM."""
     log_to_stderr("admin")
     with closing(open_workspace(workspace)) as services:
-        app = create_app(services, url=url, ledger=LedgerReader(workspace.database))
+        session = workspace.settings().admin.session
+        app = create_app(
+            services,
+            url=url,
+            ledger=LedgerReader(workspace.database),
+            longest=session.longest,
+            idle=session.idle,
+        )
         config = uvicorn.Config(
             app,
             access_log=False,

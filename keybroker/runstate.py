@@ -108,6 +108,14 @@ def running(workspace: Workspace) -> Running | None:
         os.close(fd)
 
 
+def admin_url(workspace: Workspace) -> str:
+    """Where people open the admin page: where `up` serves it, else where the settings say."""
+    if (up := running(workspace)) is not None:
+        return up.admin
+    admin = workspace.settings().admin
+    return admin.url or f"http://localhost:{admin.listen.port}"
+
+
 def proxy_address(workspace: Workspace) -> Listen:
     """Where the proxy is: where `up` listens, else where the settings say."""
     if (up := running(workspace)) is not None:

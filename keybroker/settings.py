@@ -191,12 +191,28 @@ class ProxySettings(_Strict):
         return self.workers or len(os.sched_getaffinity(0))
 
 
+class SessionSettings(_Strict):
+    """How long a page session lasts; for those that begin from now on."""
+
+    idle: Annotated[Seconds, Field(ge=60, le=30 * 86400)] = 3600
+    """Seconds without a request after which it ends."""
+    longest: Annotated[Seconds, Field(ge=60, le=30 * 86400)] = 12 * 3600
+    """Seconds after which it ends in any case."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SessionSettings:
+        if self.idle > self.longest:
+            raise ValueError("`idle` is longer than `longest`, so it would never matter")
+        return self
+
+
 class AdminSettings(_Strict):
     """The admin page and its API."""
 
     listen: Address = Listen("127.0.0.1", 8081)
     url: Annotated[str | None, BeforeValidator(_web_url)] = None
     """As people open it; None: http://localhost:PORT."""
+    session: SessionSettings = SessionSettings()
 
 
 class AppRoleSettings(_Strict):

@@ -19,19 +19,21 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from audit.errors import AuditError
-from broker.admin.api import TITLES, Api, problem, status_of
+from broker.admin.account import Account
+from broker.admin.answers import TITLES, problem, status_of
+from broker.admin.api import Api
 from broker.admin.doors import Doors
 from broker.admin.frame import Frame, SignIn
+from broker.admin.guesses import Guesses
 from broker.admin.pages import Pages
 from broker.admin.ports import Ledger, Services
 from broker.admin.security import ANY_HOST, Guard, Refused, Site, add_headers, local_path
 from broker.errors import KeybrokerError
+from broker.sessions import IDLE, LONGEST
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-SESSION_TTL = 12 * 3600
-"""Seconds that a page session lasts."""
 type Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
@@ -45,18 +47,21 @@ class Assets(StaticFiles):
 
 
 def create_app(
-    services: Services, *, url: str, ledger: Ledger, session_ttl: int = SESSION_TTL
+    services: Services, *, url: str, ledger: Ledger, longest: int = LONGEST, idle: int = IDLE
 ) -> Starlette:
     """The pages and the REST API over `services`.
 
     `url` is where people open the pages: http(s)://HOST[:PORT], else ValueError. Serve it without
     trusting forwarded headers and without an access log: addresses slow down password guessing,
-    and the one-time link carries its token in the query.
+    and one-time links carry their token in the query. `longest` and `idle` are the seconds of a
+    page session.
     """
     site = Site.from_url(url)
     frame = Frame(services, site)
     pages = Pages(services, ledger, frame)
-    doors = Doors(services, frame, site, session_ttl=session_ttl)
+    guesses = Guesses(services, site)
+    doors = Doors(services, frame, site, guesses, longest=longest, idle=idle)
+    account = Account(services, frame, doors, guesses)
     api = Api(services, ledger)
     on_error = _handler(frame)
     return Starlette(
@@ -64,6 +69,7 @@ def create_app(
             *api.routes(),
             *pages.routes(),
             *doors.routes(),
+            *account.routes(),
             Mount("/static", Assets(directory=STATIC), name="static"),
         ],
         middleware=[Middleware(Guard, site=site)],

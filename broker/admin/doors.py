@@ -1,4 +1,4 @@
-"""Ways in and out: the first account, sign-in, sign-out, and one's own account page.
+"""Ways in and out: the first account, sign-in, sign-out, and the link that sets a new password.
 
 Wrong passwords slow down; a session id is new at each sign-in; no redirect leads off the site.
 """
@@ -6,88 +6,63 @@ Wrong passwords slow down; a session id is new at each sign-in; no redirect lead
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
-from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from broker.admin.frame import Frame
+from broker.admin.devices import client_of
+from broker.admin.frame import Frame, Visit
+from broker.admin.guesses import Guesses
 from broker.admin.ports import Services
+from broker.admin.routes import Endpoint, Entry, routes
 from broker.admin.security import Refused, Site, check_csrf, check_origin, local_path, read_form
-from broker.admin.throttle import Throttle
 from broker.errors import InvalidInput, NotFound
 from broker.model import User
-from broker.people import SHORTEST_PASSWORD
+from broker.people import DEVICE_TTL, SHORTEST_PASSWORD
 
 
 class Doors:
-    """Handlers of everything about who is signed in."""
+    """Handlers of signing in and out. `longest` and `idle` are the seconds of a session."""
 
     def __init__(
         self,
         services: Services,
         frame: Frame,
         site: Site,
+        guesses: Guesses,
         *,
-        session_ttl: int,
-        monotonic: Callable[[], float] = time.monotonic,
+        longest: int,
+        idle: int,
     ) -> None:
-        self._services, self._frame, self._site = services, frame, site
-        self._session_ttl, self._monotonic = session_ttl, monotonic
-        self._by_user = Throttle()
-        self._by_address = Throttle(free=20)
-        # argon2 takes tens of megabytes and of milliseconds each: two at a time.
-        self._hashing = CapacityLimiter(2)
+        self._services, self._frame, self._site, self._guesses = services, frame, site, guesses
+        self._longest, self._idle = longest, idle
 
     def routes(self) -> list[Route]:
         return [
-            Route("/account", self.account),
-            Route("/account/tokens", self.new_token, methods=["POST"]),
-            Route("/account/sessions/end", self.end_sessions, methods=["POST"]),
-            Route("/login", self.login_form),
-            Route("/login", self.login, methods=["POST"]),
-            Route("/logout", self.logout, methods=["POST"]),
-            Route("/setup", self.setup_form),
-            Route("/setup", self.setup, methods=["POST"]),
+            *routes([Entry("POST", "/logout", "person", self.logout)], self._frame.door),
+            *routes(self.table(), lambda entry: entry.handler),
         ]
 
-    # Account
+    def table(self) -> list[Entry[Endpoint]]:
+        """The forms for those who have no session yet."""
+        return [
+            Entry("GET", "/login", "anyone", self.login_form),
+            Entry("POST", "/login", "anyone", self.login),
+            Entry("GET", "/setup", "anyone", self.setup_form),
+            Entry("POST", "/setup", "anyone", self.setup),
+            Entry("GET", "/reset", "anyone", self.reset_form),
+            Entry("POST", "/reset", "anyone", self.reset),
+        ]
 
-    async def account(self, request: Request) -> Response:
-        session = await self._frame.session(request)
-        return await self._frame.page("account.html", session, {"here": "account", "token": None})
-
-    async def new_token(self, request: Request) -> Response:
-        """A token outlives the session, so the password is asked once more."""
-        session, form = await self._frame.posted(request)
-        name = session.user.name
-        if await self._check_password(request, name, form.get("password", "")) is None:
-            values = {"here": "account", "token": None, "error": "The password is wrong."}
-            return await self._frame.page("account.html", session, values, 403)
-        token = await run_sync(self._services.people.new_api_token, name, name)
-        return await self._frame.page("account.html", session, {"here": "account", "token": token})
-
-    async def end_sessions(self, request: Request) -> Response:
-        session, _ = await self._frame.posted(request)
-        await run_sync(self._services.people.end_all, session.user.name)
-        return self._signed_out()
-
-    async def logout(self, request: Request) -> Response:
-        session, _ = await self._frame.posted(request)
-        await run_sync(self._services.people.end_session, session.token)
-        return self._signed_out()
-
-    def _signed_out(self) -> Response:
+    async def logout(self, request: Request, visit: Visit) -> Response:
+        await run_sync(self._services.sessions.end, visit.session.token)
         response = RedirectResponse("/login", 303)
         self._site.drop_cookie(response, self._site.session_cookie)
         return response
-
-    # Signing in
 
     def _visit(
         self, request: Request, template: str, values: Mapping[str, object], status: int = 200
@@ -108,36 +83,30 @@ class Doors:
         check_csrf(form, request.cookies.get(self._site.visit_cookie))
         return form
 
-    async def _check_password(self, request: Request, name: str, password: str) -> User | None:
-        """The user; None if the pair is wrong; Refused (429) if there were too many guesses."""
-        user = (f"user:{name.casefold()[:200]}",)
-        address = (f"address:{request.client.host if request.client else ''}",)
-        now = self._monotonic()
-        wait = self._by_user.begin(user, now) or self._by_address.begin(address, now)
-        if wait:
-            raise Refused(
-                429,
-                f"Too many wrong passwords. Try again in {wait} seconds.",
-                headers={"retry-after": str(wait)},
-            )
-        check = partial(self._services.people.check_password, name, password)
-        found = await run_sync(check, limiter=self._hashing)
-        if found is not None:
-            self._by_user.succeeded(user)
-            self._by_address.forgive(address)
-        return found
-
-    async def _enter(self, request: Request, user: User, target: str) -> Response:
+    async def enter(self, request: Request, user: User, target: str) -> Response:
         """A new session, whatever cookie came along; the old one ends."""
-        people = self._services.people
+        sessions = self._services.sessions
         old = request.cookies.get(self._site.session_cookie)
         if old:
-            await run_sync(people.end_session, old)
-        session = await run_sync(partial(people.start_session, user, ttl=self._session_ttl))
+            await run_sync(sessions.end, old)
+        start = partial(
+            sessions.start,
+            user,
+            longest=self._longest,
+            idle=self._idle,
+            client=client_of(request.headers.get("user-agent", "")),
+        )
+        session = await run_sync(start)
+        device = await run_sync(self._services.people.device, user.name)
         response = RedirectResponse(target, 303)
         self._site.set_cookie(response, self._site.session_cookie, session.token)
+        self._site.set_cookie(
+            response, self._site.device_cookie, device, int(DEVICE_TTL.total_seconds())
+        )
         self._site.drop_cookie(response, self._site.visit_cookie)
         return response
+
+    # Signing in
 
     async def login_form(self, request: Request) -> Response:
         target = local_path(request.query_params.get("next"))
@@ -159,19 +128,19 @@ class Doors:
         form = await self._visited(request)
         name, target = form.get("name", "").strip(), local_path(form.get("next"))
         try:
-            user = await self._check_password(request, name, form.get("password", ""))
+            user = await self._guesses.check(request, name, form.get("password", ""))
         except Refused as refused:
-            if refused.status != 429:
-                raise
             response = await self._login_form(
-                request, target, status=429, name=name, error=refused.sentence
+                request, target, status=refused.status, name=name, error=refused.sentence
             )
             response.headers.update(refused.headers)
             return response
         if user is None:
             wrong = "This name and password do not belong together."
             return await self._login_form(request, target, status=401, name=name, error=wrong)
-        return await self._enter(request, user, target)
+        return await self.enter(request, user, target)
+
+    # The first account
 
     async def _check_link(self, token: str) -> None:
         if not token or not await run_sync(self._services.people.link_is_open, token):
@@ -200,14 +169,58 @@ class Doors:
     async def setup(self, request: Request) -> Response:
         form = await self._visited(request)
         token, name = form.get("token", ""), form.get("name", "").strip()
-        password = form.get("password", "")
         # Before the costly hash, which anyone could ask for.
         await self._check_link(token)
         try:
-            if password != form.get("again"):
-                raise InvalidInput("The two passwords differ.")
+            password = chosen_password(form)
             make = partial(self._services.people.redeem_link, token, name, password)
-            user = await run_sync(make, limiter=self._hashing)
+            user = await self._guesses.hash(make)
         except InvalidInput as problem:
             return self._setup_form(request, token, status=422, name=name, error=str(problem))
-        return await self._enter(request, user, "/")
+        return await self.enter(request, user, "/")
+
+    # A new password
+
+    async def _check_reset(self, token: str) -> str:
+        name = await run_sync(self._services.people.reset_of, token) if token else None
+        if name is None:
+            raise NotFound(
+                "This link was used, has expired, or never was. An admin makes a new one with "
+                "keybroker user reset."
+            )
+        return name
+
+    async def reset_form(self, request: Request) -> Response:
+        """Shows the form for a new password. Opening it uses nothing up."""
+        token = request.query_params.get("token", "")
+        return self._reset_form(request, token, await self._check_reset(token))
+
+    def _reset_form(
+        self, request: Request, token: str, name: str, *, status: int = 200, error: str = ""
+    ) -> Response:
+        values = {
+            "token": token,
+            "name": name,
+            "error": error or None,
+            "shortest": SHORTEST_PASSWORD,
+        }
+        return self._visit(request, "reset.html", values, status)
+
+    async def reset(self, request: Request) -> Response:
+        form = await self._visited(request)
+        token = form.get("token", "")
+        name = await self._check_reset(token)
+        try:
+            redeem = partial(self._services.people.redeem_reset, token, chosen_password(form))
+            user = await self._guesses.hash(redeem)
+        except InvalidInput as problem:
+            return self._reset_form(request, token, name, status=422, error=str(problem))
+        return await self.enter(request, user, "/")
+
+
+def chosen_password(form: Mapping[str, str]) -> str:
+    """The new password of a form, typed twice. Raises InvalidInput if the two differ."""
+    password = form.get("password", "")
+    if password != form.get("again"):
+        raise InvalidInput("The two passwords differ.")
+    return password

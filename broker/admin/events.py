@@ -51,4 +51,4 @@ async def stream(
 
 
 async def _lives(services: Services, token: str) -> bool:
-    return await run_sync(services.people.session, token) is not None
+    return await run_sync(services.sessions.get, token) is not None

@@ -6,21 +6,26 @@ What agents wrote reaches a template only through autoescape and the `inert` fil
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
 from anyio.to_thread import run_sync
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from broker.admin import inert, view
 from broker.admin.ports import MOST_HELD, Services
+from broker.admin.roles import admit
+from broker.admin.routes import Endpoint, Entry
 from broker.admin.security import Site, check_csrf, check_origin, read_form
 from broker.model import Session
 
 TEMPLATES = Path(__file__).parent / "templates"
+REFRESH = "keybroker-refresh"
+"""Header of what the page's script fetches by itself."""
 
 
 class SignIn(Exception):
@@ -72,6 +77,17 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody who is signed in, and the form that was posted (empty for a GET)."""
+
+    session: Session
+    form: Mapping[str, str]
+
+
+type PageHandler = Callable[[Request, Visit], Awaitable[Response]]
+
+
 class Frame:
     """Renders pages and knows who asks for them."""
 
@@ -95,21 +111,36 @@ class Frame:
     async def session(self, request: Request) -> Session:
         """The session of the cookie; SignIn where there is none."""
         token = request.cookies.get(self._site.session_cookie)
-        session = await run_sync(self._services.people.session, token) if token else None
+        session = await run_sync(self._services.sessions.get, token) if token else None
         if session is None:
             target = request.url.path
             if request.url.query:
                 target += f"?{request.url.query}"
             raise SignIn(target if request.method in ("GET", "HEAD") else "/")
+        # What the script fetches by itself is no sign that somebody is there.
+        if REFRESH not in request.headers and request.url.path != "/events":
+            await run_sync(self._services.sessions.seen, session)
         return session
 
-    async def posted(self, request: Request) -> tuple[Session, dict[str, str]]:
-        """The session and the form of a POST that came from these pages."""
-        check_origin(request, self._site)
-        session = await self.session(request)
-        form = await read_form(request)
-        check_csrf(form, session.csrf)
-        return session, form
+    def door(self, entry: Entry[PageHandler]) -> Endpoint:
+        """What stands before every page: the session, the role, and for a form where it came from.
+
+        A page that needs nobody has a handler that looks after itself.
+        """
+
+        async def enter(request: Request) -> Response:
+            posted = entry.method == "POST"
+            if posted:
+                check_origin(request, self._site)
+            session = await self.session(request)
+            admit(entry.who, session.user)
+            form: dict[str, str] = {}
+            if posted:
+                form = await read_form(request)
+                check_csrf(form, session.csrf)
+            return await entry.handler(request, Visit(session, form))
+
+        return enter
 
     async def page(
         self, template: str, session: Session, values: Mapping[str, object], status: int = 200

@@ -13,9 +13,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from broker.admin import events, view
-from broker.admin.api import LONGEST, status_of, whole_number
-from broker.admin.frame import Frame, SignIn
+from broker.admin.answers import status_of
+from broker.admin.api import whole_number
+from broker.admin.frame import Frame, PageHandler, SignIn, Visit
+from broker.admin.openapi_schemas import LONGEST
 from broker.admin.ports import MOST_HELD, Ledger, Services
+from broker.admin.routes import Entry, routes
 from broker.admin.security import Refused
 from broker.errors import Conflict, NotEntitled, NotFound, Unconfirmed
 from broker.model import Choice, Session
@@ -43,20 +46,27 @@ class Pages:
         self._services, self._ledger, self._frame = services, ledger, frame
 
     def routes(self) -> list[Route]:
+        door = self._frame.door
         return [
-            Route("/", self.held),
-            Route("/events", self.events),
-            Route("/approvals/{id}", self.card),
-            Route("/approvals/{id}/body", self.body),
-            Route("/approvals/{id}/vote", self.vote, methods=["POST"]),
-            Route("/history", self.history),
-            Route("/history/{id}", self.call),
+            *routes([Entry("GET", "/events", "person", self.events)], lambda e: e.handler),
+            *routes(self.table(), door),
+        ]
+
+    def table(self) -> list[Entry[PageHandler]]:
+        """All but the stream of events, which answers 401 where a page leads to the log-in."""
+        return [
+            Entry("GET", "/", "person", self.held),
+            Entry("GET", "/approvals/{id}", "person", self.card),
+            Entry("GET", "/approvals/{id}/body", "person", self.body),
+            Entry("POST", "/approvals/{id}/vote", "voter", self.vote),
+            Entry("GET", "/history", "person", self.history),
+            Entry("GET", "/history/{id}", "person", self.call),
         ]
 
     # Held calls
 
-    async def held(self, request: Request) -> Response:
-        session = await self._frame.session(request)
+    async def held(self, request: Request, visit: Visit) -> Response:
+        session = visit.session
         cards = sorted(
             await run_sync(self._services.desk.list, "pending", MOST_HELD),
             key=lambda card: card["decide_by"],
@@ -80,8 +90,8 @@ class Pages:
             events.stream(self._services, session.token), media_type="text/event-stream"
         )
 
-    async def card(self, request: Request) -> Response:
-        session = await self._frame.session(request)
+    async def card(self, request: Request, visit: Visit) -> Response:
+        session = visit.session
         return await self._card(request.path_params["id"], session)
 
     async def _card(
@@ -104,9 +114,9 @@ class Pages:
         }
         return await self._frame.page("card.html", session, values, status)
 
-    async def body(self, request: Request) -> Response:
+    async def body(self, request: Request, visit: Visit) -> Response:
         """The body's exact bytes, as a file: never shown by the browser as a page of ours."""
-        session = await self._frame.session(request)
+        session = visit.session
         approval = request.path_params["id"]
         shown = (await run_sync(self._services.desk.card, approval, session.user)).get("request")
         if not shown:
@@ -120,8 +130,8 @@ class Pages:
             },
         )
 
-    async def vote(self, request: Request) -> Response:
-        session, form = await self._frame.posted(request)
+    async def vote(self, request: Request, visit: Visit) -> Response:
+        session, form = visit.session, visit.form
         approval, decision = request.path_params["id"], form.get("decision")
         if decision not in ("approve", "deny"):
             raise Refused(400, "A vote is either approve or deny.")
@@ -148,8 +158,8 @@ class Pages:
 
     # History
 
-    async def history(self, request: Request) -> Response:
-        session = await self._frame.session(request)
+    async def history(self, request: Request, visit: Visit) -> Response:
+        session = visit.session
         query = request.query_params
         chosen = {name: query.get(name, "").strip() for name in ("agent", "outcome", "host")}
         before = whole_number(query.get("before"), "before", least=0, most=2**62, default=0)
@@ -178,8 +188,8 @@ class Pages:
         }
         return await self._frame.page("history.html", session, values)
 
-    async def call(self, request: Request) -> Response:
-        session = await self._frame.session(request)
+    async def call(self, request: Request, visit: Visit) -> Response:
+        session = visit.session
         records = await run_sync(self._ledger.show, request.path_params["id"])
         if not records:
             raise NotFound("There is no such call.")

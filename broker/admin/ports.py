@@ -7,9 +7,10 @@ called from worker threads. Errors are those of broker.errors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
-from broker.model import Agent, Choice, Session, User
+from broker.model import Agent, ApiToken, Choice, OpenSession, Session, User
 
 MOST_HELD = 1000
 """Held calls that are listed and counted; far more than people can look at."""
@@ -19,38 +20,46 @@ type Json = Mapping[str, Any]
 
 
 class People(Protocol):
-    """Accounts, page sessions and API tokens. Every act here is recorded in the ledger by it."""
+    """Accounts, passwords and one-time links. Every act here is recorded in the ledger by it."""
 
     def any(self) -> bool:
         """Is there any account yet?"""
+        ...
+
+    def list(self) -> Sequence[User]:
+        """All accounts by name."""
+        ...
+
+    def get(self, name: str) -> User:
+        """Raises NotFound."""
         ...
 
     def check_password(self, name: str, password: str) -> User | None:
         """The user whose password this is (argon2); None in the same time for any other pair."""
         ...
 
-    def start_session(self, user: User, *, ttl: int) -> Session:
-        """A fresh session of `ttl` seconds, never an old id again."""
+    def set_password(self, name: str, password: str, by: str) -> None:
+        """A new password; ends all sessions of `name`. Raises InvalidInput."""
         ...
 
-    def session(self, token: str) -> Session | None:
-        """The session, unless it expired, ended, or its user is disabled."""
+    def set_role(self, name: str, role: str, by: str) -> User:
+        """Raises NotFound, InvalidInput, Conflict for the last admin."""
         ...
 
-    def end_session(self, token: str) -> None:
-        """Ends it everywhere, at once. An unknown token is no error."""
+    def disable(self, name: str, by: str) -> None:
+        """Ends the account, its sessions and tokens at once. Raises NotFound, Conflict."""
         ...
 
-    def end_all(self, name: str) -> None:
-        """Ends every session of the user `name`."""
+    def enable(self, name: str, by: str) -> None:
+        """Opens it again. Raises NotFound, Conflict."""
         ...
 
-    def new_api_token(self, name: str, by: str) -> str:
-        """A new API token of the user `name`; only its hash is kept."""
+    def device(self, name: str) -> str:
+        """A token for the browser in which `name` has just logged in. It lets nobody in."""
         ...
 
-    def by_api_token(self, token: str) -> User | None:
-        """Whose token this is; None if nobody's, or if its user is disabled."""
+    def knows_device(self, name: str, token: str) -> bool:
+        """Whether `name` logged in from there before."""
         ...
 
     def link_is_open(self, token: str) -> bool:
@@ -62,6 +71,70 @@ class People(Protocol):
 
         Raises NotFound (link unknown, used or expired), InvalidInput (name or password).
         """
+        ...
+
+    def reset_of(self, token: str) -> str | None:
+        """Whose new password this one-time link sets. Asking does not use it up."""
+        ...
+
+    def redeem_reset(self, token: str, password: str) -> User:
+        """Sets the password, ends all sessions and uses the link up.
+
+        Raises NotFound (link unknown, used or expired), InvalidInput.
+        """
+        ...
+
+
+class Sessions(Protocol):
+    """Page sessions."""
+
+    def start(self, user: User, *, longest: int, idle: int, client: str) -> Session:
+        """A fresh session, never an old id again; `longest` and `idle` are seconds."""
+        ...
+
+    def get(self, token: str) -> Session | None:
+        """The session, unless it expired, idled, ended, or its user is disabled."""
+        ...
+
+    def seen(self, session: Session) -> None:
+        """Its person did something just now."""
+        ...
+
+    def list(self, name: str) -> Sequence[OpenSession]:
+        """The open sessions of `name`, the last begun first."""
+        ...
+
+    def end(self, token: str) -> None:
+        """Ends it everywhere, at once. An unknown token is no error."""
+        ...
+
+    def end_one(self, id: str, of: str, by: str) -> None:
+        """Ends one session of the person `of`. Raises NotFound, also for somebody else's."""
+        ...
+
+    def end_all(self, name: str, by: str, *, keep: str | None = None) -> int:
+        """Ends every session of `name` but the one with the id `keep`."""
+        ...
+
+
+class Tokens(Protocol):
+    """API tokens of people."""
+
+    def new(self, name: str, by: str, *, label: str = "", lasts: timedelta | None = None) -> str:
+        """A new API token of the user `name`; only its hash is kept. Raises InvalidInput,
+        Conflict."""
+        ...
+
+    def user(self, token: str) -> User | None:
+        """Whose token this is; None if nobody's, ended, or if its user is disabled."""
+        ...
+
+    def list(self, name: str) -> Sequence[ApiToken]:
+        """The open tokens of `name`, the newest first; never their values."""
+        ...
+
+    def revoke(self, id: str, of: str, by: str) -> None:
+        """Ends one token of the person `of`. Raises NotFound, also for somebody else's."""
         ...
 
 
@@ -112,6 +185,10 @@ class Changes(Protocol):
 class Services(Protocol):
     @property
     def people(self) -> People: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def tokens(self) -> Tokens: ...
     @property
     def desk(self) -> Desk: ...
     @property

@@ -102,9 +102,19 @@ class Site:
         """Carries the CSRF token of forms that are posted before there is a session."""
         return f"{self.session_cookie}_visit"
 
-    def set_cookie(self, response: Response, name: str, value: str) -> None:
-        """A cookie for this browser session, out of reach of scripts and of other sites."""
-        response.set_cookie(name, value, httponly=True, samesite="strict", secure=self.secure)
+    @property
+    def device_cookie(self) -> str:
+        """Says that a person logged in here before; see broker.admin.guesses. Lets nobody in."""
+        return f"{self.session_cookie}_device"
+
+    def set_cookie(
+        self, response: Response, name: str, value: str, max_age: int | None = None
+    ) -> None:
+        """A cookie out of reach of scripts and of other sites; without `max_age` (seconds) it ends
+        with the browser."""
+        response.set_cookie(
+            name, value, max_age=max_age, httponly=True, samesite="strict", secure=self.secure
+        )
 
     def drop_cookie(self, response: Response, name: str) -> None:
         response.delete_cookie(name, httponly=True, samesite="strict", secure=self.secure)

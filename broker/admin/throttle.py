@@ -1,4 +1,4 @@
-"""Slows password guessing: each wrong guess makes the next one wait longer, per user and address.
+"""Slows password guessing: each wrong guess makes the next one wait longer, per key.
 
 Pure: time is an argument. A guess is counted when it starts, so that many at once gain nothing.
 """
@@ -58,6 +58,11 @@ class Throttle:
             while len(self._counts) > self._keys:
                 self._counts.popitem(last=False)
             return 0
+
+    def wait(self, key: str, now: float) -> int:
+        """Seconds until a guess may go on; asking counts for nothing."""
+        with self._lock:
+            return math.ceil(max(0.0, self._of(key, now).blocked_until - now))
 
     def succeeded(self, keys: tuple[str, ...]) -> None:
         """The guess was right: its keys start afresh."""

@@ -175,9 +175,11 @@ def _select(db: sqlite3.Connection, where: str, parameters: tuple[Any, ...]) -> 
 
 def _approval(db: sqlite3.Connection, row: Any) -> Approval:
     votes = db.execute(
-        # A vote stays what it was once the decision is made; before, its voter must still be there.
+        # A vote stays what it was once the decision is made; before, its voter must have been
+        # able to vote all the while.
         "SELECT v.user, v.role, v.groups, v.decision, v.reason, v.at,"
-        " v.decision = 'deny' OR ? <> 'pending' OR u.disabled_at IS NULL"
+        " v.decision = 'deny' OR ? <> 'pending' OR (u.disabled_at IS NULL AND u.role <> 'viewer'"
+        " AND (u.votes_from IS NULL OR v.at >= u.votes_from))"
         " FROM votes v LEFT JOIN users u ON u.name = v.user WHERE v.approval = ?"
         " ORDER BY v.at, v.user",
         (row[1], row[0]),

@@ -13,7 +13,7 @@ from audit.schema import LEDGER_V1
 
 migrations = Migrations("keybroker")
 
-VERSIONS = frozenset({"v1"})
+VERSIONS = frozenset({"v1", "v2_people"})
 """The names of all migrations; a store that has others is newer than this program."""
 
 STATE_V1 = """
@@ -138,12 +138,41 @@ INSERT INTO counters VALUES ('agents', 0), ('approvals', 0), ('policies', 0);
 """
 
 
+PEOPLE_V2 = """
+-- When voting was given back: votes from before are void.
+ALTER TABLE users ADD COLUMN votes_from TEXT;
+
+ALTER TABLE user_tokens ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE user_tokens ADD COLUMN expires_at TEXT;
+ALTER TABLE user_tokens ADD COLUMN last_used_at TEXT;
+CREATE INDEX user_tokens_user ON user_tokens(user);
+
+ALTER TABLE sessions ADD COLUMN id TEXT NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN idle INTEGER NOT NULL DEFAULT 3600;  -- seconds
+ALTER TABLE sessions ADD COLUMN last_seen_at TEXT NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN client TEXT NOT NULL DEFAULT '';
+UPDATE sessions SET id = 's-' || lower(hex(randomblob(13))), last_seen_at = created_at;
+CREATE UNIQUE INDEX sessions_id ON sessions(id);
+CREATE INDEX sessions_user ON sessions(user);
+
+-- Whose new password it sets; NULL: the first user.
+ALTER TABLE links ADD COLUMN user TEXT REFERENCES users(name);
+"""
+
+
 @migrations()
 def v1(db: Database) -> None:
     """The first schema."""
     for script in (LEDGER_V1, STATE_V1):
         for statement in _statements(script):
             db.conn.execute(statement)
+
+
+@migrations()
+def v2_people(db: Database) -> None:
+    """Sessions that can be listed and end when idle, tokens with names and ends, reset links."""
+    for statement in _statements(PEOPLE_V2):
+        db.conn.execute(statement)
 
 
 def _statements(script: str) -> list[str]:

@@ -19,7 +19,7 @@ COMMANDS = {
     "demo": ("keybroker.cli.operate:demo", "Show the whole story in a minute, on real parts."),
     "run": ("keybroker.cli.operate:run", "Run a command as an agent, through the proxy."),
     "agent": ("keybroker.cli.agents:agent", "Add, list, rotate and revoke agents."),
-    "user": ("keybroker.cli.users:user", "Add, list and disable people; make API tokens."),
+    "user": ("keybroker.cli.users:user", "People: accounts, roles, sessions, API tokens."),
     "secret": ("keybroker.cli.secrets:secret", "Write secrets to the vault and list their names."),
     "policy": (
         "keybroker.cli.policies:policy",

@@ -126,7 +126,7 @@ def who_votes(services: Services) -> User:
     Raises NotEntitled when neither proves anybody.
     """
     if token := os.environ.get(TOKEN):
-        user = services.people.by_api_token(token)
+        user = services.tokens.user(token)
         if user is None:
             raise NotEntitled(f"the token in {TOKEN} is nobody's; `keybroker user token` makes one")
         return user

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime, timedelta
 
 import click
 
+from keybroker.cli.agents import Duration
 from keybroker.cli.frame import App, Group, emit, json_option, note, pass_app, table
 
 
 @click.group(cls=Group)
 def user() -> None:
-    """Add, list and disable people; make their API tokens."""
+    """People, their roles, passwords, sessions and API tokens. Takes effect at once."""
 
 
 def read_line(prompt: str, *, confirm: bool = False) -> str:
@@ -83,11 +85,14 @@ def list_(app: App, as_json: bool) -> None:
 
 @user.command()
 @click.argument("name")
+@click.option("--name", "label", default="", metavar="TEXT", help="What it is for, to tell it by.")
+@click.option("--expires", type=Duration(), metavar="30d", help="When it stops working.")
 @json_option
 @pass_app
-def token(app: App, name: str, as_json: bool) -> None:
+def token(app: App, name: str, label: str, expires: int | None, as_json: bool) -> None:
     """Make an API token for NAME and print it, once."""
-    made = app.services().people.new_api_token(name, by=app.actor)
+    lasts = None if expires is None else timedelta(seconds=expires)
+    made = app.services().tokens.new(name, by=app.actor, label=label, lasts=lasts)
     if as_json:
         emit({"user": name, "token": made})
         return
@@ -99,10 +104,165 @@ def token(app: App, name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 @pass_app
-def disable(app: App, name: str, as_json: bool) -> None:
-    """Close the account of NAME: no log-in, no token, no vote from now on."""
-    app.services().people.disable(name, by=app.actor)
+def tokens(app: App, name: str, as_json: bool) -> None:
+    """List the API tokens of NAME that still work; never their values."""
+    services = app.services()
+    found = services.tokens.list(services.people.get(name).name)
     if as_json:
-        emit({"user": name, "disabled": True})
+        from broker.stores.sqlite import to_text
+
+        emit(
+            [
+                {
+                    "id": one.id,
+                    "name": one.name,
+                    "created_at": to_text(one.created_at),
+                    "last_used_at": one.last_used_at and to_text(one.last_used_at),
+                    "expires_at": one.expires_at and to_text(one.expires_at),
+                }
+                for one in found
+            ]
+        )
+        return
+    table(
+        ("ID", "NAME", "MADE", "LAST USED", "ENDS"),
+        [
+            (
+                one.id,
+                one.name or None,
+                _when(one.created_at),
+                _when(one.last_used_at) or "never",
+                _when(one.expires_at) or "never",
+            )
+            for one in found
+        ],
+    )
+
+
+@user.command("revoke-token")
+@click.argument("name")
+@click.argument("id_", metavar="ID")
+@json_option
+@pass_app
+def revoke_token(app: App, name: str, id_: str, as_json: bool) -> None:
+    """End the API token ID of NAME, at once."""
+    app.services().tokens.revoke(id_, name, by=app.actor)
+    _done({"user": name, "token": id_, "revoked": True}, f"{id_} is revoked", as_json)
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@pass_app
+def sessions(app: App, name: str, as_json: bool) -> None:
+    """List the page sessions of NAME that are open."""
+    services = app.services()
+    found = services.sessions.list(services.people.get(name).name)
+    if as_json:
+        from broker.stores.sqlite import to_text
+
+        emit(
+            [
+                {
+                    "id": one.id,
+                    "client": one.client,
+                    "created_at": to_text(one.created_at),
+                    "last_seen_at": to_text(one.last_seen_at),
+                    "expires_at": to_text(one.expires_at),
+                }
+                for one in found
+            ]
+        )
+        return
+    table(
+        ("ID", "CLIENT", "SINCE", "LAST SEEN", "ENDS"),
+        [
+            (
+                one.id,
+                one.client or None,
+                _when(one.created_at),
+                _when(one.last_seen_at),
+                _when(one.expires_at),
+            )
+            for one in found
+        ],
+    )
+
+
+@user.command("end-sessions")
+@click.argument("name")
+@click.option("--session", "id_", metavar="ID", help="Only this one.")
+@json_option
+@pass_app
+def end_sessions(app: App, name: str, id_: str | None, as_json: bool) -> None:
+    """Sign NAME out of the page everywhere, at once."""
+    services = app.services()
+    services.people.get(name)
+    if id_ is None:
+        ended = services.sessions.end_all(name, by=app.actor)
     else:
-        click.echo(f"{name} is disabled")
+        services.sessions.end_one(id_, name, by=app.actor)
+        ended = 1
+    _done({"user": name, "ended": ended}, f"{ended} ended", as_json)
+
+
+@user.command()
+@click.argument("name")
+@click.argument("role", type=click.Choice(["viewer", "approver", "admin"]))
+@json_option
+@pass_app
+def role(app: App, name: str, role: str, as_json: bool) -> None:
+    """Give NAME another role. A viewer's votes no longer count for what is undecided."""
+    now = app.services().people.set_role(name, role, by=app.actor)
+    _done({"user": name, "role": now.role}, f"{name} is {now.role}", as_json)
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@pass_app
+def reset(app: App, name: str, as_json: bool) -> None:
+    """Print a one-time link with which NAME sets a new password, within an hour.
+
+    The present password stops working and the person is signed out. API tokens stay.
+    """
+    from keybroker.runstate import admin_url
+
+    url = admin_url(app.workspace())
+    link = f"{url}/reset?token={app.services().people.reset(name, by=app.actor)}"
+    if as_json:
+        emit({"user": name, "url": link})
+        return
+    click.echo(link)
+    note(f"Give it to {name} over a channel that you trust. It works once.")
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@pass_app
+def disable(app: App, name: str, as_json: bool) -> None:
+    """Close the account of NAME: no log-in, no token, no session, no vote from now on."""
+    app.services().people.disable(name, by=app.actor)
+    _done({"user": name, "disabled": True}, f"{name} is disabled", as_json)
+
+
+@user.command()
+@click.argument("name")
+@json_option
+@pass_app
+def enable(app: App, name: str, as_json: bool) -> None:
+    """Open the account of NAME again. Tokens and votes from before stay void."""
+    app.services().people.enable(name, by=app.actor)
+    _done({"user": name, "disabled": False}, f"{name} is enabled", as_json)
+
+
+def _done(value: dict[str, object], sentence: str, as_json: bool) -> None:
+    if as_json:
+        emit(value)
+    else:
+        click.echo(sentence)
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"

@@ -375,6 +375,7 @@ def test_the_approval_of_a_person_disabled_since_counts_no_more(world: World) ->
         return str(card["state"])
 
     assert approve("carol") == "pending"
+    world.open().people.set_role("dave", "admin", "cli:test")
     world.open().people.disable("carol", "cli:test")
     assert approve("bob") == "pending"
     assert world.services.desk.card(held.id, None)["needs"] == "Still needed: one person."
@@ -382,6 +383,31 @@ def test_the_approval_of_a_person_disabled_since_counts_no_more(world: World) ->
     # What was decided stays decided.
     world.open().people.disable("bob", "cli:test")
     assert all(vote.counts for vote in world.services.holds.get(held.id).votes)
+
+
+@pytest.mark.parametrize("way", ["disabled", "demoted"])
+def test_who_may_vote_again_has_not_approved_before(world: World, way: str) -> None:
+    """An approval that was void for a while must not come to life by itself."""
+    people = world.services.people
+    people.set_role("dave", "admin", "cli:test")
+    held = hold(world, payout())
+    world.vote(held.id, "carol", reason="due", confirm=held.confirm_value)
+
+    def counted() -> list[bool]:
+        return [vote.counts for vote in world.services.holds.get(held.id).votes]
+
+    assert counted() == [True]
+    if way == "disabled":
+        people.disable("carol", "cli:test")
+        assert counted() == [False]
+        people.enable("carol", "cli:test")
+    else:
+        people.set_role("carol", "viewer", "cli:test")
+        assert counted() == [False]
+        people.set_role("carol", "admin", "cli:test")
+    assert counted() == [False]
+    card = world.vote(held.id, "bob", reason="due", confirm=held.confirm_value)
+    assert card["state"] == "pending"
 
 
 def test_a_vote_on_what_is_not_pending_is_a_conflict(world: World) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import Conflict, InvalidInput, NotFound
-from broker.people import LINK_TTL, People
+from broker.errors import Conflict, InvalidInput, NotEntitled, NotFound
+from broker.people import DEVICE_TTL, LINK_TTL, RESET_TTL, People
 from broker.services import Services
 from tests.support.services import QUICK, Clock, World, open_services
 
@@ -77,7 +77,6 @@ def test_an_unknown_name_costs_a_hash_too(world: World, monkeypatch: pytest.Monk
     people = People(
         world.services.store,
         pages_key=b"p" * 32,
-        new_id=world.ids,
         random=lambda count: b"x" * count,
         hasher=Counting(),  # type: ignore[arg-type]
     )
@@ -124,7 +123,10 @@ def test_who_is_not_there_is_not_found(world: World) -> None:
         lambda: people.get("nobody"),
         lambda: people.disable("nobody", "cli:test"),
         lambda: people.set_password("nobody", GOOD, "cli:test"),
-        lambda: people.new_api_token("nobody", "cli:test"),
+        lambda: people.set_role("nobody", "viewer", "cli:test"),
+        lambda: people.enable("nobody", "cli:test"),
+        lambda: people.reset("nobody", "cli:test"),
+        lambda: world.services.tokens.new("nobody", "cli:test"),
     ):
         with pytest.raises(NotFound, match="there is no user nobody"):
             ask()
@@ -133,79 +135,32 @@ def test_who_is_not_there_is_not_found(world: World) -> None:
 def test_a_disabled_account_loses_everything_at_once_in_every_process(
     world: World, people: People
 ) -> None:
-    other = world.open().people
-    session = people.start_session(people.get("alice"))
-    token = people.new_api_token("alice", "cli:test")
-    assert other.session(session.token) is not None
-    assert other.by_api_token(token) is not None
+    here, other = world.services, world.open()
+    session = here.sessions.start(people.get("alice"))
+    token = here.tokens.new("alice", "cli:test")
+    link = people.reset("bob", "cli:test")
+    assert other.sessions.get(session.token) is not None
+    assert other.tokens.user(token) is not None
     people.disable("alice", "cli:test")
-    assert other.session(session.token) is None
-    assert other.by_api_token(token) is None
-    assert other.check_password("alice", GOOD) is None
+    people.disable("bob", "cli:test")
+    assert other.sessions.get(session.token) is None
+    assert other.tokens.user(token) is None
+    assert other.people.check_password("alice", GOOD) is None
+    assert other.people.reset_of(link) is None
+    with pytest.raises(NotFound, match="was used or has expired"):
+        other.people.redeem_reset(link, GOOD)
     with pytest.raises(Conflict, match="the user alice is disabled"):
-        other.new_api_token("alice", "cli:test")
+        other.tokens.new("alice", "cli:test")
+    with pytest.raises(Conflict, match="the user alice is disabled"):
+        other.people.reset("alice", "cli:test")
     with pytest.raises(Conflict, match="disabled already"):
-        other.disable("alice", "cli:test")
-    later = other.start_session(people.get("alice"))
-    assert other.session(later.token) is None
-
-
-# Sessions
-
-
-def test_a_session_ends_by_its_clock_by_logging_out_and_by_a_new_password(
-    world: World, people: People
-) -> None:
-    alice = people.get("alice")
-    brief = people.start_session(alice, ttl=60)
-    ended, other, changed = (people.start_session(alice) for _ in range(3))
-    assert len({brief.token, ended.token, other.token}) == 3
-    assert people.session(brief.token) == brief
-    world.clock.forward(60)
-    assert people.session(brief.token) is None
-    people.end_session(ended.token)
-    people.end_session(ended.token)
-    people.end_session("unknown")
-    assert people.session(ended.token) is None
-    assert people.session(other.token) is not None
-    people.set_password("alice", GOOD + "!", "cli:test")
-    assert people.session(changed.token) is None
-    assert [r["user"] for r in world.records("user.logout")] == ["alice"]
-
-
-def test_all_sessions_of_one_person_end_together(world: World, people: People) -> None:
-    mine = [people.start_session(people.get("alice")) for _ in range(2)]
-    bobs = people.start_session(people.get("bob"))
-    people.end_all("alice")
-    people.end_all("alice")
-    assert [people.session(session.token) for session in mine] == [None, None]
-    assert people.session(bobs.token) is not None
-    assert len(world.records("user.logout")) == 1
-
-
-def test_the_csrf_token_belongs_to_its_session(people: People) -> None:
-    one, two = (people.start_session(people.get("alice")) for _ in range(2))
-    assert one.csrf != two.csrf
-    found = people.session(one.token)
-    assert found is not None
-    assert found.csrf == one.csrf
-    assert one.csrf not in one.token
-
-
-def test_sessions_and_tokens_are_kept_as_hashes_only(world: World, people: People) -> None:
-    session = people.start_session(people.get("alice"))
-    token = people.new_api_token("alice", "cli:test")
-    on_disk = world.files()
-    for shown in (session.token, session.csrf, token):
-        assert shown.encode() not in on_disk
-    assert [r["by"] for r in world.records("user.token")] == ["cli:test"]
-
-
-def test_a_session_is_no_api_token_and_the_other_way_round(people: People) -> None:
-    session = people.start_session(people.get("alice"))
-    token = people.new_api_token("alice", "cli:test")
-    assert people.by_api_token(session.token) is None
-    assert people.session(token) is None
+        other.people.disable("alice", "cli:test")
+    with pytest.raises(NotEntitled, match="disabled"):
+        other.sessions.start(people.get("alice"))
+    people.enable("alice", "cli:test")
+    assert other.sessions.get(session.token) is None
+    assert other.tokens.user(token) is None
+    assert other.people.check_password("alice", GOOD) is not None
 
 
 # The first link
@@ -250,3 +205,106 @@ def test_a_link_ends_with_its_time_and_with_the_first_account(empty: Services) -
     assert not people.link_is_open(link)
     with pytest.raises(NotFound, match="was used"):
         people.redeem_link(link, "alice", GOOD)
+
+
+# Roles, and the last admin
+
+
+def test_a_role_is_changed_at_once_and_recorded(world: World) -> None:
+    people = world.services.people
+    assert people.set_role("alice", "admin", "carol").role == "admin"
+    assert world.open().people.get("alice").role == "admin"
+    people.set_role("alice", "admin", "carol")
+    [record] = world.records("user.role")
+    assert (record["user"], record["role"], record["was"]) == ("alice", "admin", "approver")
+    with pytest.raises(InvalidInput, match="it can be viewer, approver, admin"):
+        people.set_role("alice", "root", "carol")
+
+
+def test_the_last_admin_stays(world: World) -> None:
+    people = world.services.people
+    for lose in (
+        lambda: people.disable("carol", "carol"),
+        lambda: people.set_role("carol", "viewer", "carol"),
+    ):
+        with pytest.raises(Conflict, match="carol is the last admin: give somebody else"):
+            lose()
+    people.set_role("dave", "admin", "carol")
+    people.disable("dave", "carol")
+    with pytest.raises(Conflict, match="last admin"):
+        people.set_role("carol", "approver", "carol")
+    people.enable("dave", "carol")
+    people.disable("carol", "dave")
+    with pytest.raises(Conflict, match="dave is the last admin"):
+        people.disable("dave", "dave")
+    with pytest.raises(Conflict, match="not disabled"):
+        people.enable("dave", "dave")
+
+
+# Links for a new password
+
+
+def test_a_reset_takes_the_password_away_and_gives_a_link(world: World, people: People) -> None:
+    session = world.services.sessions.start(people.get("alice"))
+    token = world.services.tokens.new("alice", "cli:test")
+    link = people.reset("alice", "carol")
+    assert people.check_password("alice", GOOD) is None
+    assert world.services.sessions.get(session.token) is None
+    assert world.services.tokens.user(token) is not None, "what runs by itself goes on"
+    assert people.reset_of(link) == "alice"
+    assert people.reset_of(link) == "alice", "looking does not use it up"
+    with pytest.raises(InvalidInput, match="too short"):
+        people.redeem_reset(link, "short")
+    assert people.redeem_reset(link, GOOD + "!").name == "alice"
+    assert people.check_password("alice", GOOD + "!") is not None
+    assert people.reset_of(link) is None
+    with pytest.raises(NotFound, match="was used or has expired"):
+        people.redeem_reset(link, GOOD)
+    assert link.encode() not in world.files()
+    assert [r["by"] for r in world.records("user.reset")] == ["carol"]
+    assert [r["by"] for r in world.records("user.password")] == ["cli:test", "reset-link"]
+
+
+def test_a_reset_link_ends_with_its_time_and_with_the_next_one(
+    world: World, people: People
+) -> None:
+    first, second = people.reset("alice", "carol"), people.reset("alice", "carol")
+    assert people.reset_of(first) is None
+    assert people.reset_of(second) == "alice"
+    world.clock.forward(RESET_TTL.total_seconds())
+    assert people.reset_of(second) is None
+    with pytest.raises(NotFound, match="has expired"):
+        people.redeem_reset(second, GOOD)
+
+
+def test_the_links_are_not_taken_for_each_other(world: World, empty: Services) -> None:
+    people = world.services.people
+    link = people.reset("alice", "carol")
+    assert not people.link_is_open(link)
+    with pytest.raises(NotFound):
+        people.redeem_link(link, "mallory", GOOD)
+    setup = empty.people.first_user_link()
+    assert empty.people.reset_of(setup) is None
+    with pytest.raises(NotFound):
+        empty.people.redeem_reset(setup, GOOD)
+    assert empty.people.link_is_open(setup)
+
+
+# Devices
+
+
+def test_a_device_is_known_for_its_person_its_time_and_its_password(
+    world: World, people: People
+) -> None:
+    device = people.device("alice")
+    assert people.knows_device("alice", device)
+    assert not people.knows_device("bob", device)
+    for forged in ("", "x", device[:-1], device + "0", "9" + device, "\ud800.1.2", "..", "1.2.3"):
+        assert not people.knows_device("alice", forged)
+    world.clock.forward(DEVICE_TTL.total_seconds() - 1)
+    assert people.knows_device("alice", device)
+    world.clock.forward(1)
+    assert not people.knows_device("alice", device)
+    fresh = people.device("alice")
+    people.set_password("alice", GOOD + "!", "cli:test")
+    assert not people.knows_device("alice", fresh)

@@ -37,26 +37,26 @@ def test_a_call_under_way_becomes_unknown(world: World) -> None:
 def test_sessions_links_and_runs_end_and_standing_tokens_stay(world: World) -> None:
     services = world.services
     alice = services.people.get("alice")
-    session = services.people.start_session(alice)
-    token = services.people.new_api_token("alice", "test")
+    session = services.sessions.start(alice)
+    token = services.tokens.new("alice", "test")
     run = services.agents.run_token("bot", ttl=600, by="test")
     assert services.agents.authenticate("bot", run) is not None
     standing = world.client()
     done = restored(world)
     assert done.sessions >= 1
-    assert services.people.session(session.token) is None
+    assert services.sessions.get(session.token) is None
     assert services.agents.authenticate("bot", run) is None
     assert services.agents.current(standing) is not None
-    assert services.people.by_api_token(token) is not None
+    assert services.tokens.user(token) is not None
 
 
 def test_all_tokens_end_where_that_is_asked(world: World) -> None:
     services = world.services
-    token = services.people.new_api_token("alice", "test")
+    token = services.tokens.new("alice", "test")
     standing = world.client()
     assert restored(world, end_tokens=True).tokens >= 2
     assert services.agents.current(standing) is None
-    assert services.people.by_api_token(token) is None
+    assert services.tokens.user(token) is None
 
 
 def test_the_ledger_tells_of_it(world: World) -> None:

@@ -442,7 +442,7 @@ def test_without_script_everything_works(office: Office) -> None:
 def test_a_session_that_ends_elsewhere_leaves_the_page(office: Office) -> None:
     page = office.sign_in("dave")
     expect(page.locator("#live")).to_have_text("Live")
-    office.services.people.end_all("dave")
+    office.services.sessions.end_all("dave", "cli:test")
     page.wait_for_url("**/login")
 
 

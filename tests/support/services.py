@@ -45,8 +45,10 @@ from broker.sealing import Sealer
 from broker.secret import Secret, SecretVersion
 from broker.sending import Sending
 from broker.services import Services
+from broker.sessions import Sessions
 from broker.stores.sqlite import Store
 from broker.tunnels import Tunnels
+from broker.user_tokens import UserTokens
 from rules.model import SecretRef
 from rules.request import RawRequest
 
@@ -205,7 +207,9 @@ def open_services(
         keys=keys,
         store=store,
         agents=agents,
-        people=People(store, pages_key=keys.pages, new_id=new_id, random=token_bytes, hasher=QUICK),
+        people=People(store, pages_key=keys.pages, random=token_bytes, hasher=QUICK),
+        sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=token_bytes),
+        tokens=UserTokens(store, new_id=new_id, random=token_bytes),
         policies=policies,
         holds=holds,
         sending=Sending(store, random=token_bytes),
@@ -266,6 +270,10 @@ class World:
         services = open_services(self.path, self.clock, limits=self.limits, ids=self.ids)
         self._opened.append(services)
         return services
+
+    def settle(self) -> None:
+        """Returns once what was handed to the store without waiting is written."""
+        self.services.store.write(lambda _: None)
 
     def publish(self, text: str) -> int:
         version, _ = self.services.policies.publish(text, "cli:test")

@@ -55,7 +55,11 @@
 
   // Pages come from the server whole; the changed part is taken over. DOMParser runs no scripts.
   const load = async () => {
-    const response = await fetch(location.pathname, { credentials: "same-origin", redirect: "error" });
+    const response = await fetch(location.pathname, {
+      credentials: "same-origin",
+      redirect: "error",
+      headers: { "Keybroker-Refresh": "1" },
+    });
     if (!response.ok) throw new Error(String(response.status));
     return new DOMParser().parseFromString(await response.text(), "text/html");
   };

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from broker.admin.ports import CallSummary, Record
 from broker.errors import Conflict, InvalidInput, NotEntitled, NotFound, Unconfirmed
-from broker.model import Agent, Choice, Role, Session, User
+from broker.model import Agent, ApiToken, Choice, OpenSession, Role, Session, User
 
 EPOCH = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 PASSWORD = "correct horse battery"
@@ -30,8 +30,7 @@ def user(name: str, role: Role = "approver") -> User:
 class FakePeople:
     users: dict[str, User] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
-    tokens: dict[str, str] = field(default_factory=dict)
+    resets: dict[str, str] = field(default_factory=dict)
     link: str | None = None
     checks: int = 0
 
@@ -47,32 +46,44 @@ class FakePeople:
         self.checks += 1
         return self.users[name] if self.passwords.get(name) == password else None
 
-    def start_session(self, user: User, *, ttl: int) -> Session:
-        session = Session(
-            secrets.token_urlsafe(24),
-            secrets.token_urlsafe(24),
-            user,
-            datetime.now(UTC) + timedelta(seconds=ttl),
-        )
-        self.sessions[session.token] = session
-        return session
+    def list(self) -> Sequence[User]:
+        return sorted(self.users.values(), key=lambda user: user.name)
 
-    def session(self, token: str) -> Session | None:
-        return self.sessions.get(token)
+    def get(self, name: str) -> User:
+        if name not in self.users:
+            raise NotFound(f"there is no user {name}")
+        return self.users[name]
 
-    def end_session(self, token: str) -> None:
-        self.sessions.pop(token, None)
+    def set_password(self, name: str, password: str, by: str) -> None:
+        self.passwords[name] = password
 
-    def end_all(self, name: str) -> None:
-        self.sessions = {t: s for t, s in self.sessions.items() if s.user.name != name}
+    def set_role(self, name: str, role: str, by: str) -> User:
+        self.users[name] = replace(self.get(name), role=cast("Role", role))
+        return self.users[name]
 
-    def new_api_token(self, name: str, by: str) -> str:
-        token = "kbu_" + secrets.token_urlsafe(24)
-        self.tokens[token] = name
-        return token
+    def disable(self, name: str, by: str) -> None:
+        self.users[name] = replace(self.get(name), disabled_at=EPOCH)
 
-    def by_api_token(self, token: str) -> User | None:
-        return self.users.get(self.tokens.get(token, ""))
+    def enable(self, name: str, by: str) -> None:
+        self.users[name] = replace(self.get(name), disabled_at=None)
+
+    def device(self, name: str) -> str:
+        return f"device-of-{name}"
+
+    def knows_device(self, name: str, token: str) -> bool:
+        return token == f"device-of-{name}"
+
+    def reset_of(self, token: str) -> str | None:
+        return self.resets.get(token)
+
+    def redeem_reset(self, token: str, password: str) -> User:
+        if token not in self.resets:
+            raise NotFound("this link was used or has expired")
+        if len(password) < 10:
+            raise InvalidInput("the password is too short: 10 characters at least")
+        name = self.resets.pop(token)
+        self.passwords[name] = password
+        return self.users[name]
 
     def link_is_open(self, token: str) -> bool:
         return self.link is not None and token == self.link and not self.users
@@ -84,6 +95,79 @@ class FakePeople:
             raise InvalidInput("the password is too short: 10 characters at least")
         self.link = None
         return self.put(name, "admin", password)
+
+
+@dataclass
+class FakeSessions:
+    open: dict[str, Session] = field(default_factory=dict)
+    saw: list[str] = field(default_factory=list)
+
+    def start(self, user: User, *, longest: int = 60, idle: int = 60, client: str = "") -> Session:
+        session = Session(
+            secrets.token_urlsafe(24),
+            secrets.token_urlsafe(24),
+            user,
+            datetime.now(UTC) + timedelta(seconds=longest),
+            "s-" + secrets.token_hex(8),
+            EPOCH,
+        )
+        self.open[session.token] = session
+        return session
+
+    def get(self, token: str) -> Session | None:
+        return self.open.get(token)
+
+    def seen(self, session: Session) -> None:
+        self.saw.append(session.id)
+
+    def list(self, name: str) -> Sequence[OpenSession]:
+        return [
+            OpenSession(s.id, name, "Firefox on Linux", EPOCH, EPOCH, s.expires_at)
+            for s in self.open.values()
+            if s.user.name == name
+        ]
+
+    def end(self, token: str) -> None:
+        self.open.pop(token, None)
+
+    def end_one(self, id: str, of: str, by: str) -> None:
+        found = [t for t, s in self.open.items() if s.id == id and s.user.name == of]
+        if not found:
+            raise NotFound("there is no such session")
+        del self.open[found[0]]
+
+    def end_all(self, name: str, by: str, *, keep: str | None = None) -> int:
+        before = len(self.open)
+        self.open = {t: s for t, s in self.open.items() if s.user.name != name or s.id == keep}
+        return before - len(self.open)
+
+
+@dataclass
+class FakeTokens:
+    people: FakePeople
+    open: dict[str, str] = field(default_factory=dict)
+
+    def new(self, name: str, by: str, *, label: str = "", lasts: timedelta | None = None) -> str:
+        token = "kbu_" + secrets.token_urlsafe(24)
+        self.open[token] = name
+        return token
+
+    def user(self, token: str) -> User | None:
+        return self.people.users.get(self.open.get(token, ""))
+
+    def list(self, name: str) -> Sequence[ApiToken]:
+        return [
+            ApiToken(f"t-{n}", name, "", EPOCH, None, None)
+            for n, owner in enumerate(self.open.values())
+            if owner == name
+        ]
+
+    def revoke(self, id: str, of: str, by: str) -> None:
+        for n, (token, owner) in enumerate(self.open.items()):
+            if f"t-{n}" == id and owner == of:
+                del self.open[token]
+                return
+        raise NotFound("there is no such token")
 
 
 @dataclass
@@ -239,6 +323,8 @@ class FakeAgents:
 @dataclass
 class FakeServices:
     people: FakePeople
+    sessions: FakeSessions
+    tokens: FakeTokens
     desk: FakeDesk
     agents: FakeAgents
     changes: FakeChanges
@@ -246,7 +332,10 @@ class FakeServices:
 
 def services() -> FakeServices:
     changes = FakeChanges()
-    return FakeServices(FakePeople(), FakeDesk(changes), FakeAgents(), changes)
+    people = FakePeople()
+    return FakeServices(
+        people, FakeSessions(), FakeTokens(people), FakeDesk(changes), FakeAgents(), changes
+    )
 
 
 def now() -> str:

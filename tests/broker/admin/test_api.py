@@ -17,7 +17,7 @@ def office() -> FakeServices:
     for name in ("dave", "erin"):
         made.people.put(name)
     made.people.put("vera", "viewer")
-    made.people.tokens = {"t-dave": "dave", "t-erin": "erin", "t-vera": "vera"}
+    made.tokens.open = {"t-dave": "dave", "t-erin": "erin", "t-vera": "vera"}
     made.desk.put(refund())
     made.desk.put(contact())
     return made

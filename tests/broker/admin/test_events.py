@@ -10,7 +10,7 @@ from tests.broker.admin.fakes import FakeServices, refund, services
 
 def signed_in() -> tuple[FakeServices, str]:
     office = services()
-    session = office.people.start_session(office.people.put("dave"), ttl=60)
+    session = office.sessions.start(office.people.put("dave"))
     return office, session.token
 
 
@@ -43,7 +43,7 @@ async def test_the_stream_ends_with_the_session() -> None:
     events = stream(office, token, tick=0.01)
     await anext(events)
     await anext(events)
-    office.people.end_session(token)
+    office.sessions.end(token)
     assert await anext(events) == "event: signed-out\ndata: {}\n\n"
     assert [event async for event in events] == []
 
@@ -55,7 +55,7 @@ async def test_a_session_that_ends_during_the_wait_learns_nothing_more() -> None
     await anext(events)
     waiting = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0.02)
-    office.people.end_session(token)
+    office.sessions.end(token)
     office.desk.put(refund())
     assert "signed-out" in await waiting
 

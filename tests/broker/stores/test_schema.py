@@ -60,3 +60,33 @@ def test_triggers_are_taken_as_one_statement() -> None:
     END;
     """
     assert len(schema._statements(script)) == 2
+
+
+def test_what_the_first_version_held_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db:
+        schema.migrations.apply(Database(db), stop_before="v2_people")
+        db.executescript(
+            """
+            INSERT INTO users VALUES ('alice', 'admin', 'x', '2026-01-01T00:00:00.000000Z', NULL);
+            INSERT INTO user_tokens VALUES ('t-1', 'alice', x'01', '2026-01-02T00:00:00Z', NULL);
+            INSERT INTO sessions VALUES (x'02', 'alice', '2026-01-03', '2026-01-04', NULL);
+            INSERT INTO sessions VALUES (x'03', 'alice', '2026-01-05', '2026-01-06', NULL);
+            INSERT INTO links VALUES (x'04', '2026-01-07', '2026-01-08', NULL);
+            """
+        )
+    migrate(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name, role, votes_from FROM users").fetchall() == [
+            ("alice", "admin", None)
+        ]
+        assert db.execute("SELECT id, name, expires_at FROM user_tokens").fetchall() == [
+            ("t-1", "", None)
+        ]
+        sessions = db.execute("SELECT id, created_at, last_seen_at, idle FROM sessions").fetchall()
+        assert [(made, seen, idle) for _, made, seen, idle in sessions] == [
+            ("2026-01-03", "2026-01-03", 3600),
+            ("2026-01-05", "2026-01-05", 3600),
+        ]
+        assert len({id for id, *_ in sessions}) == 2
+        assert db.execute("SELECT user FROM links").fetchall() == [(None,)]
