@@ -49,5 +49,6 @@ class SecretVersion:
     """A secret as read: its reference, the version that Vault gave, and the value."""
 
     ref: SecretRef
-    version: int
+    version: int | None
+    """None where the engine keeps no versions (KV version 1)."""
     value: Secret

@@ -17,12 +17,12 @@ from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
     from audit.verify import Verdict
-    from broker.secrets.access import VaultAccess
+    from broker.secrets.access import Auth, VaultAccess
+    from broker.secrets.admin import Entry, VaultAdmin
     from broker.secrets.embedded import EmbeddedVault
-    from broker.secrets.vault import Entry, VaultAdmin
     from broker.services import Services
     from certs.authority import Authority
-    from keybroker.settings import Listen, Settings, VaultSettings
+    from keybroker.settings import Listen, Settings, VaultAuth, VaultSettings
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
@@ -54,26 +54,34 @@ def embedded_vault(workspace: Workspace) -> EmbeddedVault:
 
 def external_access(settings: VaultSettings) -> VaultAccess:
     """How to reach and enter the vault that the settings name."""
-    from broker.secrets.access import AppRole, TokenFile, VaultAccess
+    from broker.secrets.access import VaultAccess
 
-    auth: TokenFile | AppRole
-    if settings.auth.approle is not None:
-        auth = AppRole(
-            settings.auth.approle.role_id, secret_id_file=settings.auth.approle.secret_id_file
-        )
-    elif settings.auth.token_file is not None:
-        auth = TokenFile(settings.auth.token_file)
-    else:
-        raise Unusable("vault.auth: give exactly one of `token_file` and `approle`")
     return VaultAccess(
-        settings.url, auth, namespace=settings.namespace, ca_bundle=settings.ca_bundle
+        settings.url,
+        _external_auth(settings.auth),
+        namespace=settings.namespace,
+        ca_bundle=settings.ca_bundle,
+        client_certificate=settings.client_certificate,
+        client_key=settings.client_key,
     )
+
+
+def _external_auth(auth: VaultAuth) -> Auth:
+    from broker.secrets.access import AppRole, JwtFile, TokenFile
+
+    if (role := auth.approle) is not None:
+        return AppRole(role.role_id, secret_id_file=role.secret_id_file, mount=role.mount)
+    if auth.token_file is not None:
+        return TokenFile(auth.token_file)
+    if (jwt := auth.kubernetes or auth.jwt) is not None:
+        return JwtFile(jwt.role, jwt.jwt_file, jwt.mount)
+    raise Unusable("vault.auth: give a way to log in")
 
 
 @contextmanager
 def vault_admin(workspace: Workspace, settings: Settings) -> Iterator[VaultAdmin]:
     """The vault as the operator uses it. An embedded one is started for the while if it is down."""
-    from broker.secrets.vault import VaultAdmin
+    from broker.secrets.admin import VaultAdmin
 
     if settings.vault is not None:
         with VaultAdmin(external_access(settings.vault)) as admin:
@@ -98,8 +106,9 @@ def write_secret(
     field: str,
     value: str,
     by: str,
-) -> int:
-    """Writes one field and returns the new version; the ledger has it before and after."""
+) -> int | None:
+    """Writes one field and returns the new version (None: the engine keeps none); the ledger has
+    it before and after."""
     from audit.record import Draft
 
     ref = f"{mount}/{path}#{field}"
@@ -208,7 +217,7 @@ def worker_parts(
     )
     if settings.vault is not None:
         vault = None
-        secrets = VaultSource(external_access(settings.vault))
+        secrets = VaultSource(external_access(settings.vault), limit=float(settings.vault.timeout))
     else:
         vault = embedded_vault(workspace)
         # Asked again after a failure: a vault that was started again may be elsewhere.

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from broker.secrets.access import SERVICE_ACCOUNT_TOKEN
 from rules.errors import InvalidFile, Problem
 from rules.yamlfile import parse_duration, parse_size, parse_yaml, problems_of
 
@@ -215,9 +216,45 @@ class AdminSettings(_Strict):
     session: SessionSettings = SessionSettings()
 
 
+def _auth_mount(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value, re.ASCII):
+        raise ValueError("write where the auth method is mounted, without auth/ and slashes around")
+    if any(step in {".", ".."} for step in value.split("/")):
+        raise ValueError("a mount has no dot segments")
+    return value
+
+
+def _namespace(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("write a namespace in visible ASCII, for example team/payments")
+    return value
+
+
+AuthMount = Annotated[str, BeforeValidator(_auth_mount)]
+
+
 class AppRoleSettings(_Strict):
+    """A RoleID, and a file with the SecretID."""
+
     role_id: Annotated[str, Field(min_length=1)]
     secret_id_file: PathIn
+    mount: AuthMount = "approle"
+
+
+class KubernetesSettings(_Strict):
+    """The pod's service account."""
+
+    role: Annotated[str, Field(min_length=1)]
+    jwt_file: PathIn = SERVICE_ACCOUNT_TOKEN
+    mount: AuthMount = "kubernetes"
+
+
+class JwtSettings(_Strict):
+    """A JWT that something else keeps fresh in a file."""
+
+    role: Annotated[str, Field(min_length=1)]
+    jwt_file: PathIn
+    mount: AuthMount = "jwt"
 
 
 class VaultAuth(_Strict):
@@ -225,11 +262,14 @@ class VaultAuth(_Strict):
 
     token_file: PathIn | None = None
     approle: AppRoleSettings | None = None
+    kubernetes: KubernetesSettings | None = None
+    jwt: JwtSettings | None = None
 
     @model_validator(mode="after")
     def _one(self) -> VaultAuth:
-        if (self.token_file is None) == (self.approle is None):
-            raise ValueError("give exactly one of `token_file` and `approle`")
+        ways = (self.token_file, self.approle, self.kubernetes, self.jwt)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of `token_file`, `approle`, `kubernetes` and `jwt`")
         return self
 
 
@@ -237,11 +277,22 @@ class VaultSettings(_Strict):
     """A Vault or OpenBao that somebody else runs."""
 
     url: Annotated[str, BeforeValidator(_vault_url)]
-    namespace: Annotated[str, Field(min_length=1)] | None = None
+    namespace: Annotated[str | None, BeforeValidator(_namespace)] = None
     mount: Annotated[str, Field(min_length=1)] = "kv"
     """The KV engine that `secret list` and `doctor` look at."""
     ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    client_certificate: PathIn | None = None
+    client_key: PathIn | None = None
+    """None: in the file of the certificate."""
+    timeout: Annotated[Seconds, Field(ge=1, le=9)] = 5
+    """Seconds that one read may take, log-in and second try included; a stage of a call has ten."""
     auth: VaultAuth
+
+    @model_validator(mode="after")
+    def _pair(self) -> VaultSettings:
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("`client_key` needs a `client_certificate`")
+        return self
 
 
 class EgressSettings(_Strict):

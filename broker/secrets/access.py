@@ -8,10 +8,13 @@ from pathlib import Path
 
 import certifi
 
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""Where Kubernetes puts a pod's token, and a fresh one from time to time."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A file whose first line is a token (a Vault agent's sink, say); read again when refused."""
+    """A file whose one line is a token (a Vault agent's sink, say); read again when it changes."""
 
     path: Path
 
@@ -27,13 +30,28 @@ class AppRole:
 
 
 @dataclass(frozen=True, slots=True)
+class JwtFile:
+    """A role with a JWT in a file, read at every log-in: for the methods `jwt` and `kubernetes`."""
+
+    role: str
+    path: Path
+    mount: str = "jwt"
+
+
+Auth = TokenFile | AppRole | JwtFile
+
+
+@dataclass(frozen=True, slots=True)
 class VaultAccess:
     url: str
-    auth: TokenFile | AppRole | None
+    auth: Auth | None
     """None: for what Vault tells anybody (its health)."""
     namespace: str | None = None
     ca_bundle: Path | None = None
     """PEM file of trusted roots; None: the system's."""
+    client_certificate: Path | None = None
+    """PEM file to show where Vault asks for a client certificate (`client_key` beside it)."""
+    client_key: Path | None = None
 
     def roots(self) -> str:
         """The file of root certificates that an https connection to this Vault is verified by."""

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.secrets.access import AppRole, VaultAccess
-from broker.secrets.api import Api, Health, VaultUnavailable
+from broker.secrets.api import Api, Health
 from broker.secrets.filelock import FileLock
 from broker.secrets.files import make_directory, sync_directory, write_private
 from broker.secrets.provision import MOUNT, Provisioning, RecoveryKeys
 from broker.secrets.server import Server
+from broker.secrets.trouble import VaultUnavailable
 
 __all__ = ["MOUNT", "EmbeddedVault", "RecoveryKeys", "VaultBusy", "running"]
 

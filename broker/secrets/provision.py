@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.secrets.access import VaultAccess
-from broker.secrets.api import Api, VaultUnavailable
+from broker.secrets.api import Api
+from broker.secrets.trouble import VaultUnavailable
 
 MOUNT = "kv"
 RECOVERY_SHARES = 3

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.secrets.api import VaultUnavailable
 from broker.secrets.filelock import FileLock
 from broker.secrets.server import Server
+from broker.secrets.trouble import VaultUnavailable
 
 _PATIENCE = 10.0
 _POLL = 0.005

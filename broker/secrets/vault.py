@@ -1,328 +1,352 @@
-"""VaultSource reads secrets on a call's path; VaultAdmin writes and lists them (KV version 2).
+"""VaultSource reads secrets on a call's path, from OpenBao and HashiCorp Vault alike.
 
-Nothing is cached: a rotated secret is what the next read gives. Works alike with HashiCorp Vault
-and OpenBao.
+No value is cached: a rotated secret is what the next read gives. Every read ends within its limit,
+and while Vault as a whole is ill only one read at a time tries it, so that calls fail at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import logging
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-import urllib3
-
-from broker.errors import InvalidInput, SecretUnavailable
+from broker.errors import SecretUnavailable
 from broker.secret import SecretVersion
 from broker.secrets import kv
 from broker.secrets.access import VaultAccess
-from broker.secrets.api import (
-    CONNECT_TIMEOUT,
-    LIMIT,
-    Api,
-    Health,
-    Login,
-    Reply,
+from broker.secrets.api import Api
+from broker.secrets.breaker import Breaker, Leave, Open
+from broker.secrets.health import Meter, VaultHealth
+from broker.secrets.http1 import Response
+from broker.secrets.keeper import Direct, Entrance, Keeper, converse
+from broker.secrets.line import CONNECT_TIMEOUT, Line
+from broker.secrets.login import carry, is_good, leave
+from broker.secrets.trouble import (
+    ILL,
+    NO_ANSWER,
+    REDIRECTS,
     VaultUnavailable,
-    cause_of,
-    check_roots,
+    kind_of,
     meaning_of,
     unreachable,
 )
 from rules.model import SecretRef
 
-_MAX_ANSWER = 1 << 20
-_CHUNK = 1 << 16
-_THREADS = 8
-_CAS_TRIES = 5
+log = logging.getLogger(__name__)
+
+LIMIT = 5.0
+"""Seconds that one read may take in all, log-in and second try included."""
+BULKHEAD = 32
+"""Reads of one worker that may ask Vault at a time; others wait their turn, within their limit."""
+_DIALERS = 4
+_SETTLED = 60.0
+"""Seconds after which a good token that is refused a read is replaced all the same: its role may
+have been given more policies since."""
+_STALE = 2.0
+"""Seconds after which what is known of an engine is doubted when a read finds nothing."""
+_LONGEST_WAIT = 10.0
+"""Seconds for which an answer 429 can keep further reads from being tried."""
 
 
-class _Line:
-    """A pool of kept-alive connections to one Vault, and the log-in used on them."""
+@dataclass(slots=True)
+class _Place:
+    """One Vault as it is reached now: the line, the token for it, what is known of its engines."""
 
-    def __init__(self, access: VaultAccess) -> None:
-        check_roots(access)
-        self.access = access
-        self.login = Login(access)
-        self._connections = urllib3.PoolManager(
-            maxsize=_THREADS, cert_reqs="CERT_REQUIRED", ca_certs=access.roots()
-        )
-
-    def get(self, path: str, token: str, deadline: float) -> tuple[int, bytes]:
-        """Status and body of one GET. Raises VaultUnavailable."""
-        headers = {"X-Vault-Token": token, "X-Vault-Request": "true", "Accept": "application/json"}
-        if self.access.namespace:
-            headers["X-Vault-Namespace"] = self.access.namespace
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise VaultUnavailable(unreachable(self.access.url, "it does not answer in time"))
-        try:
-            response = self._connections.request(
-                "GET",
-                self.access.url.rstrip("/") + path,
-                headers=headers,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(total=left, connect=min(CONNECT_TIMEOUT, left)),
-                preload_content=False,
-            )
-            body = _body_of(response, deadline)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            cause = cause_of(error)
-        else:
-            if body is not None:
-                return response.status, body
-            cause = "its answer is too long or too slow"
-        raise VaultUnavailable(unreachable(self.access.url, cause))
-
-    def close(self) -> None:
-        self._connections.clear()
-        self.login.close()
-
-
-def _body_of(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes | None:
-    """The whole body, and the connection back in its pool; None if it is too long or too slow."""
-    body = bytearray()
-    while chunk := response.read1(_CHUNK):
-        body += chunk
-        if len(body) > _MAX_ANSWER or time.monotonic() > deadline:
-            response.close()
-            return None
-    response.release_conn()
-    return bytes(body)
+    line: Line
+    keeper: Keeper
+    engines: dict[str, tuple[kv.Engine, float]] = field(default_factory=dict)
 
 
 class VaultSource:
-    """Reads secrets from a KV version 2 engine: each read asks Vault, nothing is kept.
+    """Reads secrets from KV engines of either version: each read asks Vault, nothing is kept.
 
     `locate` says where Vault is; it is asked again when a connection fails, so that a server that
     came back elsewhere is found. A plain VaultAccess stays where it is. A read takes no longer than
-    `limit` seconds, log-in and second try included.
+    `limit` seconds. `entrance` makes the way in; by default the source logs in by itself. For one
+    event loop; `close` is for when that is over.
     """
 
     def __init__(
-        self, locate: VaultAccess | Callable[[], VaultAccess], *, limit: float = LIMIT
+        self,
+        locate: VaultAccess | Callable[[], VaultAccess],
+        *,
+        limit: float = LIMIT,
+        bulkhead: int = BULKHEAD,
+        entrance: Callable[[VaultAccess, Line], Entrance] | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self._limit = limit
+        self._bulkhead = bulkhead
         self._locate: Callable[[], VaultAccess] = locate if callable(locate) else lambda: locate
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault")
-        self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._entrance = entrance or (lambda access, line: Direct(access, line.ask))
+        self._breaker = breaker or Breaker(clock=time.monotonic, now=_now)
+        self._slots = asyncio.Semaphore(bulkhead)
+        self._dialers = ThreadPoolExecutor(_DIALERS, thread_name_prefix="vault-dial")
+        self._meter = Meter()
+        self._place: _Place | None = None
+        self._cause = ""
+        self._not_before = 0.0
         self._closed = False
 
     async def read(self, ref: SecretRef) -> SecretVersion:
         """The newest version, read now, within the limit. Raises SecretUnavailable."""
         if self._closed:
             raise SecretUnavailable(f"The secret {ref} was not read: Keybroker is stopping.")
-        loop = asyncio.get_running_loop()
+        self._meter.requests += 1
         try:
-            async with asyncio.timeout(self._limit):
-                return await loop.run_in_executor(self._threads, self._read, ref)
-        except TimeoutError as error:
-            raise SecretUnavailable(
-                f"The secret {ref} could not be read: Vault did not answer within "
-                f"{self._limit:g} s; check that it runs and that `vault.url` is right."
-            ) from error
+            leave_to_ask = self._breaker.enter()
+        except Open:
+            self._meter.short_circuited += 1
+            raise SecretUnavailable(f"The secret {ref} was not read: {self._shut()}") from None
+        try:
+            version = await self._read_in_time(ref)
+        except VaultUnavailable as error:
+            self._failed(leave_to_ask, error)
+            raise SecretUnavailable(f"The secret {ref} could not be read: {error}") from error
+        except SecretUnavailable:
+            self._well(leave_to_ask)
+            raise
+        except BaseException:
+            self._breaker.given_up(leave_to_ask)
+            raise
+        self._well(leave_to_ask)
+        return version
+
+    def health(self) -> VaultHealth:
+        """How it goes, as of now."""
+        meter, place = self._meter, self._place
+        ends_in = None if place is None else place.keeper.ends_in
+        return VaultHealth(
+            state=self._breaker.state,
+            since=self._breaker.since,
+            last_error=meter.last_error,
+            last_error_at=meter.last_error_at,
+            requests=meter.requests,
+            failures=dict(meter.failures),
+            short_circuited=meter.short_circuited,
+            in_flight=meter.in_flight,
+            waiting=meter.waiting,
+            latency=meter.latency,
+            log_ins=0 if place is None else place.keeper.log_ins,
+            renewals=0 if place is None else place.keeper.renewals,
+            token_ends_at=None if ends_in is None else _now() + timedelta(seconds=ends_in),
+        )
 
     def close(self) -> None:
         """Gives the token back and closes the connections; reads after it are refused.
 
-        Takes up to LIMIT seconds where Vault hangs.
+        Takes up to CONNECT_TIMEOUT seconds for each step where Vault hangs.
         """
         self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            line, self._line = self._line, None
-        if line is not None:
-            try:
-                line.close()
-            except VaultUnavailable:
-                return  # the token ends by itself when its lease does
+        place, self._place = self._place, None
+        if place is not None:
+            self._let_go(place)
+        self._dialers.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, ref: SecretRef) -> SecretVersion:
+    # --- outcomes ------------------------------------------------------------------------------
+
+    def _failed(self, leave_to_ask: Leave, error: VaultUnavailable) -> None:
+        self._meter.failed(error.kind, _now())
+        if error.kind in ILL:
+            self._cause = str(error)
+            before = self._breaker.state
+            self._breaker.failed(leave_to_ask)
+            if self._breaker.state == "open" and before == "closed":
+                log.error("vault: reads are refused at once from now on: %s", error)
+        elif error.status is None:
+            self._breaker.given_up(leave_to_ask)  # our own files, say: it tells nothing of Vault
+        else:
+            self._well(leave_to_ask)
+
+    def _well(self, leave_to_ask: Leave) -> None:
+        if leave_to_ask.trial:
+            log.warning("vault: it serves again")
+        self._breaker.succeeded(leave_to_ask)
+
+    def _shut(self) -> str:
+        since = self._breaker.since.strftime("%Y-%m-%d %H:%M:%S UTC")
+        left = self._breaker.pause_left
+        again = f"in {left:.0f} s" if left >= 1 else "now"
+        return f"Vault has not served since {since} and is tried again {again}. {self._cause}"
+
+    # --- the read ------------------------------------------------------------------------------
+
+    async def _read_in_time(self, ref: SecretRef) -> SecretVersion:
+        whole = kv.whole_of(ref)
         try:
-            path = kv.data_path(ref)
+            kv.mounts_path(whole)
         except ValueError as error:
             raise SecretUnavailable(
                 f"The reference {ref} cannot be read: {error}; mend it in the policy."
             ) from error
-        deadline = time.monotonic() + self._limit
+        asked = False
         try:
-            status, body = self._get(path, deadline)
-        except VaultUnavailable as error:
-            raise SecretUnavailable(f"The secret {ref} could not be read: {error}") from error
-        return kv.version_of(ref, status, body)
+            async with asyncio.timeout(self._limit) as timeout:
+                self._meter.waiting += 1
+                try:
+                    await self._slots.acquire()
+                finally:
+                    self._meter.waiting -= 1
+                try:
+                    asked = True
+                    return await self._timed(ref, whole, timeout.when() or 0.0)
+                finally:
+                    self._slots.release()
+        except TimeoutError:
+            if asked:
+                url = self._place.line.access.url if self._place is not None else "its place"
+                raise VaultUnavailable(
+                    f"{unreachable(url, NO_ANSWER)} It had {self._limit:g} s (`vault.timeout`).",
+                    kind="timeout",
+                ) from None
+            raise VaultUnavailable(
+                f"{self._bulkhead} other reads have been waiting for Vault for {self._limit:g} s.",
+                kind="busy",
+            ) from None
 
-    def _get(self, path: str, deadline: float) -> tuple[int, bytes]:
-        line = self._current(None)
+    async def _timed(self, ref: SecretRef, whole: str, deadline: float) -> SecretVersion:
+        begun = time.monotonic()
+        self._meter.in_flight += 1
         try:
-            return self._ask(line, path, deadline)
+            return await self._unlimited(ref, whole, deadline)
+        finally:
+            self._meter.in_flight -= 1
+            self._meter.took(time.monotonic() - begun)
+
+    async def _unlimited(self, ref: SecretRef, whole: str, deadline: float) -> SecretVersion:
+        """The read; where Vault limits the rate and there is time, once more after its pause."""
+        for last in (False, True):
+            await self._pause_for_rate(deadline)
+            try:
+                return await self._moved_or_read(ref, whole)
+            except VaultUnavailable as error:
+                if error.kind != "rate_limited" or last:
+                    raise
+        raise AssertionError("not reached")
+
+    async def _pause_for_rate(self, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._not_before:
+            return
+        if self._not_before >= deadline:
+            raise VaultUnavailable(
+                f"Vault limits the rate of requests (429) and is asked again in "
+                f"{self._not_before - now:.0f} s; raise its quota.",
+                429,
+            )
+        # Not all at the same moment.
+        spread = random.random() / 10  # noqa: S311 -- no secret
+        await asyncio.sleep(self._not_before - now + spread)
+
+    async def _moved_or_read(self, ref: SecretRef, whole: str) -> SecretVersion:
+        place = self._at(None)
+        try:
+            return await self._read(place, ref, whole)
         except VaultUnavailable as error:
-            # No answer at all: a kept-alive connection that had died, or a server that moved.
-            if error.status is not None or time.monotonic() >= deadline:
+            if error.kind not in {"unreachable", "tls", "cut"}:
                 raise
-        return self._ask(self._current(line), path, deadline)
+            again = self._at(place)
+            if again is place:
+                raise
+        return await self._read(again, ref, whole)
 
-    @staticmethod
-    def _ask(line: _Line, path: str, deadline: float) -> tuple[int, bytes]:
-        token = line.login.token()
-        status, body = line.get(path, token, deadline)
-        if status == 403:
-            # Revoked, run out, or the server was set up anew: once more with a fresh log-in.
-            token = line.login.after_refusal(token)
-            status, body = line.get(path, token, deadline)
-        return status, body
+    async def _read(self, place: _Place, ref: SecretRef, whole: str) -> SecretVersion:
+        engine, since = await self._engine(place, whole)
+        response = await self._get(place, engine.path("data", whole))
+        if response.status == 404 and time.monotonic() - since > _STALE:
+            # Mounted anew, or turned into another version?
+            place.engines.pop(whole, None)
+            present, _ = await self._engine(place, whole)
+            if present != engine:
+                engine = present
+                response = await self._get(place, engine.path("data", whole))
+        return kv.version_of(ref, engine, response.status, response.body)
 
-    def _current(self, failed: _Line | None) -> _Line:
-        """The line in use; a new one at first, or if Vault is no longer where `failed` is."""
-        with self._lock:
-            if self._closed:
-                raise VaultUnavailable("Keybroker is stopping.")
-            line = self._line
-            if line is None or line is failed:
-                access = self._locate()
-                if line is None or access != line.access:
-                    line = self._line = _Line(access)
-            return line
+    async def _engine(self, place: _Place, whole: str) -> tuple[kv.Engine, float]:
+        """Which engine the path lies in, and since when that is known."""
+        known = place.engines.get(whole)
+        if known is None:
+            response = await self._get(place, f"/v1/{kv.mounts_path(whole)}")
+            if response.status != 200:
+                raise VaultUnavailable(
+                    f"Vault at {place.line.access.url} does not say which engine {whole} lies in "
+                    f"({meaning_of(response.status)}); check that the mount exists and that the "
+                    "broker's policy allows to read from it.",
+                    response.status,
+                )
+            data = kv.parse(response.body).get("data")
+            engine = kv.engine_of(whole, data if isinstance(data, dict) else {})
+            known = place.engines[whole] = engine, time.monotonic()
+        return known
 
+    async def _get(self, place: _Place, path: str) -> Response:
+        """One GET with a token that is good, as far as that can be had."""
+        token = await place.keeper.token()
+        response = self._sound(place, await place.line.get(path, token))
+        if response.status != 403:
+            return response
+        # Revoked, run out, or the server was set up anew: once more with a fresh log-in. A policy
+        # that does not allow it is no reason for one.
+        if place.keeper.age < _SETTLED and await converse(is_good(token), place.line.ask):
+            return response
+        token = await place.keeper.other_than(token)
+        return self._sound(place, await place.line.get(path, token))
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A path in a KV engine as it is listed: names and the version, never values."""
-
-    path: str
-    fields: tuple[str, ...]
-    version: int
-    """0 if the newest version is deleted."""
-
-
-class VaultAdmin:
-    """Writes and lists secrets. Use as a context manager: it gives its token back."""
-
-    def __init__(self, access: VaultAccess) -> None:
-        self._access = access
-        self._login = Login(access)
-
-    def __enter__(self) -> VaultAdmin:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._login.close()
-
-    def write(self, mount: str, path: str, field: str, value: str) -> int:
-        """Sets one field, keeps the others, and returns the new version.
-
-        Raises InvalidInput for a value or name that could not be used later, VaultUnavailable.
-        """
-        ref = SecretRef(mount, path, field)
-        fault = kv.fault_of(value)
-        if fault is not None:
-            raise InvalidInput(f"The value for {ref} cannot be used: {fault}.")
-        if not field or not field.isprintable():
-            raise InvalidInput(f"A field needs a printable name; {field!r} is none.")
-        target = _api_path(mount, "data", path)
-        with self._entered() as api:
-            for _ in range(_CAS_TRIES):
-                fields, version = _present(api, target)
-                body = {"options": {"cas": version}, "data": {**fields, field: value}}
-                reply = api.ask("POST", target, body)
-                written = reply.data.get("version")
-                if reply.status == 200 and isinstance(written, int):
-                    return written
-                # 400 is what a failed check-and-set gives; anything else will not mend itself.
-                if reply.status != 400:
-                    raise _not_done(f"{ref} was not written", api, reply)
+    def _sound(self, place: _Place, response: Response) -> Response:
+        """The answer, unless it tells that Vault as a whole does not serve."""
+        status = response.status
+        kind = "refused" if status < 300 else kind_of(status)
+        if kind == "refused":
+            return response
+        url = place.line.access.url
+        if kind == "redirected":
+            raise VaultUnavailable(unreachable(url, REDIRECTS), status)
+        if kind == "rate_limited":
+            asked = response.headers.get(b"retry-after", b"")
+            wait = min(float(asked) if asked.isdigit() else 1.0, _LONGEST_WAIT)
+            self._not_before = asyncio.get_running_loop().time() + wait
         raise VaultUnavailable(
-            f"{ref} was not written: Vault at {self._access.url} refused it {_CAS_TRIES} times "
-            "(400); either others write there at once, or the mount is no KV version 2 engine.",
-            400,
+            f"Vault at {url} does not serve the read: {meaning_of(status)}.", status
         )
 
-    def list(self, mount: str) -> list[Entry]:
-        """Every path in the engine, sorted; values are not even asked for (`subkeys`)."""
-        with self._entered() as api:
-            return sorted(self._walk(api, mount, None), key=lambda entry: entry.path)
+    # --- where it is ---------------------------------------------------------------------------
 
-    def check(self) -> Health:
-        """How the server is, after a log-in if it is up. Raises VaultUnavailable if that fails."""
-        api = Api(self._access)
-        try:
-            health = api.health()
-        finally:
-            api.close()
-        if health.reachable and not health.sealed:
-            with self._entered() as entered:
-                # Answered for every token that is good for anything, whatever its policies say.
-                if entered.ask("GET", "sys/internal/ui/mounts").status == 403:
-                    raise VaultUnavailable(
-                        f"Vault at {self._access.url} refuses the token: it is wrong, has expired"
-                        " or was revoked; put a good one in its place.",
-                        403,
-                    )
-        return health
+    def _at(self, failed: _Place | None) -> _Place:
+        """The place in use; a new one at first, or if Vault is no longer where `failed` is."""
+        if self._closed:
+            raise VaultUnavailable("Keybroker is stopping.", kind="log_in")
+        place = self._place
+        if place is None or place is failed:
+            access = self._locate()
+            if place is None or access != place.line.access:
+                line = Line(access, self._dialers)
+                keeper = Keeper(self._entrance(access, line), limit=self._limit)
+                if place is not None:
+                    place.keeper.close()
+                    place.line.close()
+                place = self._place = _Place(line, keeper)
+        return place
 
-    def _walk(self, api: Api, mount: str, folder: str | None) -> Iterator[Entry]:
-        reply = api.ask("LIST", _api_path(mount, "metadata", folder))
-        if reply.status == 404:
+    @staticmethod
+    def _let_go(place: _Place) -> None:
+        grant = place.keeper.close()
+        place.line.close()
+        if grant is None or not grant.own:
             return
-        if reply.status != 200:
-            raise _not_done(f"{mount} could not be listed", api, reply)
-        for name in reply.data.get("keys", ()):
-            path = name if folder is None else f"{folder}/{name}"
-            if path.endswith("/"):
-                yield from self._walk(api, mount, path.rstrip("/"))
-            else:
-                yield _entry(api, mount, path)
-
-    @contextmanager
-    def _entered(self) -> Iterator[Api]:
-        api = Api(self._access, self._login.token())
         try:
-            yield api
-        finally:
-            api.close()
+            api = Api(place.line.access, timeout=CONNECT_TIMEOUT)
+            try:
+                carry(leave(grant), api.answer)
+            finally:
+                api.close()
+        except VaultUnavailable:
+            return  # the token ends by itself when its lease does
 
 
-def _present(api: Api, target: str) -> tuple[dict[str, Any], int]:
-    """The fields under a data path, and the version that a check-and-set write must name."""
-    reply = api.ask("GET", target)
-    metadata = reply.data.get("metadata")
-    version = metadata.get("version") if isinstance(metadata, dict) else None
-    if reply.status == 404:
-        # Nothing there, or a newest version that is deleted: its number still counts.
-        return {}, version if isinstance(version, int) else 0
-    fields = reply.data.get("data")
-    if reply.status != 200 or not isinstance(fields, dict) or not isinstance(version, int):
-        raise _not_done("The secret was not written, the present fields cannot be read", api, reply)
-    return fields, version
-
-
-def _entry(api: Api, mount: str, path: str) -> Entry:
-    reply = api.ask("GET", _api_path(mount, "subkeys", path))
-    if reply.status == 404:
-        return Entry(path, (), 0)
-    fields, metadata = reply.data.get("subkeys"), reply.data.get("metadata")
-    if reply.status != 200 or not isinstance(fields, dict) or not isinstance(metadata, dict):
-        raise _not_done(f"{mount}/{path} could not be listed", api, reply)
-    return Entry(path, tuple(sorted(fields)), int(metadata.get("version", 0)))
-
-
-def _api_path(mount: str, kind: str, path: str | None) -> str:
-    try:
-        return kv.api_path(mount, kind, path).removeprefix("/v1/")
-    except ValueError as error:
-        raise InvalidInput(f"{mount}/{path} is no path of a secret: {error}.") from error
-
-
-def _not_done(what: str, api: Api, reply: Reply) -> VaultUnavailable:
-    return VaultUnavailable(
-        f"{what}: Vault at {api.url} says {meaning_of(reply.status)}.", reply.status
-    )
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -60,7 +60,8 @@ def set_(app: App, path: str, field: str, from_stdin: bool, as_json: bool) -> No
     if as_json:
         emit({"secret": f"{path}#{field}", "version": version})
     else:
-        click.echo(f"{path}#{field} is written as version {version}")
+        numbered = "" if version is None else f" as version {version}"
+        click.echo(f"{path}#{field} is written{numbered}")
 
 
 @secret.command("list")
@@ -68,11 +69,31 @@ def set_(app: App, path: str, field: str, from_stdin: bool, as_json: bool) -> No
 @json_option
 @pass_app
 def list_(app: App, mount: str | None, as_json: bool) -> None:
-    """List the secrets of MOUNT (default: kv) with their fields and versions."""
+    """List the secrets of MOUNT (default: kv) with their fields and versions.
+
+    A KV version 1 engine keeps no versions, and would tell fields only together with their values.
+    """
     from keybroker.compose import list_secrets
 
     found = list_secrets(app.workspace(), mount)
     if as_json:
-        emit([{"secret": s, "fields": list(e.fields), "version": e.version} for s, e in found])
+        emit(
+            [
+                {
+                    "secret": secret,
+                    "fields": None if entry.fields is None else list(entry.fields),
+                    "version": entry.version,
+                }
+                for secret, entry in found
+            ]
+        )
         return
-    table(("SECRET", "FIELDS", "VERSION"), [(s, ", ".join(e.fields), e.version) for s, e in found])
+    rows = [
+        (
+            secret,
+            "?" if entry.fields is None else ", ".join(entry.fields),
+            "-" if entry.version is None else entry.version,
+        )
+        for secret, entry in found
+    ]
+    table(("SECRET", "FIELDS", "VERSION"), rows)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.secrets.access import SERVICE_ACCOUNT_TOKEN
 from keybroker.settings import Listen, Settings, load_settings, parse_listen
 from keybroker.workspace import STARTER_SETTINGS
 from rules.errors import InvalidFile
@@ -85,7 +86,25 @@ def test_all_problems_come_at_once_with_their_lines() -> None:
     ("text", "because"),
     [
         ("vault: embeded", "write `embedded`"),
-        ("vault: {url: 'https://v', auth: {}}", "exactly one of `token_file` and `approle`"),
+        ("vault: {url: 'https://v', auth: {}}", "exactly one of `token_file`, `approle`"),
+        (
+            "vault: {url: 'https://v', auth: {token_file: t, jwt: {role: r, jwt_file: j}}}",
+            "exactly one of",
+        ),
+        (
+            "vault: {url: 'https://v', client_key: k, auth: {token_file: t}}",
+            "needs a `client_certificate`",
+        ),
+        ('vault: {url: "https://v", namespace: "a\\r\\nX: y", auth: {token_file: t}}', "ASCII"),
+        ("vault: {url: 'https://v', timeout: 30s, auth: {token_file: t}}", "vault.timeout"),
+        (
+            "vault: {url: 'https://v', auth: {jwt: {role: r, jwt_file: j, mount: ../sys}}}",
+            "no dot segments",
+        ),
+        (
+            "vault: {url: 'https://v', auth: {kubernetes: {role: r, mount: /k8s/}}}",
+            "where the auth method is mounted",
+        ),
         ("admin: {url: 'ftp://x'}", "no URL of the form"),
         ("admin: {url: 'http://x/path'}", "no URL of the form"),
         ("proxy: {listen: '127.0.0.1:70000'}", "no port between"),
@@ -105,6 +124,18 @@ def test_a_vault_on_this_machine_may_be_plain_http() -> None:
     settings = load("vault: {url: 'http://127.0.0.1:8200', auth: {token_file: t}}")
     assert settings.vault is not None
     assert settings.vault.auth.token_file == Path("/ws/t")
+
+
+def test_every_way_into_a_vault_can_be_set() -> None:
+    head = "vault: {url: 'https://v', timeout: 3s, client_certificate: c.pem, auth: "
+    pod = load(head + "{kubernetes: {role: kb}}}").vault
+    assert pod is not None and pod.auth.kubernetes is not None
+    assert pod.auth.kubernetes.jwt_file == SERVICE_ACCOUNT_TOKEN
+    assert pod.auth.kubernetes.mount == "kubernetes"
+    assert (pod.timeout, pod.client_certificate, pod.client_key) == (3, Path("/ws/c.pem"), None)
+    ci = load(head + "{jwt: {role: kb, jwt_file: token.jwt, mount: ci/jwt}}}").vault
+    assert ci is not None and ci.auth.jwt is not None
+    assert (ci.auth.jwt.jwt_file, ci.auth.jwt.mount) == (Path("/ws/token.jwt"), "ci/jwt")
 
 
 @given(st.text(max_size=40))

@@ -106,6 +106,13 @@ class RealBao:
         """Stops the process without ending it: connections stand, nothing answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # Its threads stop one after the other, and one may still answer meanwhile.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] != "T"
+            for task in tasks.iterdir()
+        ):
+            time.sleep(0.005)
 
     def resume(self) -> None:
         """Ends `hang`."""

@@ -63,8 +63,16 @@ class ThrowawayCA:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, names: Sequence[str], *, expired: bool = False, own: bool = False) -> bytes:
-        """Key and certificate for `names`, one PEM; `own` signs it with its own key instead."""
+    def issue(
+        self,
+        names: Sequence[str],
+        *,
+        expired: bool = False,
+        own: bool = False,
+        client: bool = False,
+    ) -> bytes:
+        """Key and certificate for `names`, one PEM; `own` signs it with its own key instead,
+        `client` makes it one that clients show."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
         signer = key if own else self._key
@@ -80,7 +88,12 @@ class ThrowawayCA:
             .add_extension(
                 x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False
             )
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(
+                x509.ExtendedKeyUsage(
+                    [ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH]
+                ),
+                critical=False,
+            )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
                 critical=False,

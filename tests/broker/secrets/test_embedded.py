@@ -13,20 +13,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from broker.secrets.access import VaultAccess
-from broker.secrets.api import Api, Login
+from broker.secrets.admin import VaultAdmin
+from broker.secrets.api import Api
 from broker.secrets.embedded import (
     EmbeddedVault,
     RecoveryKeys,
     VaultBusy,
-    VaultUnavailable,
     running,
 )
-from broker.secrets.vault import VaultAdmin, VaultSource
+from broker.secrets.login import carry, enter, leave
+from broker.secrets.trouble import VaultUnavailable
+from broker.secrets.vault import VaultSource
 from rules.model import SecretRef
 from tests.broker.secrets.test_tether import gone
 
@@ -163,14 +166,23 @@ def test_what_fails_while_the_keys_are_shown_is_not_committed(tmp_path: Path) ->
 # --- privileges --------------------------------------------------------------------------------
 
 
-def allowed(access: VaultAccess, method: str, path: str, body: dict[str, object]) -> bool:
-    login = Login(access)
-    api = Api(access, login.token())
+@contextmanager
+def entered(access: VaultAccess) -> Iterator[Api]:
+    """The API with a token of that log-in, which is given back."""
+    api = Api(access)
+    grant = carry(enter(access), api.answer)
+    inside = Api(access, grant.token)
     try:
-        return api.ask(method, path, body or None).status not in {403, 405}
+        yield inside
     finally:
+        carry(leave(grant), api.answer)
+        inside.close()
         api.close()
-        login.close()
+
+
+def allowed(access: VaultAccess, method: str, path: str, body: dict[str, object]) -> bool:
+    with entered(access) as api:
+        return api.ask(method, path, body or None).status not in {403, 405}
 
 
 @pytest.mark.parametrize(
@@ -219,14 +231,11 @@ def test_the_operator_writes_secrets_and_nothing_else(
 
 
 def test_tokens_can_be_renewed_and_do_not_hold_the_default_policy(shared: EmbeddedVault) -> None:
-    access = shared.broker_access()
-    login = Login(access)
-    api = Api(access, login.token())
-    data = api.call("GET", "auth/token/lookup-self").data
-    assert data["policies"] == ["broker"]
-    assert api.call("POST", "auth/token/renew-self", {}).body["auth"]["lease_duration"] == 1200
-    api.close()
-    login.close()
+    with entered(shared.broker_access()) as api:
+        data = api.call("GET", "auth/token/lookup-self").data
+        assert data["policies"] == ["broker"]
+        renewed = api.call("POST", "auth/token/renew-self", {}).body["auth"]
+        assert renewed["lease_duration"] == 1200
 
 
 def test_the_listener_is_on_loopback_with_a_certificate_of_its_own(shared: EmbeddedVault) -> None:

@@ -14,6 +14,8 @@ from broker.secrets import kv
 from rules.model import SecretRef
 
 REF = SecretRef("kv", "stripe/live", "api_key")
+V2 = kv.Engine("kv", versioned=True)
+V1 = kv.Engine("kv", versioned=False)
 CANARY = "sk_canary_77"
 
 
@@ -23,7 +25,7 @@ def answer(data: object, version: object = 4) -> bytes:
 
 def sentence(status: int, body: bytes) -> str:
     with pytest.raises(SecretUnavailable) as caught:
-        kv.version_of(REF, status, body)
+        kv.version_of(REF, V2, status, body)
     error = caught.value
     assert CANARY not in "".join(traceback.format_exception(error)) + repr(error)
     assert error.__cause__ is None
@@ -33,7 +35,7 @@ def sentence(status: int, body: bytes) -> str:
 
 
 def test_a_version_is_the_reference_the_number_and_the_value() -> None:
-    found = kv.version_of(REF, 200, answer({"api_key": CANARY, "other": 1}))
+    found = kv.version_of(REF, V2, 200, answer({"api_key": CANARY, "other": 1}))
     assert (found.ref, found.version, found.value.reveal()) == (REF, 4, CANARY)
 
 
@@ -61,6 +63,9 @@ def test_an_unusable_value_is_named_by_its_fault(value: object, why: str) -> Non
 
 DELETED = {"data": {"data": None, "metadata": {"deletion_time": "2026-01-01T00:00:00Z"}}}
 DESTROYED = {"data": {"data": None, "metadata": {"deletion_time": "", "destroyed": True}}}
+GONE = json.dumps(
+    {"data": {"data": {"api_key": CANARY}, "metadata": {"version": 3, "destroyed": True}}}
+).encode()
 WRAPPED = {"data": None, "wrap_info": {"token": CANARY, "ttl": 600}}
 
 
@@ -76,12 +81,12 @@ WRAPPED = {"data": None, "wrap_info": {"token": CANARY, "ttl": 600}}
         (200, b'{"data": {"data": {"api_key": "sk_canary_77', "empty answer"),
         (200, b"\xff" + CANARY.encode(), "empty answer"),
         (200, b"[" * 100_000, "empty answer"),
-        (307, CANARY.encode(), "redirect (307)"),
         (403, b"{}", "policy `read` kv/data/stripe/live"),
         (404, b'{"errors": []}', "does not exist in Vault"),
         (404, json.dumps(DELETED).encode(), "newest version of kv/stripe/live#api_key is deleted"),
-        (404, json.dumps(DESTROYED).encode(), "is deleted"),
-        (503, b'{"errors": ["Vault is sealed"]}', "sealed or down"),
+        (404, json.dumps(DESTROYED).encode(), "is destroyed"),
+        (200, GONE, "not that of a KV version 2 engine"),
+        (200, answer({"api_key": CANARY}, version=0), "not that of a KV version 2 engine"),
         (500, CANARY.encode(), "status 500"),
         (204, b"", "status 204"),
     ],
@@ -93,7 +98,7 @@ def test_each_refusal_has_its_sentence(status: int, body: bytes, why: str) -> No
 @given(st.integers(100, 599), st.binary(max_size=60))
 def test_no_answer_does_worse_than_unavailable(status: int, body: bytes) -> None:
     with pytest.raises(SecretUnavailable):
-        kv.version_of(REF, status, body)
+        kv.version_of(REF, V2, status, body)
 
 
 @given(
@@ -108,35 +113,86 @@ def test_no_answer_does_worse_than_unavailable(status: int, body: bytes) -> None
 )
 def test_no_json_does_worse_than_unavailable(value: object) -> None:
     try:
-        found = kv.version_of(REF, 200, json.dumps(value).encode())
+        found = kv.version_of(REF, V2, 200, json.dumps(value).encode())
     except SecretUnavailable:
         return
     assert kv.fault_of(found.value.reveal()) is None
 
 
-def test_paths_are_encoded_once() -> None:
-    assert kv.data_path(REF) == "/v1/kv/data/stripe/live"
-    assert kv.data_path(SecretRef("team a", "x?y#z%2f", "f")) == "/v1/team%20a/data/x%3Fy%23z%252f"
+@pytest.mark.parametrize(
+    ("engine", "whole", "path"),
+    [
+        (V2, "kv/stripe/live", "/v1/kv/data/stripe/live"),
+        (V1, "kv/stripe/live", "/v1/kv/stripe/live"),
+        (V2, "kv", "/v1/kv/data"),
+        (V1, "kv", "/v1/kv"),
+        (kv.Engine("team a/kv", versioned=True), "team a/kv/x?y#z%2f",
+         "/v1/team%20a/kv/data/x%3Fy%23z%252f"),
+        (kv.Engine("kv", versioned=True), "kv/kv/kv", "/v1/kv/data/kv/kv"),
+    ],
+)  # fmt: skip
+def test_paths_are_encoded_once(engine: kv.Engine, whole: str, path: str) -> None:
+    assert engine.path("data", whole) == path
 
 
 @pytest.mark.parametrize(
-    ("mount", "path"),
+    "whole",
+    ["kv/..", "kv/a/../../sys", "kv/a//b", "kv/", "/a", "kv/../a", "kv/a\nb", "kv//a", "kv/./a", "",
+     "kv/a\r\nX-Vault-Token: x"],
+)  # fmt: skip
+def test_a_reference_cannot_address_another_part_of_the_api(whole: str) -> None:
+    with pytest.raises(ValueError, match="segment"):
+        kv.mounts_path(whole)
+
+
+def test_a_version_1_engine_gives_a_value_without_a_version() -> None:
+    body = json.dumps({"data": {"api_key": CANARY, "data": {"api_key": "no"}}}).encode()
+    found = kv.version_of(REF, V1, 200, body)
+    assert (found.value.reveal(), found.version) == (CANARY, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
     [
-        ("kv", ".."),
-        ("kv", "a/../../sys"),
-        ("kv", "a//b"),
-        ("kv", ""),
-        ("", "a"),
-        ("kv/..", "a"),
-        ("kv", "a\nb"),
-        ("kv", "/a"),
-        ("kv", "./a"),
+        (200, b'{"data": {"other": "x"}}', "has no field api_key"),
+        (200, b'{"data": {"api_key": ""}}', "it is empty"),
+        (200, b'{"data": null}', "an empty answer"),
+        (403, b"{}", "policy `read` kv/stripe/live"),
+        (404, b'{"errors": []}', "does not exist"),
     ],
 )
-def test_a_reference_cannot_address_another_part_of_the_api(mount: str, path: str) -> None:
-    with pytest.raises(ValueError, match="segment"):
-        kv.data_path(SecretRef(mount, path, "f"))
+def test_a_version_1_engine_refuses_in_the_same_words(status: int, body: bytes, why: str) -> None:
+    with pytest.raises(SecretUnavailable) as caught:
+        kv.version_of(REF, V1, status, body)
+    assert why in str(caught.value)
 
 
-def test_an_engine_as_a_whole_has_no_path() -> None:
-    assert kv.api_path("kv", "metadata", None) == "/v1/kv/metadata"
+def test_the_engine_is_what_vault_says_it_is() -> None:
+    def engine(**data: object) -> kv.Engine:
+        return kv.engine_of("team/kv/x", data)
+
+    two = engine(path="team/kv/", type="kv", options={"version": "2"})
+    assert two == kv.Engine("team/kv", versioned=True)
+    for options in (None, {}, {"version": "1"}):
+        one = engine(path="team/kv/", type="kv", options=options)
+        assert one == kv.Engine("team/kv", versioned=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"path": "kv/", "type": "kv"},
+        {"path": "team/k", "type": "kv"},
+        {"path": "team/kv", "type": "kv"},
+        {"path": 7, "type": "kv"},
+        {"path": "", "type": "kv"},
+        {"path": "/", "type": "kv"},
+        {"path": "team/kv/", "type": "database"},
+        {"path": "team/kv/", "type": ["kv"]},
+    ],
+)
+def test_an_engine_elsewhere_or_of_another_kind_is_refused(data: dict[str, object]) -> None:
+    """A hostile answer must not lead a read to another part of the API."""
+    with pytest.raises(SecretUnavailable, match=r"team/kv"):
+        kv.engine_of("team/kv/x", data)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.secrets.admin import VaultAdmin
 from broker.secrets.embedded import EmbeddedVault
 from broker.secrets.filelock import FileLock
 from broker.secrets.still import still
-from broker.secrets.vault import VaultAdmin
 from tests.broker.secrets.test_embedded import CANARY, REF, read, write
 from tests.support.program import wait_until
 

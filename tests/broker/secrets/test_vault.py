@@ -1,4 +1,4 @@
-"""VaultSource and VaultAdmin against a real OpenBao, and against servers that misbehave."""
+"""VaultSource against a real OpenBao, and against servers that misbehave."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import InvalidInput, SecretUnavailable
+from broker.errors import SecretUnavailable
 from broker.secrets.access import AppRole, TokenFile, VaultAccess
 from broker.secrets.server import make_certificate
-from broker.secrets.vault import Entry, VaultAdmin, VaultSource, VaultUnavailable
+from broker.secrets.vault import VaultSource
 from rules.model import SecretRef
-from tests.support.bao import ADMINISTER, READ_ALL, RealBao, free_port
-from tests.support.servers import Answer, Recorder, answering, hanging
+from tests.support.bao import READ_ALL, RealBao, free_port
+from tests.support.servers import Answer, answering, hanging
 
 CANARY = "sk_canary_5150"
 REF = SecretRef("kv", "stripe", "api_key")
@@ -26,7 +26,6 @@ REF = SecretRef("kv", "stripe", "api_key")
 def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBao]:
     with RealBao(tmp_path_factory.mktemp("bao")) as server:
         server.policy("broker")
-        server.policy("operator", ADMINISTER)
         yield server
 
 
@@ -51,7 +50,7 @@ async def refusal(source: VaultSource, ref: SecretRef = REF) -> str:
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert CANARY not in shown
     assert "hvs." not in shown
-    assert str(ref) in str(caught.value)
+    assert f"{ref.mount}/{ref.path}" in str(caught.value)
     return str(caught.value)
 
 
@@ -79,13 +78,14 @@ async def test_nested_paths_and_odd_names_are_read(bao: RealBao, source: VaultSo
 async def test_what_is_not_there_is_named(bao: RealBao, source: VaultSource) -> None:
     assert "does not exist in Vault" in await refusal(source, SecretRef("kv", "nowhere", "k"))
     assert "has no field pin" in await refusal(source, SecretRef("kv", "stripe", "pin"))
-    assert "refuses the read" in await refusal(source, SecretRef("other", "stripe", "k"))
+    nowhere = await refusal(source, SecretRef("other", "stripe", "k"))
+    assert "does not say which engine other/stripe lies in (403" in nowhere
     assert "cannot be read: a segment" in await refusal(source, SecretRef("kv", "../sys", "k"))
     bao.put_secret("gone", {"k": CANARY})
     bao.root("DELETE", "kv/data/gone")
     assert "is deleted" in await refusal(source, SecretRef("kv", "gone", "k"))
     bao.root("PUT", "kv/destroy/gone", {"versions": [1]})
-    assert "is deleted" in await refusal(source, SecretRef("kv", "gone", "k"))
+    assert "is destroyed" in await refusal(source, SecretRef("kv", "gone", "k"))
 
 
 @pytest.mark.e2e
@@ -155,7 +155,7 @@ async def test_a_sealed_vault_is_said_and_forgotten_when_unsealed(
 async def test_a_wrong_secret_id_is_said(bao: RealBao, access: VaultAccess) -> None:
     assert isinstance(access.auth, AppRole)
     wrong = VaultSource(VaultAccess(bao.url, AppRole(access.auth.role_id, secret_id="wrong")))
-    assert "refuses the AppRole log-in (400)" in await refusal(wrong)
+    assert "refuses the log-in at auth/approle (400)" in await refusal(wrong)
     wrong.close()
 
 
@@ -196,7 +196,7 @@ async def test_a_hanging_vault_is_given_up_in_bounded_time(
             refusals = await asyncio.gather(*(refusal(source) for _ in range(20)))
     finally:
         bao.resume()
-    assert all("in time" in text or "within 0.3 s" in text for text in refusals)
+    assert all("in time" in text for text in refusals)
     patient = VaultSource(access)
     assert (await patient.read(REF)).value.reveal() == CANARY
     patient.close()
@@ -234,11 +234,18 @@ def token(tmp_path: Path) -> TokenFile:
     return TokenFile(file)
 
 
+ENGINE = b'{"data": {"path": "kv/", "type": "kv", "options": {"version": "2"}}}'
+
+
 def reading(answer: Answer) -> Callable[[str, str], Answer]:
     """Denies a look at the token, as a narrow policy would, and answers reads so."""
 
     def script(method: str, path: str) -> Answer:
-        return (403, {}, b"{}") if path.endswith("lookup-self") else answer
+        if path.endswith("lookup-self"):
+            return 403, {}, b"{}"
+        if path.endswith("ui/mounts/kv/stripe"):
+            return 200, {}, ENGINE
+        return answer
 
     return script
 
@@ -266,7 +273,7 @@ async def test_a_server_that_never_answers_is_given_up(token: TokenFile) -> None
     with hanging() as url:
         source = VaultSource(VaultAccess(url, token), limit=0.2)
         async with asyncio.timeout(5):
-            assert "did not answer within 0.2 s" in await refusal(source)
+            assert "does not answer in time. It had 0.2 s" in await refusal(source)
         source.close()
 
 
@@ -274,7 +281,7 @@ async def test_an_endless_answer_is_cut(token: TokenFile) -> None:
     body = json.dumps({"data": {"data": {"api_key": CANARY * 200_000}}}).encode()
     with answering(reading((200, {}, body))) as server:
         source = VaultSource(VaultAccess(server.url, token))
-        assert "too long or too slow" in await refusal(source)
+        assert "its answer is too long" in await refusal(source)
         source.close()
 
 
@@ -319,160 +326,3 @@ async def test_a_kept_connection_that_died_is_replaced(token: TokenFile) -> None
         for _ in range(3):
             assert (await source.read(REF)).version == 1
         source.close()
-
-
-# --- writing -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def operator(bao: RealBao) -> VaultAccess:
-    return VaultAccess(bao.url, TokenFile(bao.token_file(["operator"])))
-
-
-@pytest.mark.e2e
-def test_writing_one_field_keeps_the_others(bao: RealBao, operator: VaultAccess) -> None:
-    bao.put_secret("crm", {"user": "u", "key": "old", "nested": {"a": 1}})
-    with VaultAdmin(operator) as admin:
-        assert admin.write("kv", "crm", "key", "new") == 2
-    assert bao.get_secret("crm") == {"user": "u", "key": "new", "nested": {"a": 1}}
-
-
-@pytest.mark.e2e
-def test_a_secret_can_be_written_anew_after_it_was_deleted(
-    bao: RealBao, operator: VaultAccess
-) -> None:
-    bao.put_secret("again", {"old": "x"})
-    bao.root("DELETE", "kv/data/again")
-    with VaultAdmin(operator) as admin:
-        assert admin.write("kv", "again", "k", "v") == 2
-        bao.root("PUT", "kv/destroy/again", {"versions": [2]})
-        assert admin.write("kv", "again", "k", "w") == 3
-    assert bao.get_secret("again") == {"k": "w"}
-
-
-@pytest.mark.e2e
-async def test_writers_at_once_lose_nothing(bao: RealBao, operator: VaultAccess) -> None:
-    """Check-and-set: the second reads again instead of writing over the first."""
-
-    def write(number: int) -> int:
-        with VaultAdmin(operator) as admin:
-            return admin.write("kv", "busy", f"f{number}", "v")
-
-    versions = await asyncio.gather(*(asyncio.to_thread(write, n) for n in range(3)))
-    assert sorted(versions) == [1, 2, 3]
-    assert set(bao.get_secret("busy")) == {"f0", "f1", "f2"}
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("value", ["", "a\n", " a", "\u20ac"])
-def test_what_could_not_be_used_is_not_written(
-    bao: RealBao, operator: VaultAccess, value: str
-) -> None:
-    with VaultAdmin(operator) as admin, pytest.raises(InvalidInput, match="cannot be used: it"):
-        admin.write("kv", "unfit", "k", value)
-    assert bao.request("GET", "kv/data/unfit", token=bao.root_token)[0] == 404
-
-
-@pytest.mark.e2e
-def test_names_that_are_none_are_refused(operator: VaultAccess) -> None:
-    with VaultAdmin(operator) as admin:
-        with pytest.raises(InvalidInput, match="no path of a secret"):
-            admin.write("kv", "../sys", "k", "v")
-        with pytest.raises(InvalidInput, match="printable name"):
-            admin.write("kv", "x", "", "v")
-
-
-@pytest.mark.e2e
-def test_listing_gives_names_and_versions_and_never_a_value(
-    bao: RealBao, operator: VaultAccess
-) -> None:
-    bao.root("POST", "sys/mounts/listed", {"type": "kv", "options": {"version": "2"}})
-    bao.policy("lister", ADMINISTER.replace("kv/", "listed/"))
-    with VaultAdmin(VaultAccess(bao.url, TokenFile(bao.token_file(["lister"])))) as admin:
-        until_ready(bao, "listed")
-        assert admin.list("listed") == []
-        bao.put_secret("b/deep/er", {"z": CANARY, "a": CANARY}, mount="listed")
-        bao.put_secret("a", {"k": CANARY}, mount="listed")
-        bao.put_secret("gone", {"k": CANARY}, mount="listed")
-        bao.root("DELETE", "listed/data/gone")
-        found = admin.list("listed")
-    assert found == [
-        Entry("a", ("k",), 1),
-        Entry("b/deep/er", ("a", "z"), 1),
-        Entry("gone", (), 0),
-    ]
-    assert CANARY not in repr(found)
-
-
-@pytest.mark.e2e
-def test_who_may_not_write_or_list_is_told(access: VaultAccess) -> None:
-    with VaultAdmin(access) as reader:
-        with pytest.raises(
-            VaultUnavailable, match=r"stripe#api_key was not written.*403"
-        ) as caught:
-            reader.write("kv", "stripe", "api_key", CANARY)
-        assert CANARY not in "".join(traceback.format_exception(caught.value))
-        with pytest.raises(VaultUnavailable, match=r"kv could not be listed.*403"):
-            reader.list("kv")
-
-
-@pytest.mark.e2e
-def test_a_check_logs_in(bao: RealBao, operator: VaultAccess) -> None:
-    with VaultAdmin(operator) as admin:
-        assert admin.check().active
-    with (
-        VaultAdmin(VaultAccess(bao.url, AppRole("no", secret_id="no"))) as stranger,
-        pytest.raises(VaultUnavailable, match="refuses the AppRole log-in"),
-    ):
-        stranger.check()
-
-
-@pytest.mark.e2e
-def test_a_check_tells_a_refused_token_from_one_that_may_little(
-    bao: RealBao, tmp_path: Path
-) -> None:
-    file = tmp_path / "token"
-    file.write_text(bao.token([bao.policy("broker")], no_default_policy=True))
-    with VaultAdmin(VaultAccess(bao.url, TokenFile(file))) as admin:
-        assert admin.check().active
-    file.write_text("s.of-nobody")
-    with (
-        VaultAdmin(VaultAccess(bao.url, TokenFile(file))) as admin,
-        pytest.raises(VaultUnavailable, match="refuses the token"),
-    ):
-        admin.check()
-
-
-def test_a_check_of_what_is_not_there_says_so(token: TokenFile) -> None:
-    with VaultAdmin(VaultAccess(f"http://127.0.0.1:{free_port()}", token)) as admin:
-        assert admin.check().sentence == "Vault cannot be reached."
-
-
-def test_a_write_that_never_wins_gives_up_without_showing_the_value(token: TokenFile) -> None:
-    present = b'{"data": {"data": {"a": "sk_canary_5150"}, "metadata": {"version": 1}}}'
-
-    def script(method: str, path: str) -> Answer:
-        return (400, {}, b"{}") if method == "POST" else (200, {}, present)
-
-    with (
-        answering(script) as server,
-        VaultAdmin(VaultAccess(server.url, token)) as admin,
-        pytest.raises(VaultUnavailable, match="refused it 5 times") as caught,
-    ):
-        admin.write("kv", "x", "k", CANARY)
-    assert CANARY not in "".join(traceback.format_exception(caught.value))
-    assert written(server) == 5
-
-
-def written(server: Recorder) -> int:
-    """How many writes there were; each must name the version it means to follow."""
-    bodies = [json.loads(body) for method, _, _, body in server.asked if method == "POST"]
-    assert all(body["options"] == {"cas": 1} for body in bodies)
-    return len(bodies)
-
-
-def until_ready(bao: RealBao, mount: str) -> None:
-    for _ in range(500):
-        if bao.request("GET", f"{mount}/config", token=bao.root_token)[0] == 200:
-            return
-    raise AssertionError("the engine did not get ready")
