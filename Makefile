@@ -36,6 +36,7 @@ test-unit: setup
 # By file: the tests of one share a running program.
 test-e2e: setup
 	@scripts/ensure-chromium
+	@scripts/ensure-bubblewrap
 	@scripts/ensure-clients
 	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
 

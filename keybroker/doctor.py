@@ -18,6 +18,7 @@ from keybroker import compose, listeners
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
 from keybroker.runstate import running
+from keybroker.sandbox.probe import state as sandbox_state
 from keybroker.settings import Listen, Settings
 from keybroker.supervisor import check_bundle
 from keybroker.workspace import Workspace, choose, read_text
@@ -202,5 +203,8 @@ def _containment(workspace: Workspace) -> Iterator[Finding]:
         "warning",
         f"an agent that runs as this user (uid {owner}) can read the workspace and"
         " so act as an administrator",
-        "run agents as another user, or in a container that reaches the proxy only",
+        "use `run --sandbox`, or run agents as another user or in a container that reaches the"
+        " proxy only",
     )
+    says, fix = sandbox_state()
+    yield Finding("sandbox", "warning" if fix else "ok", says, fix)

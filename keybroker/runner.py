@@ -1,21 +1,23 @@
 """`keybroker run`: a command as an agent. It gets the proxy, the CA and a token for this run only.
 
 What would lead it past the proxy or make it an administrator is taken out of its environment. That
-guides a willing program; it does not contain an unwilling one (see docs/threat-model.md).
+guides a willing program; an unwilling one is contained by the sandbox (keybroker/sandbox/), or not.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Protocol
 
 from certs.environment import led_through
 from keybroker.cli.frame import warn
@@ -23,6 +25,9 @@ from keybroker.compose import authority, client_environment, open_workspace
 from keybroker.errors import Unusable
 from keybroker.runstate import proxy_address, proxy_url
 from keybroker.workspace import Workspace
+
+if TYPE_CHECKING:
+    from keybroker.sandbox.confine import Confinement
 
 TOKEN_TTL = 12 * 3600
 """Seconds after which a run's token ends even if nobody ended it (the run was killed)."""
@@ -53,27 +58,37 @@ def run_as(
     *,
     reason: str | None,
     by: str,
+    confinement: Confinement | None = None,
 ) -> int:
     """Runs `command` as `agent` and returns its exit status; 128 + N if signal N ended it.
 
-    Raises Unusable if the proxy does not run or the command cannot be started, NotFound and
-    Conflict for an agent that is unknown or revoked. The token ends with the run.
+    Raises Unusable if the proxy does not run, the command cannot be started or the sandbox that
+    `confinement` asks for cannot be had, NotFound and Conflict for an agent that is unknown or
+    revoked. The token ends with the run.
     """
     _require_proxy(workspace)
     if shutil.which(command[0]) is None:
         raise Unusable(f"there is no command {command[0]}")
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(_public_folder()))
+        cell = None if confinement is None else confinement.prepare(workspace, folder)
         services = open_workspace(workspace)
         stack.callback(services.close)
         token = services.agents.run_token(agent, ttl=TOKEN_TTL, by=by, note=reason)
         stack.callback(services.agents.end_token, agent, token, by)
-        folder = Path(stack.enter_context(_public_folder()))
-        ours = client_environment(folder, authority(workspace), proxy_url(workspace, agent, token))
-        warn(
-            f"{command[0]} runs as the user who can read this workspace, so nothing keeps it from"
-            " acting as an administrator; run agents as another user to contain them"
+        place = None if cell is None else cell.place
+        url = proxy_url(workspace, agent, token, place)
+        environment = child_environment(
+            os.environ, client_environment(folder, authority(workspace), url)
         )
-        return _wait(command, child_environment(os.environ, ours))
+        if cell is not None:
+            return _wait(command, cell.environment(environment), cell.start)
+        warn(
+            f"{command[0]} runs as {_user()}, who can read the workspace {workspace.directory}, so"
+            " nothing keeps it from acting as an administrator; contain it with --sandbox, or run"
+            " agents as another user"
+        )
+        return _wait(command, environment)
 
 
 def _require_proxy(workspace: Workspace) -> None:
@@ -95,22 +110,41 @@ def _public_folder() -> Iterator[str]:
         yield folder
 
 
-def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
+class Child(Protocol):
+    """The command, once it was started."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Passes a signal on; one that ended already is left alone."""
+
+    def wait(self) -> int:
+        """The exit status; -N for a command that signal N ended, or 128 + N from its keeper."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str]], Child]
+
+
+def _open(command: Sequence[str], environment: Mapping[str, str]) -> Child:
+    try:
+        return subprocess.Popen(list(command), env=dict(environment))
+    except OSError as error:
+        raise Unusable(f"{command[0]} cannot be started ({error.strerror})") from error
+
+
+def _wait(command: Sequence[str], environment: Mapping[str, str], start: Start = _open) -> int:
     waiting: list[int] = []
-    child: subprocess.Popen[bytes] | None = None
+    child: Child | None = None
+    # In the sandbox the command has a process group of its own, and the terminal signals that one.
+    together = start is _open
 
     def forward(number: int, _: FrameType | None) -> None:
         if child is None:
             waiting.append(number)
-        elif not (number in _FROM_TERMINAL and _shares_terminal()):
+        elif not (together and number in _FROM_TERMINAL and _shares_terminal()):
             child.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        try:
-            child = subprocess.Popen(list(command), env=dict(environment))
-        except OSError as error:
-            raise Unusable(f"{command[0]} cannot be started ({error.strerror})") from error
+        child = start(command, environment)
         for number in waiting:
             child.send_signal(number)
         status = child.wait()
@@ -118,6 +152,13 @@ def _wait(command: Sequence[str], environment: Mapping[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
+
+
+def _user() -> str:
+    try:
+        return f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
 
 def _shares_terminal() -> bool:

@@ -134,8 +134,9 @@ def gateway_url(workspace: Workspace, agent: str) -> str:
     return f"{base}/agents/{agent}"
 
 
-def proxy_url(workspace: Workspace, agent: str, token: str) -> str:
-    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`."""
+def proxy_url(workspace: Workspace, agent: str, token: str, place: Listen | None = None) -> str:
+    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`; `place` if elsewhere."""
     from urllib.parse import quote
 
-    return f"http://{quote(agent, safe='')}:{quote(token, safe='')}@{proxy_address(workspace)}"
+    where = place or proxy_address(workspace)
+    return f"http://{quote(agent, safe='')}:{quote(token, safe='')}@{where}"

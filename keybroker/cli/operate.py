@@ -10,6 +10,7 @@ import click
 from keybroker.cli.frame import App, Command, json_option, pass_app
 
 if TYPE_CHECKING:
+    from keybroker.sandbox.launch import Backend
     from keybroker.settings import Listen
 
 
@@ -50,19 +51,72 @@ def demo(context: click.Context, serve: bool, directory: Path | None, as_json: b
 )
 @click.option("--agent", required=True, metavar="NAME", help="Whose rules apply.")
 @click.option("--reason", metavar="TEXT", help="Your word on what this run is for.")
+@click.option(
+    "--sandbox",
+    is_flag=True,
+    help="Contain it (Linux): only the proxy can be reached, the workspace cannot be seen.",
+)
+@click.option(
+    "--writable",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="In the sandbox: what it may change, any number; else the current directory.",
+)
+@click.option(
+    "--readable",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    multiple=True,
+    help="In the sandbox: show what would be hidden, ~/.npmrc for instance.",
+)
+@click.option(
+    "--hide",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    multiple=True,
+    help="In the sandbox: hide more; the whole home for instance.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["bubblewrap", "unshare"]),
+    help="What builds the sandbox; else bubblewrap, or unshare where that does not work.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.pass_context
 @pass_app
 def run(
-    app: App, context: click.Context, agent: str, reason: str | None, command: tuple[str, ...]
+    app: App,
+    context: click.Context,
+    agent: str,
+    reason: str | None,
+    sandbox: bool,
+    writable: tuple[Path, ...],
+    readable: tuple[Path, ...],
+    hide: tuple[Path, ...],
+    backend: Backend | None,
+    command: tuple[str, ...],
 ) -> None:
     """Run COMMAND as an agent: its HTTP calls go through the proxy.
 
-    It gets a token for this run, which ends with it. Exits as the command does.
+    It gets a token for this run, which ends with it. Exits as the command does. Without --sandbox
+    nothing forces it through the proxy.
     """
     from keybroker.runner import run_as
 
-    context.exit(run_as(app.workspace(), agent, command, reason=reason, by=app.actor))
+    confinement = None
+    if sandbox:
+        from keybroker.sandbox.confine import Confinement
+        from keybroker.sandbox.view import Wishes
+
+        confinement = Confinement(Wishes(writable or None, readable, hide), backend)
+    elif writable or readable or hide or backend:
+        raise click.UsageError("--writable, --readable, --hide and --backend need --sandbox")
+    context.exit(
+        run_as(
+            app.workspace(), agent, command, reason=reason, by=app.actor, confinement=confinement
+        )
+    )
 
 
 INHERITED = click.IntRange(min=0)
