@@ -11,7 +11,7 @@ import ipaddress
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,20 +90,20 @@ class Authority:
                 f" ({error.strerror or error}); check the directory's owner and permissions"
             ) from error
 
-    def leaf(self, host: str) -> Leaf:
+    def leaf(self, host: str, *others: str) -> Leaf:
         """A certificate for `host`: a DNS name in LDH form or an IP address without brackets.
 
-        It is valid for at least RENEW_BEFORE from now. Raises BadName.
+        It is for `others`, too, and valid for at least RENEW_BEFORE from now. Raises BadName.
         """
-        subject = _subject_name(host)
-        name = str(subject.value)
+        subjects = [subject_name(one) for one in (host, *others)]
+        name = " ".join(str(subject.value) for subject in subjects)
         soon = self._clock() + RENEW_BEFORE
         with self._lock:
             known = self._leaves.get(name)
             if known and known.not_after > soon:
                 self._leaves.move_to_end(name)
                 return known
-        made = self._sign(name, subject)
+        made = self._sign(subjects)
         with self._lock:
             self._leaves[name] = made
             self._leaves.move_to_end(name)
@@ -111,7 +111,8 @@ class Authority:
                 self._leaves.popitem(last=False)
         return made
 
-    def _sign(self, name: str, subject: x509.GeneralName) -> Leaf:
+    def _sign(self, subjects: Sequence[x509.GeneralName]) -> Leaf:
+        name = str(subjects[0].value)
         key = ec.generate_private_key(ec.SECP256R1())
         now = self._clock()
         # A common name has at most 64 characters; without one the other name must be critical.
@@ -123,7 +124,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([subject]), critical=not fits)
+            .add_extension(x509.SubjectAlternativeName(subjects), critical=not fits)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
@@ -137,7 +138,8 @@ class Authority:
         )
 
 
-def _subject_name(host: str) -> x509.GeneralName:
+def subject_name(host: str) -> x509.GeneralName:
+    """`host` as it stands in a certificate. Raises BadName."""
     with contextlib.suppress(ValueError):
         if "%" not in host:  # a zone (RFC 4007) has no place in a certificate
             return x509.IPAddress(ipaddress.ip_address(host))

@@ -7,8 +7,11 @@ No access log (the one-time link carries its token in the query) and no trust in
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -16,11 +19,17 @@ from broker.admin.app import create_app
 from broker.admin.ledger import LedgerReader
 from keybroker.children import Ready
 from keybroker.compose import open_workspace
+from keybroker.compose_tls import admin_serving
 from keybroker.logs import log_to_stderr
 from keybroker.workspace import Workspace
 
+if TYPE_CHECKING:
+    from certs.serving import Serving
+
 GRACE = 3
 """Seconds that open event streams get at the end."""
+FOLLOW = 0.5
+"""Seconds between looks for a new certificate."""
 
 
 class _Server(uvicorn.Server):
@@ -39,6 +48,7 @@ class _Server(uvicorn.Server):
 def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: Ready) -> None:
     """Serves until SIGTERM."""
     log_to_stderr("admin")
+    serving = admin_serving(workspace.settings())
     with closing(open_workspace(workspace)) as services:
         session = workspace.settings().admin.session
         app = create_app(
@@ -56,6 +66,16 @@ def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: R
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=GRACE,
+            ssl_context_factory=None if serving is None else lambda *_: serving.context,
         )
+        if serving is not None:
+            threading.Thread(target=_follow, args=(serving,), daemon=True).start()
         sockets = [socket.socket(fileno=fd) for fd in socket_fds]
         _Server(config, ready).run(sockets=sockets)
+
+
+def _follow(serving: Serving) -> None:
+    """What is wrong with a new certificate is said once, by `up`."""
+    while True:
+        time.sleep(FOLLOW)
+        serving.look()

@@ -176,6 +176,8 @@ class WorkerParts:
     egress: EgressGuard
     new_loop: Callable[[], PinningLoop]
     new_engine: Callable[[], Engine]
+    look: Callable[[], None]
+    """Takes up a new certificate of the listener; to be called several times a second."""
     vault_ports: Callable[[], tuple[int, ...]]
     """Where the embedded vault listens now; agents must not reach it."""
     drain: Callable[[], None]
@@ -203,11 +205,13 @@ def worker_parts(
     from broker.secrets.vault import VaultSource
     from broker.services import new_id
     from certs.bundle import system_bundle
+    from keybroker.compose_tls import proxy_serving
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
 
     signer = authority(workspace)
+    serving = proxy_serving(workspace, settings, signer)
     gateway = [_place(settings.proxy.gateway)] if settings.proxy.gateway else []
     egress = EgressGuard(
         settings.egress.allow_networks,
@@ -245,6 +249,10 @@ def worker_parts(
         ),
     )
 
+    def look() -> None:
+        if serving is not None:
+            serving.look()  # what is wrong with a new certificate is said once, by `up`
+
     def vault_ports() -> tuple[int, ...]:
         return () if vault is None else vault.ports
 
@@ -254,6 +262,7 @@ def worker_parts(
             signer,
             egress,
             (listen.host, listen.port),
+            tls=None if serving is None else serving.context,
             body_limit=settings.proxy.body_limit,
             reuse_port=True,
             ca_bundle=settings.egress.ca_bundle or system_bundle(),
@@ -264,6 +273,7 @@ def worker_parts(
         egress=egress,
         new_loop=lambda: PinningLoop(egress.pins),
         new_engine=new_engine,
+        look=look,
         vault_ports=vault_ports,
         drain=pipeline.drain,
         close=secrets.close,

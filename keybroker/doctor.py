@@ -8,13 +8,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from audit.errors import AuditError
 from broker.errors import KeybrokerError
 from certs.errors import CertsError
-from keybroker import compose, listeners
+from certs.serving import Serving, covers
+from keybroker import compose, compose_tls, listeners
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
 from keybroker.runstate import running
@@ -26,6 +29,8 @@ from rules.errors import RulesError
 from rules.load import load_policy
 
 State = Literal["ok", "warning", "wrong"]
+SOON = timedelta(days=14)
+"""A certificate that ends so soon should have been renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ def examine(option: Path | None) -> list[Finding]:
         checks += [
             ("vault", lambda: _vault(workspace, known)),
             ("ports", lambda: _ports(workspace, known)),
+            ("admin.tls", lambda: _admin_tls(known)),
+            ("proxy.tls", lambda: _proxy_tls(workspace, known)),
             ("egress", lambda: _egress(known)),
         ]
     checks.append(("containment", lambda: _containment(workspace)))
@@ -172,14 +179,47 @@ def _ports(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
                 yield Finding("ports", "wrong", str(error), f"change `{name}.listen`")
             else:
                 yield Finding("ports", "ok", f"{listen} is free for the {name}")
-    admin = settings.admin
-    if not admin.listen.loopback and not (admin.url or "").startswith("https://"):
+    admin, proxy = settings.admin, settings.proxy
+    if not (admin.listen.loopback or admin.tls or (admin.url or "").startswith("https://")):
         yield Finding(
             "ports",
             "warning",
             f"the admin page at {admin.listen} is open to the network without TLS",
-            "put a TLS proxy before it and set `admin.url: https://..`",
+            "set `admin.tls`, or put a TLS proxy before it and set `admin.url: https://..`",
         )
+    if not (proxy.listen.loopback or proxy.tls):
+        yield Finding(
+            "ports",
+            "warning",
+            f"agents send their tokens to {proxy.listen} in clear text",
+            "set `proxy.tls`",
+        )
+
+
+def _admin_tls(settings: Settings) -> Iterator[Finding]:
+    serving = compose_tls.admin_serving(settings)
+    yield from _certificate("admin.tls", serving, settings.admin.page(443), "admin.url")
+
+
+def _proxy_tls(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
+    serving = compose_tls.proxy_serving(workspace, settings)
+    url = settings.proxy.url(Listen(settings.proxy.listen.reach, settings.proxy.listen.port))
+    yield from _certificate("proxy.tls", serving, url, "proxy.gateway")
+
+
+def _certificate(setting: str, serving: Serving | None, url: str, names: str) -> Iterator[Finding]:
+    if serving is None:
+        return
+    host = urlsplit(url).hostname or ""
+    left = serving.certificate.not_valid_after_utc - datetime.now(UTC)
+    if not covers(serving.certificate, host):
+        fix = f"get one that does, or say by `{names}` what it names"
+        yield Finding(setting, "wrong", f"the certificate does not name {host}", fix)
+    elif left < SOON and not serving.renews_itself:
+        says = f"the certificate ends in {left.days} days"
+        yield Finding(setting, "warning", says, "renew it; a new one is taken up without a restart")
+    else:
+        yield Finding(setting, "ok", f"the certificate names {host}")
 
 
 def _answers(place: Listen) -> bool:

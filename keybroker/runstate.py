@@ -17,6 +17,7 @@ from keybroker.errors import Unusable
 from keybroker.settings import Listen, bracketed
 
 if TYPE_CHECKING:
+    from keybroker.settings import ProxySettings
     from keybroker.workspace import Workspace
 
 _SIZE = 1024
@@ -33,6 +34,8 @@ class Running:
     proxy_port: int
     admin: str
     """The admin page's URL."""
+    url: str
+    """The proxy's, without an agent's name."""
     gateway: str
     """What base-URL mode begins with."""
 
@@ -120,8 +123,11 @@ def proxy_address(workspace: Workspace) -> Listen:
     """Where the proxy is: where `up` listens, else where the settings say."""
     if (up := running(workspace)) is not None:
         return Listen(up.proxy_host, up.proxy_port)
-    listen = workspace.settings().proxy.listen
-    return Listen(listen.reach, listen.port)
+    return _configured(workspace.settings().proxy)
+
+
+def _configured(proxy: ProxySettings) -> Listen:
+    return Listen(proxy.listen.reach, proxy.listen.port)
 
 
 def gateway_url(workspace: Workspace, agent: str) -> str:
@@ -130,13 +136,21 @@ def gateway_url(workspace: Workspace, agent: str) -> str:
         base = up.gateway
     else:
         proxy = workspace.settings().proxy
-        base = proxy.gateway or f"http://{Listen(proxy.listen.reach, proxy.listen.port)}"
+        base = proxy.gateway_url(_configured(proxy))
     return f"{base}/agents/{agent}"
 
 
 def proxy_url(workspace: Workspace, agent: str, token: str, place: Listen | None = None) -> str:
-    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`; `place` if elsewhere."""
+    """What an agent sets as its proxy: `http://AGENT:TOKEN@HOST:PORT`, or https.
+
+    `place` if it is elsewhere for this agent.
+    """
     from urllib.parse import quote
 
-    where = place or proxy_address(workspace)
-    return f"http://{quote(agent, safe='')}:{quote(token, safe='')}@{where}"
+    if (up := running(workspace)) is not None:
+        url = up.url
+    else:
+        proxy = workspace.settings().proxy
+        url = proxy.url(_configured(proxy))
+    scheme, _, where = url.partition("://")
+    return f"{scheme}://{quote(agent, safe='')}:{quote(token, safe='')}@{place or where}"

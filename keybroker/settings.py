@@ -51,6 +51,11 @@ class Listen:
         return _WILDCARDS.get(self.host, self.host)
 
     @property
+    def wildcard(self) -> bool:
+        """Whether it is every address of this machine."""
+        return self.host in _WILDCARDS
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host in _LOOPBACK or self.host.startswith("127.")
@@ -129,6 +134,12 @@ def _store(value: object) -> object:
     return value
 
 
+def _tls(value: object) -> object:
+    if value is None or value == "auto" or isinstance(value, dict):
+        return value
+    raise ValueError("write `auto`, or a mapping with `certificate:` and `key:`")
+
+
 def _vault(value: object) -> object:
     if value == "embedded":
         return None
@@ -169,10 +180,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
+class TlsFiles(_Strict):
+    """The certificate of a listener, with its chain, and its key; both in PEM."""
+
+    certificate: PathIn
+    key: PathIn
+
+
 class ProxySettings(_Strict):
     """The data plane."""
 
     listen: Address = Listen("127.0.0.1", 8080)
+    tls: Annotated[TlsFiles | Literal["auto"] | None, BeforeValidator(_tls)] = None
+    """None: clear text. `auto`: a certificate of the workspace's own authority."""
     workers: Annotated[Annotated[int, Field(ge=1, le=256)] | None, BeforeValidator(_workers)] = None
     """None: one for each core."""
     hold_wait: Annotated[Seconds, Field(ge=0, le=3600)] = 25
@@ -185,6 +205,22 @@ class ProxySettings(_Strict):
     """How many calls of one agent may be held at a time."""
     held_bytes: Annotated[Size, Field(ge=1, le=1 << 40)] = 64 * 1024 * 1024
     """Bytes that may be stored for one agent's held calls."""
+
+    @model_validator(mode="after")
+    def _no_mixture(self) -> ProxySettings:
+        if self.tls is not None and (self.gateway or "").startswith("http:"):
+            raise ValueError("with `tls` the `gateway` is an https:// URL")
+        return self
+
+    def url(self, place: Listen) -> str:
+        """Of the proxy that listens at `place`, as agents reach it; without their names."""
+        if self.tls is None:
+            return f"http://{place}"
+        return self.gateway or f"https://{place}"
+
+    def gateway_url(self, place: Listen) -> str:
+        """What base-URL mode begins with."""
+        return self.gateway or self.url(place)
 
     @property
     def worker_count(self) -> int:
@@ -212,8 +248,20 @@ class AdminSettings(_Strict):
 
     listen: Address = Listen("127.0.0.1", 8081)
     url: Annotated[str | None, BeforeValidator(_web_url)] = None
-    """As people open it; None: http://localhost:PORT."""
+    """As people open it; None: localhost, at the port."""
+    tls: TlsFiles | None = None
+    """None: clear text."""
     session: SessionSettings = SessionSettings()
+
+    @model_validator(mode="after")
+    def _no_mixture(self) -> AdminSettings:
+        if self.tls is not None and (self.url or "").startswith("http:"):
+            raise ValueError("with `tls` the `url` is an https:// URL")
+        return self
+
+    def page(self, port: int) -> str:
+        """The page that listens on `port`, as people open it."""
+        return self.url or f"{'http' if self.tls is None else 'https'}://localhost:{port}"
 
 
 def _auth_mount(value: object) -> object:

@@ -25,7 +25,7 @@ import click
 
 from audit.record import Draft
 from broker.errors import KeybrokerError
-from keybroker import children, compose, listeners
+from keybroker import children, compose, compose_tls, listeners
 from keybroker.children import Child
 from keybroker.cli.frame import complain, paint, warn
 from keybroker.errors import Unusable
@@ -33,7 +33,7 @@ from keybroker.recovery import print_recovery_keys
 from keybroker.runstate import Running, UpLock
 from keybroker.service_manager import ServiceManager
 from keybroker.settings import Listen, Settings
-from keybroker.watch import PolicyWatch
+from keybroker.watch import CertificateWatch, PolicyWatch
 from keybroker.worker import worker_name
 from keybroker.workspace import Workspace
 
@@ -127,12 +127,15 @@ class Supervisor:
         self._vault: EmbeddedVault | None = None
         self._services: Services
         self._watch: PolicyWatch
+        self._certificates: list[CertificateWatch] = []
         self._workers: list[Place] = []
         self._admin: Place
 
     def run(self, *, as_json: bool) -> int:
         """Starts everything in order of what can fail cheaply, then looks after it."""
         check_bundle(self._settings)
+        self._certificates = self._load_certificates()
+        warn_of_clear_text(self._settings)
         proxy, admin = self._claim_ports()
         self._services = compose.open_workspace(self._workspace)
         self._stack.callback(self._services.close)
@@ -161,6 +164,18 @@ class Supervisor:
 
     # --- starting ------------------------------------------------------------------------------
 
+    def _load_certificates(self) -> list[CertificateWatch]:
+        """Those that somebody else renews; the children follow them, here it is said."""
+        loaded = {
+            "admin.tls": compose_tls.admin_serving(self._settings),
+            "proxy.tls": compose_tls.proxy_serving(self._workspace, self._settings),
+        }
+        return [
+            CertificateWatch(setting, serving, tell=warn, complain=complain)
+            for setting, serving in loaded.items()
+            if serving is not None and not serving.renews_itself
+        ]
+
     def _claim_ports(self) -> tuple[list[socket.socket], list[socket.socket]]:
         proxy = listeners.claim_shared(self._settings.proxy.listen, "proxy")
         self._stack.callback(listeners.close, proxy)
@@ -170,7 +185,7 @@ class Supervisor:
 
     def _url(self, admin: list[socket.socket]) -> str:
         port = listeners.places(admin)[0].port
-        return self._settings.admin.url or f"http://localhost:{port}"
+        return self._settings.admin.page(port)
 
     def _publish(self, text: str) -> None:
         number, warnings = self._services.policies.publish(
@@ -236,16 +251,23 @@ class Supervisor:
 
     def _announce(self, proxy: Listen, url: str, as_json: bool) -> None:
         place = Listen(proxy.reach, proxy.port)
-        gateway = self._settings.proxy.gateway or f"http://{place}"
-        self._lock.publish(Running(os.getpid(), place.host, place.port, url, gateway))
+        base = self._settings.proxy.url(place)
+        gateway = self._settings.proxy.gateway_url(place)
+        self._lock.publish(Running(os.getpid(), place.host, place.port, url, base, gateway))
         setup: str | None = None
         if not self._services.people.any():
             setup = f"{url}/setup?token={self._services.people.first_user_link()}"
         if as_json:
-            facts = {"proxy": str(place), "admin": url, "setup_url": setup, "pid": os.getpid()}
+            facts = {
+                "proxy": str(place),
+                "gateway": gateway,
+                "admin": url,
+                "setup_url": setup,
+                "pid": os.getpid(),
+            }
             click.echo(json.dumps(facts))
         else:
-            click.echo(f"{paint('proxy', bold=True)}  http://AGENT:TOKEN@{place}")
+            click.echo(f"{paint('proxy', bold=True)}  {base.replace('://', '://AGENT:TOKEN@', 1)}")
             click.echo(f"{paint('admin', bold=True)}  {url}")
             if setup is not None:
                 click.echo(
@@ -270,6 +292,8 @@ class Supervisor:
                 self._wake.clear()
             reload, self._reload = self._reload, False
             self._watch.look(now=reload)
+            for certificate in self._certificates:
+                certificate.look()
             for place in self._places:
                 self._replace(place)
             if time.monotonic() - swept > SWEEP:
@@ -370,6 +394,20 @@ def _watch_start(child: Child) -> None:
 
 def _ending(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def warn_of_clear_text(settings: Settings) -> None:
+    """Says what anybody on the network could read."""
+    if not settings.proxy.listen.loopback and settings.proxy.tls is None:
+        warn(
+            f"agents on other machines send their tokens to {settings.proxy.listen} in clear text:"
+            " set `proxy.tls`, or listen on 127.0.0.1"
+        )
+    if not settings.admin.listen.loopback and settings.admin.tls is None:
+        warn(
+            f"people on other machines send their passwords to {settings.admin.listen} in clear"
+            " text unless TLS ends in front of it: set `admin.tls`, or listen on 127.0.0.1"
+        )
 
 
 def check_bundle(settings: Settings) -> None:

@@ -1,4 +1,6 @@
-"""Follows policy.yaml: a good change is published, a bad one is reported and the old policy stays.
+"""Follows files: policy.yaml, and the certificates of our listeners.
+
+Of policy.yaml a good change is published, a bad one is reported and the old policy stays.
 
 A file is taken only once two looks found it the same, so that one which is being written is not
 read in half: half a policy may lack its denials.
@@ -8,16 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.errors import KeybrokerError
 from keybroker.errors import Unreadable
 from keybroker.workspace import read_text
 from rules.errors import InvalidFile
 
+if TYPE_CHECKING:
+    from certs.serving import Serving
+
 Publish = Callable[[str], None]
 """Given the text; raises InvalidFile if it is no policy, KeybrokerError if it could not be kept."""
 Complain = Callable[[str], None]
 """Given all that is wrong, a line each."""
+
+
+class CertificateWatch:
+    """Says what becomes of a listener's new certificate; `look` as often as for the policy."""
+
+    def __init__(
+        self, setting: str, serving: Serving, *, tell: Complain, complain: Complain
+    ) -> None:
+        self._setting = setting
+        self._serving = serving
+        self._tell = tell
+        self._complain = complain
+
+    def look(self) -> None:
+        """Takes up a change."""
+        found = self._serving.look()
+        if found is True:
+            until = self._serving.certificate.not_valid_after_utc
+            self._tell(f"`{self._setting}`: a new certificate, valid until {until:%Y-%m-%d}")
+        elif found is not False:
+            self._complain(f"`{self._setting}`: {found}\nthe certificate before stays in use")
 
 
 class PolicyWatch:

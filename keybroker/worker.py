@@ -79,7 +79,10 @@ async def _serve(
 
     protect_vault()
     follower = threading.Thread(
-        target=_follow, args=(services, protect_vault, over), name="follower", daemon=True
+        target=_follow,
+        args=(services, protect_vault, parts.look, over),
+        name="follower",
+        daemon=True,
     )
     engine = parts.new_engine()
     await engine.start()
@@ -96,14 +99,21 @@ async def _serve(
 
 
 def _follow(
-    services: compose.Services, protect_vault: Callable[[], None], over: threading.Event
+    services: compose.Services,
+    protect_vault: Callable[[], None],
+    look: Callable[[], None],
+    over: threading.Event,
 ) -> None:
-    """Takes up new versions of the policy, off the event loop; the one before stays on errors."""
+    """Takes up new versions of the policy, off the event loop; the one before stays on errors.
+
+    `look` does likewise for the listener's certificate.
+    """
     said: str | None = None
     while not over.wait(FOLLOW):
         try:
             services.policies.refresh()
             protect_vault()
+            look()
             said = None
         except (KeybrokerError, InvalidFile) as error:
             if isinstance(error, SecretUnavailable) or str(error) == said:

@@ -26,6 +26,7 @@ STARTER_SETTINGS = """\
 
 proxy:
   listen: 127.0.0.1:8080      # what agents use as their proxy
+  # tls: auto                 # for agents on other machines: https proxy, workspace's certificate
   workers: auto               # processes; auto: one for each core
   hold_wait: 25s              # how long a held call waits before it is told "pending"
   # gateway: https://gateway.example    # for clients in base-URL mode; default its own address
@@ -36,6 +37,7 @@ proxy:
 admin:
   listen: 127.0.0.1:8081      # where people approve
   # url: https://keybroker.example   # as people open it; default http://localhost:PORT
+  # tls: {certificate: page.pem, key: page-key.pem}
 
 store: sqlite                 # state/keybroker.db
 

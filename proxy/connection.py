@@ -67,6 +67,10 @@ class AgentConnection(LiveConnectionHandler):
         self, setup: Setup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         super().__init__(reader, writer, setup.options, _MODE)  # type: ignore[arg-type]
+        outer = writer.get_extra_info("ssl_object")
+        self._outer_tls = outer is not None
+        if outer is not None and outer.selected_alpn_protocol() == "h2":
+            self.client.alpn = b"h2"
         self.layer = layers.modes.HttpProxy(self.layer.context)
         self.setup = setup
         self.live: set[Exchange] = set()
@@ -237,7 +241,7 @@ class AgentConnection(LiveConnectionHandler):
         """Who makes a call outside any tunnel: through the proxy in clear text, or the gateway."""
         if not gateway.asked(exchange.wire):
             return self._authenticate(flow)
-        door = gateway.Door.of(self.client.sockname, tls=False, names=self.setup.names)
+        door = gateway.Door.of(self.client.sockname, tls=self._outer_tls, names=self.setup.names)
         claim = gateway.read(exchange.wire, flow.request.headers.fields, door)
         try:
             agent = self.setup.pipeline.identify(claim.agent, claim.token)

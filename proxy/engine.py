@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from proxy.egress import EgressGuard
 from proxy.ports import Authority, Pipeline
 from proxy.tls import Tls
 
+GOODBYE = 2.0
+"""Seconds that an agent's side of the end of TLS is waited for."""
 OVERSEE = 1.0
 """Seconds between looks at connections that no call's decision looks at."""
 
@@ -44,12 +47,15 @@ class Engine:
         listen: tuple[str, int],
         *,
         body_limit: int,
+        tls: ssl.SSLContext | None = None,
         reuse_port: bool = False,
         ca_bundle: Path | None = None,
         timeouts: Timeouts | None = None,
         names: Iterable[tuple[str, int]] = (),
     ) -> None:
         """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
+
+        `tls`: to listen with; None is clear text.
 
         `names`: (host, port) that the gateway answers to besides the address of its listener.
 
@@ -65,6 +71,8 @@ class Engine:
         )
         self._egress = egress
         self._listen = listen
+        self._tls = tls
+        self._handshake = timeouts.head
         self._reuse_port = reuse_port
         self._server: asyncio.Server | None = None
         self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
@@ -79,7 +87,14 @@ class Engine:
             raise RuntimeError("the engine needs a PinningLoop with its egress guard's pins")
         host, port = self._listen
         self._server = await asyncio.start_server(
-            self._serve, host or None, port, reuse_port=self._reuse_port, backlog=512
+            self._serve,
+            host or None,
+            port,
+            reuse_port=self._reuse_port,
+            backlog=512,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else self._handshake,
+            ssl_shutdown_timeout=None if self._tls is None else GOODBYE,
         )
         self._overseer = asyncio.create_task(self._oversee())
         names = [listener.getsockname() for listener in self._server.sockets]

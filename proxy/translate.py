@@ -45,6 +45,9 @@ def connect_target(request: http.Request, wire: Wire) -> tuple[str, int]:
     """The canonical host and port that a CONNECT asks for. Raises Ambiguous."""
     if wire.method != b"CONNECT":
         raise Ambiguous("The method is CONNECT in odd letters; write CONNECT.")
+    if wire.version == b"HTTP/2.0":
+        # A connection has one tunnel here, and HTTP/2 would have many on it.
+        raise Ambiguous("CONNECT is understood over HTTP/1.1 only; offer http/1.1 to the proxy.")
     text = _ascii(wire.authority)
     host, port = parse_authority(text, 0)
     if not port:

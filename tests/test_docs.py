@@ -119,7 +119,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of the settings, dotted; those of mappings and the mappings that may be words."""
     for name, field in model.model_fields.items():
         inner = next((m for m in models_in(field.annotation)), None)
-        if inner is None or name == "vault":
+        if inner is None or name in ("vault", "tls"):
             yield prefix + name
         if inner is not None:
             yield from keys_of(inner, f"{prefix}{name}.")

@@ -41,6 +41,7 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+HSTS = "max-age=31536000"
 ANY_HOST = ("/api/", "/healthz", "/metrics")
 FORM_LIMIT = 64 * 1024
 """Bytes of a posted form or of an API body."""
@@ -93,6 +94,12 @@ class Site:
         return self.scheme == "https"
 
     @property
+    def lasting(self) -> bool:
+        """Whether browsers may remember that it is https. A name of loopback is shared with other
+        programs, whatever their ports, and many of them speak plain http."""
+        return self.secure and self.host not in LOOPBACK and not self.host.endswith(".localhost")
+
+    @property
     def session_cookie(self) -> str:
         """Cookies are shared between the ports of a host: the name keeps two brokers apart."""
         return "__Host-keybroker" if self.secure else f"keybroker_{self.port}"
@@ -134,7 +141,10 @@ class Guard:
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
-                add_headers(MutableHeaders(scope=message))
+                headers = MutableHeaders(scope=message)
+                add_headers(headers)
+                if self._site.lasting:
+                    headers["strict-transport-security"] = HSTS
             await send(message)
 
         path: str = scope["path"]

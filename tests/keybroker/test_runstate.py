@@ -38,10 +38,17 @@ def test_others_learn_where_it_listens_while_it_runs(workspace: Workspace) -> No
     assert running(workspace) is None
     lock = UpLock(workspace)
     assert running(workspace) is None, "not ready yet"
-    there = Running(os.getpid(), "127.0.0.1", 9, "http://localhost:10", "https://gw.example")
+    there = Running(
+        os.getpid(),
+        "127.0.0.1",
+        9,
+        "http://localhost:10",
+        "https://127.0.0.1:9",
+        "https://gw.example",
+    )
     lock.publish(there)
     assert running(workspace) == there
-    assert proxy_url(workspace, "bot", "kb_x") == "http://bot:kb_x@127.0.0.1:9"
+    assert proxy_url(workspace, "bot", "kb_x") == "https://bot:kb_x@127.0.0.1:9"
     assert gateway_url(workspace, "bot") == "https://gw.example/agents/bot"
     lock.release()
     assert running(workspace) is None

@@ -145,3 +145,45 @@ def test_listen_is_parsed_or_refused_and_round_trips(text: str) -> None:
     except ValueError:
         return
     assert parse_listen(str(listen)) == listen
+
+
+def test_tls_of_the_listeners() -> None:
+    settings = load("""
+proxy: {tls: auto}
+admin: {tls: {certificate: page.pem, key: /etc/page-key.pem}}
+""")
+    assert settings.proxy.tls == "auto"
+    assert settings.admin.tls is not None
+    assert settings.admin.tls.certificate == Path("/ws/page.pem")
+    assert settings.admin.tls.key == Path("/etc/page-key.pem")
+    assert settings.proxy.url(Listen("127.0.0.1", 1)) == "https://127.0.0.1:1"
+    assert settings.proxy.gateway_url(Listen("::1", 1)) == "https://[::1]:1"
+    assert settings.admin.page(8081) == "https://localhost:8081"
+    assert Settings().proxy.url(Listen("::1", 1)) == "http://[::1]:1"
+    assert Settings().admin.page(8081) == "http://localhost:8081"
+
+
+def test_a_public_name_is_the_proxy_s_only_if_its_own_tls_ends_there() -> None:
+    named = "proxy: {gateway: https://gw.example%s}"
+    place = Listen("127.0.0.1", 8080)
+    before = load(named % "").proxy
+    assert (before.url(place), before.gateway_url(place)) == (
+        "http://127.0.0.1:8080",
+        "https://gw.example",
+    )
+    own = load(named % ", tls: auto").proxy
+    assert own.url(place) == own.gateway_url(place) == "https://gw.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("proxy: {tls: yes}", "write `auto`, or a mapping"),
+        ("proxy: {tls: {certificate: a.pem}}", "key"),
+        ("proxy: {tls: auto, gateway: http://gw.example}", "is an https:// URL"),
+        ("admin: {tls: auto}", "tls"),
+        ("admin: {tls: {certificate: a, key: b}, url: http://x.example}", "is an https:// URL"),
+    ],
+)
+def test_tls_is_whole_or_refused(text: str, because: str) -> None:
+    assert because in "\n".join(problems(text))

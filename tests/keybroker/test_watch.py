@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from broker.errors import StoreUnavailable
+from certs.serving import PairOfFiles, Serving
 from keybroker.errors import Unreadable
-from keybroker.watch import PolicyWatch
+from keybroker.watch import CertificateWatch, PolicyWatch
 from rules.errors import InvalidFile, Problem
+from tests.support.throwaway_ca import ThrowawayCA
 
 
 class Store:
@@ -115,3 +117,25 @@ def test_nothing_starts_with_a_bad_or_missing_file(tmp_path: Path, store: Store)
     file.write_text("bad")
     with pytest.raises(InvalidFile):
         watch.first()
+
+
+def test_of_a_certificate_it_is_said_what_became_of_it(tmp_path: Path) -> None:
+    ca, file = ThrowawayCA(), tmp_path / "both.pem"
+    file.write_bytes(ca.issue(["a.example"]))
+    told: list[str] = []
+    complaints: list[str] = []
+    serving = Serving(PairOfFiles(file, file), ["http/1.1"])
+    watch = CertificateWatch("admin.tls", serving, tell=told.append, complain=complaints.append)
+    watch.look()
+    assert (told, complaints) == ([], [])
+    file.write_bytes(ca.issue(["b.example"]))
+    watch.look()
+    watch.look()
+    (line,) = told
+    assert line.startswith("`admin.tls`: a new certificate, valid until 20")
+    file.write_bytes(b"")
+    watch.look()
+    watch.look()
+    (line,) = complaints
+    assert line.startswith("`admin.tls`: ")
+    assert line.endswith("\nthe certificate before stays in use")

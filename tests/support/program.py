@@ -39,10 +39,10 @@ from tests.support.upstream import Upstream
 
 SETTINGS = """\
 proxy: {{listen: 127.0.0.1:{proxy}, workers: {workers}, hold_wait: {hold_wait}{more_of_proxy}}}
-admin: {{listen: 127.0.0.1:{admin}}}
+admin: {{listen: 127.0.0.1:{admin}{more_of_admin}}}
 store: sqlite
 vault: {vault}
-egress: {{ca_bundle: {ca_file}, allow_networks: [{networks}]}}
+egress: {{ca_bundle: {ca_file}, allow_networks: [{networks}]{more_of_egress}}}
 """
 LOOPBACK = ("127.0.0.0/8", '"::1/128"')
 START_WITHIN = 40.0
@@ -106,6 +106,8 @@ class Program:
     extra_settings: str = ""
     proxy_settings: str = ""
     """More of `proxy:`, as in `body_limit: 1MiB`."""
+    admin_settings: str = ""
+    egress_settings: str = ""
     proxy_port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
@@ -155,7 +157,9 @@ class Program:
             admin=self.admin_port,
             workers=self.workers,
             hold_wait=self.hold_wait,
-            more_of_proxy=f", {self.proxy_settings}" if self.proxy_settings else "",
+            more_of_proxy=self.proxy_settings and f", {self.proxy_settings}",
+            more_of_admin=self.admin_settings and f", {self.admin_settings}",
+            more_of_egress=self.egress_settings and f", {self.egress_settings}",
             vault=self.vault,
             ca_file=self.upstream.ca_file,
             networks=", ".join(self.networks),

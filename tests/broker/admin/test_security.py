@@ -158,6 +158,22 @@ async def test_over_https_the_cookie_is_secure(office: FakeServices) -> None:
     assert "Secure" in session
     assert "Path=/" in session
     assert "Domain" not in session
+    assert response.headers["strict-transport-security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize(
+    ("url", "lasting"),
+    [
+        ("https://broker.example", True),
+        ("http://broker.example", False),
+        ("https://localhost:8081", False),
+        ("https://keybroker.localhost:8081", False),
+        ("https://127.0.0.1:8081", False),
+    ],
+)
+def test_only_a_name_of_its_own_is_told_to_stay_with_https(url: str, lasting: bool) -> None:
+    """HSTS is for a name, whatever the port: on localhost it would break other programs."""
+    assert Site.from_url(url).lasting is lasting
 
 
 @pytest.mark.parametrize(
