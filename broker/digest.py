@@ -18,6 +18,8 @@ VOLATILE_HEADERS = frozenset(
     {
         "baggage",
         "date",
+        "grpc-previous-rpc-attempts",
+        "grpc-timeout",
         "idempotency-key",
         "sentry-trace",
         "traceparent",

@@ -14,15 +14,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 from audit.commitment import Commitment
 from broker.answers import REQUEST_ID, Answer, problem
 from broker.encodings import CorruptBody, Decoder, unsupported
 from broker.errors import Refusal
+from broker.grpc import MessageScrubber, compressed, has_messages
 from broker.scrub import Scrubber
 from broker.sending import Outcome, Sending, Uploaded
-from broker.upload import Upload
+from broker.upload import Upload, encode_trailers
+from rules.errors import Ambiguous
 from rules.request import Headers, Request
+from rules.trailers import may_trail, read_trailers
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,14 @@ _OF_THE_BODY = frozenset(
 _TEXT = re.compile(
     r"\s*(text/|application/([^;]*\+)?(json|xml|x-www-form-urlencoded|javascript))", re.I
 )
+
+
+class BodyScrubber(Protocol):
+    """Masks a body that streams through."""
+
+    def feed(self, chunk: bytes) -> bytes: ...
+
+    def finish(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,11 @@ class Passage:
         """Exactly what is forwarded, the credential in its slot."""
         self._agent = agent
         self._sending = sending
+        self._masked = masked
         self._scrubber = Scrubber(masked) if masked else None
+        """Of texts, and of a body unless it is of a kind that has its own."""
+        self._bodies: Scrubber | None = None
+        self._body: BodyScrubber | None = self._scrubber
         self._decoder: Decoder | None = None
         self._is_text = False
         """An archive may be compressed without saying so in Content-Encoding; a text may not."""
@@ -113,6 +129,18 @@ class Passage:
             self._refused = refusal
             raise
 
+    def send_trailers(self, raw: Sequence[tuple[bytes, bytes]]) -> Headers:
+        """The trailers of an unread body as they may leave. Raises Refusal if they must not."""
+        if self._upload is None:
+            raise RuntimeError("the body of this call is in its request")
+        try:
+            fields = read_trailers(raw, frozenset(name for name, _ in self.request.headers))
+        except Ambiguous as ambiguous:
+            self._refused = Refusal("request_ambiguous", ambiguous.sentence)
+            raise self._refused from ambiguous
+        self._upload.trailers(fields)
+        return fields
+
     def head(self, status: int, reason: str, headers: Sequence[tuple[str, str]]) -> Head:
         """The head to deliver for the one received."""
         self._first_byte = time.monotonic()
@@ -126,6 +154,15 @@ class Passage:
                     "The upstream answered in an encoding in which a reflected credential could"
                     " not be masked. Ask for an unencoded response."
                 )
+            content_type = ", ".join(v for n, v in headers if n.lower() == "content-type")
+            if has_messages(content_type):
+                if compressed(headers):
+                    return self._refuse(
+                        "The upstream compresses its messages, in which a reflected credential"
+                        " could not be masked. Ask for identity."
+                    )
+                self._bodies = Scrubber(self._masked, keep_length=True)
+                self._body = MessageScrubber(self._bodies)
             has_body = self.request.method != "HEAD" and status not in (204, 304)
             if has_body:
                 self._decoder = Decoder(encoding)
@@ -156,7 +193,17 @@ class Passage:
         if self._refused is not None or self._scrubber is None:
             return b""
         rest = self._decode(lambda decoder: decoder.finish())
-        return rest + self._deliver(self._scrubber.finish())
+        return rest + self._deliver(self._body.finish() if self._body else b"")
+
+    def trailers(self, fields: Headers, *, deliver: bool) -> Headers:
+        """What to deliver of the trailers received; nothing if the agent cannot take any."""
+        self._received.update(encode_trailers(fields))
+        kept = [(n, v) for n, v in fields if may_trail(n.lower())] if deliver else []
+        if self._scrubber is not None:
+            kept = [(n, v) for n, v in kept if n.lower() not in _OF_THE_BODY]
+            kept = [line for n, v in kept if (line := self._scrubbed(n, v)) is not None]
+        self._delivered.update(encode_trailers(tuple(kept)))
+        return tuple(kept)
 
     @property
     def refused(self) -> bool:
@@ -179,7 +226,7 @@ class Passage:
             delivered=self._delivered.hexdigest(),
             received_size=self._received_size,
             delivered_size=self._delivered_size,
-            masked=0 if self._scrubber is None else self._scrubber.hits,
+            masked=self._hits(),
             duration_ms=_ms(now - self._started),
             first_byte_ms=_ms(first_byte - self._started),
             upload=self._uploaded(),
@@ -215,6 +262,10 @@ class Passage:
             )
         return problem(refusal, self.call)
 
+    def _hits(self) -> int:
+        scrubbers = {id(s): s for s in (self._scrubber, self._bodies) if s is not None}
+        return sum(scrubber.hits for scrubber in scrubbers.values())
+
     def _uploaded(self) -> Uploaded | None:
         upload = self._upload
         if upload is None:
@@ -238,7 +289,7 @@ class Passage:
         return Head(answer.status, "", answer.headers, answer)
 
     def _decode(self, step: Callable[[Decoder], Iterable[bytes]]) -> bytes:
-        assert self._scrubber is not None
+        assert self._body is not None
         if self._decoder is None:
             return b""  # no body belongs to this response
         out: list[bytes] = []
@@ -248,7 +299,7 @@ class Passage:
                     raise CorruptBody(
                         f"it is compressed ({self._decoder.disguise}) and says not so"
                     )
-                out.append(self._deliver(self._scrubber.feed(piece)))
+                out.append(self._deliver(self._body.feed(piece)))
         except CorruptBody as error:
             self._refused = Refusal("response_refused", f"The response could not be read: {error}")
             raise self._refused from error

@@ -29,8 +29,12 @@ _Hit = tuple[int, int, View, Needle]
 class Scrubber:
     """One response body, in order: `feed` each chunk, then `finish`."""
 
-    def __init__(self, values: Iterable[bytes]) -> None:
-        """`values`: everything injected. Those under MIN_LENGTH bytes are not looked for."""
+    def __init__(self, values: Iterable[bytes], *, keep_length: bool = False) -> None:
+        """`values`: everything injected. Those under MIN_LENGTH bytes are not looked for.
+
+        `keep_length`: in bodies a mask is as long as what it covers.
+        """
+        self._keep_length = keep_length
         self._needles = tuple({n for value in minimal(values) for n in needles(value)})
         self._alphabet = frozenset(byte for needle in self._needles for byte in needle.full)
         self._source = b""
@@ -73,6 +77,7 @@ class Scrubber:
             data = text.encode(errors=errors)
         whole = copy.copy(self)
         whole._source, whole._at = b"", 0
+        whole._keep_length = False
         masked = whole._scrub(data, final=True)
         self.hits = whole.hits
         return masked.decode(errors=errors)
@@ -88,7 +93,8 @@ class Scrubber:
             start, minus_end, *_ = min(hits, key=lambda hit: hit[:2])
             if start >= held:
                 break  # more input could still make an earlier or longer spelling of it
-            out += (source[at:start], MASK)
+            out.append(source[at:start])
+            out.append(_mask(-minus_end - start) if self._keep_length else MASK)
             at = -minus_end
             self.hits += 1
             hits = [
@@ -132,6 +138,10 @@ class Scrubber:
                 continue
             first = min(first, begin)
         return first
+
+
+def _mask(length: int) -> bytes:
+    return (MASK * (length // len(MASK) + 1))[:length]
 
 
 def overlap(text: bytes, start: int, needle: bytes) -> int:

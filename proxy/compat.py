@@ -24,8 +24,10 @@ from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
+    RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -38,6 +40,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Connection
 from proxy import http2, pages
 from proxy.exchange import Exchange, Wire, attach
 from proxy.http2 import Commands, Drained, StopSending
+from proxy.translate import takes_trailers
 
 SUPPORTED = "12.2"
 MAX_HEAD = 64 * 1024
@@ -114,10 +117,11 @@ def _bytes(response: http.Response) -> bytes:
 
 
 class _Reader:
-    """A body reader that takes note of trailers: the stock one crashes on them, and hangs."""
+    """A body reader that puts trailers aside: the stock one crashes on them, and hangs."""
 
-    def __init__(self, inner: _http1.TBodyReader, message: http.Message | None) -> None:
-        self._inner, self._message = inner, message
+    def __init__(self, inner: _http1.TBodyReader) -> None:
+        self._inner = inner
+        self.trailers: list[tuple[bytes, bytes]] = []
 
     def __call__(self, buffer: ReceiveBuffer) -> h11.Event | None:
         return self._without_trailers(self._inner(buffer))
@@ -127,8 +131,7 @@ class _Reader:
 
     def _without_trailers(self, event: Any) -> h11.Event | None:
         if isinstance(event, h11.EndOfMessage) and event.headers:
-            if self._message is not None:
-                self._message.trailers = http.Headers(list(event.headers))
+            self.trailers = list(event.headers)
             return h11.EndOfMessage()
         return event  # type: ignore[no-any-return]
 
@@ -139,12 +142,11 @@ _STRICT_HEAD = re.compile(
 )
 
 
-class Http1Server(_http1.Http1Server):
-    """The agent's side of HTTP/1: bounded, timed and strict about the head."""
+class _Http1Trailers(_http1.Http1Connection):
+    """Trailers over HTTP/1.1, which stock knows in neither direction (RFC 9112 7.1.2)."""
 
     _reader: _Reader
-    _awaited: int | None = None
-    """The stream id of a head that has begun to arrive."""
+    _outgoing: http.Headers | None = None
 
     @property
     def body_reader(self) -> Any:
@@ -152,7 +154,41 @@ class Http1Server(_http1.Http1Server):
 
     @body_reader.setter
     def body_reader(self, reader: _http1.TBodyReader) -> None:
-        self._reader = _Reader(reader, self.request)
+        self._reader = _Reader(reader)
+
+    def read_body(self, event: events.Event) -> Commands:
+        for command in super().read_body(event):
+            if (
+                isinstance(command, ReceiveHttp)
+                and isinstance(command.event, self.ReceiveEndOfMessage)
+                and self._reader.trailers
+            ):
+                trailers = http.Headers(self._reader.trailers)
+                kind = RequestTrailers if isinstance(self, Http1Server) else ResponseTrailers
+                yield ReceiveHttp(kind(command.event.stream_id, trailers))
+            yield command
+
+    def _send(self, event: HttpEvent, message: http.Message | None) -> Commands:
+        """As stock, and trailers at the end of a chunked body; elsewhere they have no place."""
+        if isinstance(event, RequestTrailers | ResponseTrailers):
+            if message is not None and "chunked" in message.headers.get("transfer-encoding", ""):
+                self._outgoing = event.trailers
+            return
+        if isinstance(event, RequestEndOfMessage | ResponseEndOfMessage) and self._outgoing:
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in self._outgoing.fields)
+            self._outgoing = None
+            yield commands.SendData(self.conn, b"0\r\n" + lines + b"\r\n")
+            is_request = isinstance(event, RequestEndOfMessage)
+            yield from self.mark_done(request=is_request, response=not is_request)
+            return
+        yield from super().send(event)
+
+
+class Http1Server(_Http1Trailers, _http1.Http1Server):
+    """The agent's side of HTTP/1: bounded, timed and strict about the head."""
+
+    _awaited: int | None = None
+    """The stream id of a head that has begun to arrive."""
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Wakeup):
@@ -176,7 +212,7 @@ class Http1Server(_http1.Http1Server):
         # Of a request that was answered early the rest is read and dropped, as closing at once
         # could take the answer away from an agent that still writes.
         if not isinstance(event, StopSending | Drained):
-            yield from super().send(event)
+            yield from self._send(event, self.response)
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
         # Stock goes on to what was pipelined, on a connection that we have closed already.
@@ -214,20 +250,10 @@ class Http1Server(_http1.Http1Server):
 _INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 
 
-class Http1Client(_http1.Http1Client):
+class Http1Client(_Http1Trailers, _http1.Http1Client):
     """The upstream's side of HTTP/1: skips 1xx (stock loses the real response), bounds the head."""
 
-    _reader: _Reader
     _skipped = 0
-
-    @property
-    def body_reader(self) -> Any:
-        return self._reader
-
-    @body_reader.setter
-    def body_reader(self, reader: _http1.TBodyReader) -> None:
-        self._reader = _Reader(reader, None)
-        self._skipped = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
@@ -239,12 +265,12 @@ class Http1Client(_http1.Http1Client):
             yield from self._break("too much before it made sense")
 
     def send(self, event: HttpEvent) -> Commands:
-        # Without this a body of unknown length, which HTTP/2 allows, would have no end.
-        if isinstance(event, RequestHeaders) and not event.end_stream:
-            headers = event.request.headers
-            if "content-length" not in headers:
-                headers["transfer-encoding"] = "chunked"
-        yield from super().send(event)
+        if isinstance(event, RequestHeaders):
+            self._skipped = 0
+            # Without this a body of unknown length, which HTTP/2 allows, would have no end.
+            if not event.end_stream and "content-length" not in event.request.headers:
+                event.request.headers["transfer-encoding"] = "chunked"
+        yield from self._send(event, self.request)
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived) and self.request:
@@ -271,8 +297,8 @@ class Http1Client(_http1.Http1Client):
 class Stream(http_layers.HttpStream):
     """One exchange. A response passes only when the `responseheaders` hook has cleared it.
 
-    Also here: error pages of our own, no limit on the size of responses, no trailers, and a fault
-    inside the layer ends the exchange instead of leaving the agent to wait.
+    Also here: error pages of our own, no limit on the size of responses, trailers that were looked
+    at only, and a fault inside the layer ends the exchange instead of leaving the agent to wait.
     """
 
     exchange: Exchange
@@ -373,6 +399,7 @@ class Stream(http_layers.HttpStream):
         self.exchange = Exchange(
             Wire.of(event.request),
             has_body=not event.end_stream,
+            takes_trailers=event.request.is_http2 or takes_trailers(event.request.headers),
             backlog=self._backlog,
             upload_backlog=self._upload_backlog,
         )
@@ -458,6 +485,10 @@ class Stream(http_layers.HttpStream):
         self._paused_event_queue.clear()  # the rest of the response, which nobody waits for
 
     def state_stream_request_body(self, event: events.Event) -> Commands:
+        if isinstance(event, RequestTrailers):
+            if self.exchange.check_trailers is None:
+                raise ValueError("trailers of a body that nobody can check")
+            event.trailers = self.exchange.check_trailers(event.trailers)
         # As below, an empty DATA frame is not the end.
         if not isinstance(event, RequestData) or event.data:
             yield from super().state_stream_request_body(event)
@@ -480,7 +511,9 @@ class Stream(http_layers.HttpStream):
     def state_stream_response_body(self, event: events.Event) -> Commands:
         # An empty DATA frame in mid-body must not look like the end that the callable is told of.
         empty = isinstance(event, ResponseData) and not event.data
-        if not empty and not isinstance(event, ResponseTrailers):
+        if isinstance(event, ResponseTrailers):
+            self.exchange.trailers = event.trailers  # for the `response` hook to look at first
+        elif not empty:
             yield from super().state_stream_response_body(event)
 
     def state_consume_response_body(self, event: events.Event) -> Commands:

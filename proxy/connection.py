@@ -7,6 +7,7 @@ makes no sense in between leaves it in place, and nothing is sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -372,6 +373,7 @@ class AgentConnection(LiveConnectionHandler):
         exchange.passage = passage
         if passage.request.unread:
             forward.stream = _push(passage)
+            exchange.check_trailers = _check_trailers(passage)
             exchange.streaming = True
         flow.request = forward
         flow.response = None
@@ -411,6 +413,11 @@ class AgentConnection(LiveConnectionHandler):
         if not exchange.finished:
             exchange.finished = True
             passage.finish()  # no body, or one that was not delivered
+        if exchange.trailers is not None and flow.response is not None:
+            with contextlib.suppress(translate.UnsafeHead):  # then there are none
+                fields = translate.received_trailers(exchange.trailers)
+                kept = passage.trailers(fields, deliver=exchange.takes_trailers)
+                flow.response.trailers = translate.trailers_of(kept) if kept else None
         await passage.completed()
 
     async def _error(self, flow: http.HTTPFlow) -> None:
@@ -448,6 +455,13 @@ def _push(passage: Passage) -> Callable[[bytes], list[bytes]]:
         return [chunk] if chunk else []
 
     return push
+
+
+def _check_trailers(passage: Passage) -> Callable[[http.Headers], http.Headers]:
+    def check(trailers: http.Headers) -> http.Headers:
+        return translate.trailers_of(passage.send_trailers(trailers.fields))
+
+    return check
 
 
 def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]]:

@@ -26,11 +26,17 @@ class Wire:
     """Of an absolute-form target, of CONNECT, or HTTP/2's `:authority`; else empty."""
     path: bytes
     version: bytes
+    grpc: bool = False
+    """A gRPC client waits for the answer: it reads no body but a status of its own."""
 
     @classmethod
     def of(cls, request: http.Request) -> Wire:
         data = request.data
-        return cls(data.method, data.scheme, data.authority, data.path, data.http_version)
+        kind = request.headers.get("content-type", "").lower()
+        grpc = kind.startswith("application/grpc") and not kind.startswith("application/grpc-web")
+        return cls(
+            data.method, data.scheme, data.authority, data.path, data.http_version, grpc=grpc
+        )
 
 
 def _nobody() -> None:
@@ -52,6 +58,12 @@ class Exchange:
     """The head is being decided, while its body may arrive."""
     streaming: bool = False
     """The body goes upstream as it comes."""
+    takes_trailers: bool = False
+    """The agent said that it reads trailers, or speaks HTTP/2."""
+    trailers: http.Headers | None = None
+    """Those of the response, as they came."""
+    check_trailers: Callable[[http.Headers], http.Headers] | None = None
+    """For a body that streams: its trailers as they may leave, or what it raises ends it."""
     agent: Client | None = None
     """Whose call it is, once it was decided."""
     passage: Passage | None = None

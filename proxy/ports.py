@@ -65,6 +65,11 @@ class Passage(Protocol):
         Raises Refusal if it must not leave: the call has then failed."""
         ...
 
+    def send_trailers(self, raw: Sequence[tuple[bytes, bytes]]) -> Headers:
+        """The trailers of an unread body as they may leave; asked before its end is shown to
+        `send`. Raises Refusal as that does."""
+        ...
+
     def head(self, status: int, reason: str, headers: Headers) -> Head:
         """The head to deliver for the one received; hop-by-hop headers are gone from both."""
         ...
@@ -75,6 +80,11 @@ class Passage(Protocol):
 
     def finish(self) -> bytes:
         """What is left to deliver at the end of the body."""
+        ...
+
+    def trailers(self, fields: Headers, *, deliver: bool) -> Headers:
+        """What to deliver of the trailers that came behind the body, after `finish`; nothing
+        without `deliver`, which says that the agent can take some."""
         ...
 
     async def completed(self) -> None:

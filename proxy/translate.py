@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from http import HTTPStatus
+from urllib.parse import quote
 
 from mitmproxy import http
 
@@ -131,6 +133,8 @@ def upstream_request(request: Request, received: http.Request) -> http.Request:
             fields.append((b"expect", b"100-continue"))  # for mitmproxy, which answers and drops it
     elif request.body or request.method in _EXPECTS_BODY:
         fields.append((b"content-length", b"%d" % len(request.body)))
+    if takes_trailers(received.headers) and not request.upgrade:
+        fields += [(b"te", b"trailers")] + ([] if http2 else [(b"connection", b"te")])
     if request.upgrade:
         fields += [(b"connection", b"upgrade"), (b"upgrade", request.upgrade.encode("ascii"))]
     return http.Request(
@@ -152,6 +156,12 @@ def upstream_request(request: Request, received: http.Request) -> http.Request:
     )
 
 
+def takes_trailers(headers: http.Headers) -> bool:
+    """Whether a request says `TE: trailers` (RFC 9110 10.1.4)."""
+    tokens = (t.partition(";")[0].strip().lower() for t in headers.get("te", "").split(","))
+    return "trailers" in tokens
+
+
 def answer_response(answer: Answer, wire: Wire, *, close: bool = False) -> http.Response:
     """Keybroker's own answer. Raises if it is not one (a status that is not final, say)."""
     if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
@@ -162,6 +172,10 @@ def answer_response(answer: Answer, wire: Wire, *, close: bool = False) -> http.
         for name, value in _checked(answer.headers)
         if name.lower() not in ("content-length", "transfer-encoding", "connection")
     ]
+    if wire.grpc and answer.status >= 400:
+        fields = [pair for pair in fields if pair[0].lower() != b"content-type"]
+        fields += _grpc_status(answer.status, body)
+        body = b""
     if answer.status not in (204, 304):
         fields.append((b"content-length", b"%d" % len(body)))
     if close and wire.version != b"HTTP/2.0":
@@ -180,6 +194,24 @@ def reason_phrase(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return b""
+
+
+_GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 407: 16, 409: 10, 413: 8, 429: 8, 502: 14, 503: 14}
+"""Statuses of HTTP as those of gRPC; others are INTERNAL."""
+
+
+def _grpc_status(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
+    """The answer as a gRPC client reads it: a response of trailers only, with the sentence."""
+    try:
+        detail = str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = ""
+    return [
+        (b"content-type", b"application/grpc"),
+        (b"grpc-status", b"%d" % _GRPC.get(status, 13)),
+        # gRPC over HTTP/2, Percent-Encoded.
+        (b"grpc-message", quote(detail, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()),
+    ]
 
 
 def received_head(response: http.Response) -> tuple[int, str, Headers]:
@@ -236,6 +268,19 @@ def delivered_response(
     return http.Response(
         b"HTTP/1.1", head.status, reason, http.Headers(fields), None, None, 0.0, None
     )
+
+
+def received_trailers(trailers: http.Headers) -> Headers:
+    """The trailers of the upstream's response. Raises UnsafeHead."""
+    return _checked(
+        tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in trailers.fields)
+    )
+
+
+def trailers_of(fields: Headers) -> http.Headers:
+    """Trailers as the core has them. Raises UnsafeHead."""
+    encoded = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in _checked(fields)]
+    return http.Headers(encoded)
 
 
 def _checked(headers: Headers) -> Headers:

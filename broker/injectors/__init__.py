@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from broker.errors import Refusal, SecretUnavailable
+from broker.grpc import ACCEPT_ENCODINGS, has_messages
 from broker.secret import SecretVersion
 from rules.hosts import pattern_matches
 from rules.model import Credential, Injection
@@ -41,15 +42,19 @@ def preview(credential: Credential) -> tuple[str, str]:
 def place(request: Request, credentials: Sequence[Credential]) -> Request:
     """The request with every credential's slot emptied of what the agent put there.
 
-    Where there is a credential, it also asks upstream for an unencoded answer, which can be
-    scrubbed as it streams. The result is what reviewers see, what is digested and stored; placing
-    twice changes nothing.
+    Where there is a credential, it also asks upstream for an unencoded answer, messages of gRPC
+    included, which can be scrubbed as it streams. The result is what reviewers see, what is
+    digested and stored; placing twice changes nothing.
     """
     if not credentials:
         return request
     emptied = {slot(credential.inject) for credential in credentials} | {"accept-encoding"}
+    asked = [("accept-encoding", "identity")]
+    if has_messages(request.header("content-type")):
+        emptied |= ACCEPT_ENCODINGS
+        asked += [(name, "identity") for name in sorted(ACCEPT_ENCODINGS) if request.header(name)]
     kept = _without(request, emptied)
-    return replace(request, headers=(*kept, ("accept-encoding", "identity")))
+    return replace(request, headers=(*kept, *asked))
 
 
 def inject(

@@ -266,3 +266,65 @@ async def test_a_passage_does_not_show_the_secret(world: World) -> None:
         assert CANARY not in shown
     assert passage.call in repr(passage)
     await passage.completed()
+
+
+GRPC: Headers = [("content-type", "application/grpc")]
+
+
+async def test_messages_are_masked_in_their_length(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "", GRPC)
+    content = f"<{CANARY}>".encode()
+    body = b"\0" + len(content).to_bytes(4, "big") + content
+    out = passage.feed(body)
+    assert len(out) == len(body)
+    assert out[:6] == body[:6] and CANARY.encode() not in out
+    assert passage.finish() == b""
+    await passage.completed()
+    assert result(world)["masked"] == 1
+
+
+async def test_compressed_messages_are_refused_where_they_could_hold_a_credential(
+    world: World,
+) -> None:
+    passage = await sent(world)
+    head = passage.head(200, "", [*GRPC, ("grpc-encoding", "gzip")])
+    assert head.answer is not None
+    assert json.loads(head.answer.body)["code"] == "response_refused"
+    without = await plain(world)
+    assert without.head(200, "", [*GRPC, ("grpc-encoding", "gzip")]).answer is None
+    assert without.feed(b"\1\0\0\0\1x") == b"\1\0\0\0\1x"
+
+
+async def test_a_compressed_message_that_nobody_announced_breaks_off(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "", GRPC)
+    with pytest.raises(Refusal, match="compressed message"):
+        passage.feed(b"\1\0\0\0\1x")
+    assert passage.refused
+
+
+async def test_trailers_are_masked_and_committed_to(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", TEXT)
+    passage.feed(b"body")
+    passage.finish()
+    came = (("x-echo", CANARY), ("Content-Length", "9"), ("x-plain", "1"), ("keybroker-code", "x"),
+            (f"x-{CANARY}", "1"))  # fmt: skip
+    kept = passage.trailers(came, deliver=True)
+    assert kept == (("x-echo", MASK.decode()), ("x-plain", "1"))
+    await passage.completed()
+    [(salt,)] = world.rows("SELECT salt FROM ledger_salts WHERE subject = ?", passage.call)
+    done = result(world)
+    lines = "".join(f"\r\n{name}: {value}" for name, value in came)
+    assert done["received"] == commit(salt, "received", f"body{lines}".encode())
+    assert done["delivered"] == commit(
+        salt, "delivered", b"body\r\nx-echo: " + MASK + b"\r\nx-plain: 1"
+    )
+
+
+async def test_trailers_for_an_agent_that_takes_none_are_only_committed_to(world: World) -> None:
+    passage = await plain(world)
+    passage.head(200, "OK", TEXT)
+    passage.finish()
+    assert passage.trailers((("x-a", "1"),), deliver=False) == ()

@@ -255,3 +255,12 @@ def test_overlap_is_the_longest(text: str, needle: str, start: int) -> None:
     sizes = range(min(len(needle) - 1, len(text) - start), 0, -1)
     expected = next((size for size in sizes if text.endswith(needle[:size])), 0)
     assert overlap(text.encode(), start, needle.encode()) == expected
+
+
+def test_a_mask_may_be_as_long_as_what_it_covers() -> None:
+    scrubber = Scrubber([b"sk_live_Canary"], keep_length=True)
+    body = b"a sk_live_Canary " + base64.b64encode(b"sk_live_Canary" * 2) + b" sk%5Flive_Canary."
+    out = scrubber.feed(body) + scrubber.finish()
+    assert len(out) == len(body)
+    assert out.startswith(b"a [keybroker:mas ") and out.endswith(b" [keybroker:maske.")
+    assert scrubber.scrub_text("sk_live_Canary") == "[keybroker:masked]"

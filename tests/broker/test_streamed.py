@@ -165,3 +165,27 @@ async def test_a_request_that_was_read_has_no_parts_to_follow(world: World) -> N
     assert isinstance(passage, Passage)
     with pytest.raises(RuntimeError, match="in its request"):
         passage.send(b"more")
+
+
+async def test_trailers_follow_a_streamed_body(world: World, pipeline: Pipeline) -> None:
+    passage = await begin(world, pipeline, head(length=None))
+    passage.send(b"hello")
+    assert passage.send_trailers([(b"X-Sum", b"abc")]) == (("x-sum", "abc"),)
+    passage.send(b"")
+    await complete(passage)
+    [(salt,)] = world.rows("SELECT salt FROM ledger_salts WHERE subject = ?", passage.call)
+    [done] = world.records("call.completed")
+    assert done["body"] == commit(salt, "body", b"hello\r\nx-sum: abc")
+    assert done["body_size"] == 5
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"Content-Length", b"accept-encoding", b"x_y"])
+async def test_a_trailer_cannot_say_what_the_head_decided(
+    world: World, pipeline: Pipeline, name: bytes
+) -> None:
+    passage = await begin(world, pipeline, head(length=None))
+    with pytest.raises(Refusal) as refused:
+        passage.send_trailers([(name, b"1")])
+    assert refused.value.code == "request_ambiguous"
+    answer = await passage.failed("it broke", sent=True)
+    assert problem_of(answer)["code"] == "request_ambiguous"

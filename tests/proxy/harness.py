@@ -69,6 +69,16 @@ class FakePassage:
         if self.most is not None and self.uploaded > self.most:
             raise Refusal("body_too_large", "too much")
 
+    def send_trailers(self, raw: Sequence[tuple[bytes, bytes]]) -> Headers:
+        self.told.append(f"trailers {raw!r}")
+        if any(name.lower() == b"x-no" for name, _ in raw):
+            raise Refusal("request_ambiguous", "not that one")
+        return tuple((n.decode().lower(), v.decode()) for n, v in raw)
+
+    def trailers(self, fields: Headers, *, deliver: bool) -> Headers:
+        self.told.append(f"trailers came {fields!r} {deliver}")
+        return fields if deliver else ()
+
     def head(self, status: int, reason: str, headers: Headers) -> FakeHead:
         self.told.append(f"head {status}")
         return FakeHead(status, reason, headers)

@@ -264,3 +264,16 @@ def assert_silent(error: BaseException, canary: str) -> None:
         )
         assert canary not in shown
         seen += [e for e in (one.__cause__, one.__context__) if e is not None and e not in seen]
+
+
+def test_messages_are_asked_for_uncompressed_too() -> None:
+    asked = request(
+        ("content-type", "application/grpc"),
+        ("grpc-accept-encoding", "identity, gzip"),
+        ("grpc-encoding", "gzip"),
+    )
+    placed = place(asked, [credential()])
+    assert placed.values("grpc-accept-encoding") == ("identity",)
+    assert placed.values("grpc-encoding") == ("gzip",), "of what the agent itself sends"
+    assert place(placed, [credential()]) == placed
+    assert place(asked, []) == asked
