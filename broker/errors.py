@@ -36,6 +36,7 @@ CODES: Mapping[str, Code] = {
     "gateway_refused": Code(403, "The gateway does not take this request"),
     "request_ambiguous": Code(400, "The request could be read in more than one way"),
     "policy_denied": Code(403, "The policy denies this call"),
+    "placeholder_misplaced": Code(403, "A placeholder stands where no credential goes"),
     "approval_pending": Code(503, "A person has not decided yet"),
     "approval_denied": Code(403, "A reviewer denied this call"),
     "approval_expired": Code(403, "Nobody decided in time"),

@@ -10,6 +10,7 @@ from broker.answers import Answer, document, pem
 from broker.errors import NotFound, Refusal
 from broker.holds import Holds
 from broker.model import Agent, Approval
+from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.stores.sqlite import to_text
 from rules.model import Subject
@@ -36,9 +37,12 @@ def execution_of(request: Request) -> str | None:
 class Internal:
     """Answers everything under HOST but the execution of approvals, which is the pipeline's."""
 
-    def __init__(self, holds: Holds, policies: Policies, ca_pem: bytes) -> None:
+    def __init__(
+        self, holds: Holds, policies: Policies, placeholders: Placeholders, ca_pem: bytes
+    ) -> None:
         self._holds = holds
         self._policies = policies
+        self._placeholders = placeholders
         self._ca_pem = ca_pem
 
     def answer(self, call: str, agent: Agent, request: Request) -> Answer:
@@ -56,7 +60,7 @@ class Internal:
 
     def _whoami(self, agent: Agent) -> dict[str, Any]:
         published = self._policies.current()
-        rules = []
+        rules, variables = [], {}
         if published is not None:
             subject = Subject(agent.name, agent.tags, agent.owner)
             book = published.rulebook
@@ -64,6 +68,10 @@ class Internal:
                 {"id": rule.id, "effect": rule.effect, "sentence": instruct(rule, book.policy)}
                 for rule in book.rules_for(subject)
             ]
+            variables = {
+                each.variable: {"stands_for": each.credentials, "placeholder": each.value}
+                for each in self._placeholders.of(subject, book)
+            }
         return {
             "agent": agent.name,
             "owner": agent.owner,
@@ -71,6 +79,7 @@ class Internal:
             "expires_at": None if agent.expires_at is None else to_text(agent.expires_at),
             "policy_version": None if published is None else published.version,
             "rules": rules,
+            "variables": variables,
             "otherwise": "Every call that no rule allows or holds is denied.",
         }
 

@@ -81,6 +81,7 @@ class Judge:
         outgoing = place(request, credentials)
         if not isinstance(outgoing, Request):
             raise TypeError("the injectors returned no request")
+        self._parts.placeholders.check(subject, published, outgoing)
         digest = request_digest(self._parts.digest_key, outgoing, credentials)
         return Ruling(
             decision, published.version, policy, subject, credentials, request, outgoing, digest

@@ -26,6 +26,8 @@ class Keys:
     """Authenticates the ledger's newest record, so that a cut tail shows."""
     pages: bytes = field(repr=False)
     """Derives the CSRF token from a page session."""
+    placeholders: bytes = field(repr=False)
+    """Derives the placeholders of credentials, so that every worker knows them again."""
 
     @classmethod
     def derive(cls, root: bytes) -> Keys:
@@ -37,4 +39,10 @@ class Keys:
             info = f"keybroker/v1/{purpose}".encode()
             return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(root)
 
-        return cls(key("digest"), key("sealing"), key("ledger-head"), key("pages"))
+        return cls(
+            key("digest"),
+            key("sealing"),
+            key("ledger-head"),
+            key("pages"),
+            key("placeholders"),
+        )

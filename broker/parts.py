@@ -12,6 +12,7 @@ from broker.agents import Agents
 from broker.changes import Changes
 from broker.holds import Holds
 from broker.internal import Internal
+from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.ports import Egress, NewId, Notifier, SecretSource
 from broker.sending import Sending
@@ -45,6 +46,7 @@ class Parts:
     internal: Internal
     notifier: Notifier
     digest_key: bytes
+    placeholders: Placeholders
     new_id: NewId
     worker: str
 

@@ -17,6 +17,7 @@ from broker.errors import StoreUnavailable
 from broker.holds import Holds, Limits
 from broker.keys import ROOT_KEY_BYTES, Keys
 from broker.people import People
+from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.sealing import Sealer
 from broker.sending import Sending
@@ -51,6 +52,7 @@ class Services:
     sessions: Sessions
     tokens: UserTokens
     policies: Policies
+    placeholders: Placeholders
     holds: Holds
     sending: Sending
     tunnels: Tunnels
@@ -89,6 +91,7 @@ def open_services(workspace: Path, limits: Limits | None = None) -> Services:
         sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=secrets.token_bytes),
         tokens=UserTokens(store, new_id=new_id, random=secrets.token_bytes),
         policies=policies,
+        placeholders=Placeholders(keys.placeholders),
         holds=holds,
         sending=Sending(store, random=secrets.token_bytes),
         tunnels=Tunnels(store),

@@ -48,7 +48,13 @@ class TrustFiles:
 
     @property
     def wgetrc(self) -> Path:
+        """Names the bundle."""
         return self.folder / "wgetrc"
+
+    @property
+    def curlrc(self) -> Path:
+        """Empty; curl looks for it in the folder that CURL_HOME names."""
+        return self.folder / ".curlrc"
 
     @classmethod
     def write(cls, folder: Path, authority: Authority) -> TrustFiles:
@@ -58,8 +64,8 @@ class TrustFiles:
         write_bundle(files.bundle, authority)
         files.java.write_bytes(_java_store(files.bundle.read_bytes()))
         files.wgetrc.write_text(f"ca_certificate = {files.bundle}\n")
-        (folder / ".curlrc").write_text("# in place of another .curlrc\n")
-        for file in folder.iterdir():
+        files.curlrc.write_text("# in place of another .curlrc\n")
+        for file in (files.ca, files.bundle, files.java, files.wgetrc, files.curlrc):
             file.chmod(0o644)
         return files
 

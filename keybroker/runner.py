@@ -25,8 +25,10 @@ from keybroker.compose import authority, client_environment, open_workspace
 from keybroker.errors import Unusable
 from keybroker.runstate import proxy_address, proxy_url
 from keybroker.workspace import Workspace
+from rules.model import Subject
 
 if TYPE_CHECKING:
+    from broker.services import Services
     from keybroker.sandbox.confine import Confinement
 
 TOKEN_TTL = 12 * 3600
@@ -78,9 +80,8 @@ def run_as(
         stack.callback(services.agents.end_token, agent, token, by)
         place = None if cell is None else cell.place
         url = proxy_url(workspace, agent, token, place)
-        environment = child_environment(
-            os.environ, client_environment(folder, authority(workspace), url)
-        )
+        ours = client_environment(folder, authority(workspace), url)
+        environment = child_environment(os.environ, ours | _placeholders(services, agent))
         if cell is not None:
             return _wait(command, cell.environment(environment), cell.start)
         warn(
@@ -89,6 +90,18 @@ def run_as(
             " agents as another user"
         )
         return _wait(command, environment)
+
+
+def _placeholders(services: Services, agent: str) -> dict[str, str]:
+    """The variables that stand for the credentials of the agent's rules; a real key that the
+    command would have had from its parent is replaced."""
+    published = services.policies.refresh()
+    if published is None:
+        return {}
+    known = services.agents.get(agent)
+    subject = Subject(known.name, known.tags, known.owner)
+    standing = services.placeholders.of(subject, published.rulebook)
+    return {placeholder.variable: placeholder.value for placeholder in standing}
 
 
 def _require_proxy(workspace: Workspace) -> None:

@@ -46,9 +46,11 @@ class Definitions:
 
 
 def _plain(definition: Rule | Tier | Credential) -> dict[str, object]:
-    """All that the definition says; not where it stands."""
+    """All that the definition says of calls; not where it stands, or what agents are started
+    with."""
     fields = asdict(definition)
-    fields.pop("line", None)
+    for aside in ("line", "env"):
+        fields.pop(aside, None)
     return fields
 
 

@@ -71,6 +71,18 @@ def check_ids(root: Section, rules: Sequence[object]) -> None:
             root.at("rules", index, "id").error(f'rule id "{found}" is taken by line {line}')
 
 
+def check_variables(root: Section, policy: Policy) -> None:
+    """Credentials that share a variable share its shape: it has one value at a time."""
+    first: dict[str, Credential] = {}
+    for name, credential in policy.credentials.items():
+        if credential.env is None:
+            continue
+        other = first.setdefault(credential.env.name, credential)
+        if other.env != credential.env:
+            at = Section(root.source, ("credentials", name, "env"), f'credential "{name}"')
+            at.error(f"{credential.env.name} has another shape at the credential {other.name}")
+
+
 def check_rules(
     root: Section, policy: Policy, rules: Indexed, credentials: Sequence[str], tiers: Sequence[str]
 ) -> None:

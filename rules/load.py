@@ -59,6 +59,7 @@ def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Pro
     policy = Policy(credentials, approvers, tiers, tuple(rule for _, rule in rules), text)
     checks.check_ids(root, items)
     checks.check_tiers(root, policy)
+    checks.check_variables(root, policy)
     checks.check_rules(root, policy, rules, list(named), list(tiers))
     if not source.errors():
         checks.check_slots(root, policy, rules)

@@ -57,12 +57,24 @@ class Injection:
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that stands for a credential, with what its placeholder looks like.
+
+    `shape` is literal text with parts such as `{hex:24}` (see rules.shapes).
+    """
+
+    name: str
+    shape: str
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     name: str
     secret: SecretRef
     hosts: tuple[HostPattern, ...]
     inject: Injection
     line: int = 0
+    env: Variable | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from rules.model import (
     Rule,
     Tier,
     ValueTest,
+    Variable,
 )
 from rules.paths import parse_template
 from rules.places import parse_place
+from rules.shapes import DEFAULT_SHAPE, parse_shape, parse_variable
 from rules.source import Section
 from rules.spellings import (
     parse_agent,
@@ -53,7 +55,8 @@ BUILT_IN = {
 MAX_WAIT = 30 * 86400
 """Seconds: the longest `decide_within` and `execute_within`."""
 
-CREDENTIAL = ("secret", "hosts", "inject")
+CREDENTIAL = ("secret", "hosts", "inject", "env")
+VARIABLE = ("name", "shape")
 
 
 def read_credential(at: Section, name: str, value: object) -> Credential | None:
@@ -70,9 +73,23 @@ def read_credential(at: Section, name: str, value: object) -> Credential | None:
         hosts = at.at("hosts").several(fields["hosts"], parse_pattern)
     if at.has(fields, "inject"):
         inject = _read_injection(at.at("inject"), fields["inject"])
+    env = _read_variable(at.at("env"), fields["env"]) if "env" in fields else None
     if not secret or not hosts or not inject or len(at.source.problems) > before:
         return None
-    return Credential(name, secret, hosts, inject, at.source.lines.at(at.path))
+    return Credential(name, secret, hosts, inject, at.source.lines.at(at.path), env)
+
+
+def _read_variable(at: Section, value: object) -> Variable | None:
+    """`NAME`, or `{name: NAME, shape: "sk_test_{hex:24}"}`."""
+    if not isinstance(value, dict):
+        name = at.parsed(value, parse_variable)
+        return Variable(name, DEFAULT_SHAPE) if name else None
+    fields = at.mapping(value, VARIABLE) or {}
+    found = shape = None
+    if at.has(fields, "name"):
+        found = at.at("name").parsed(fields["name"], parse_variable)
+    shape = at.at("shape").parsed(fields.get("shape", DEFAULT_SHAPE), parse_shape)
+    return Variable(found, shape) if found and shape else None
 
 
 def _read_injection(at: Section, value: object) -> Injection | None:

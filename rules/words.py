@@ -147,6 +147,10 @@ def instruct(rule: Rule, policy: Policy) -> str:
     sentence = _of_rule(rule, policy)
     if rule.use and rule.effect in ("allow", "hold"):
         sentence += f"; Keybroker adds the credential {_and(rule.use)}, send none of your own"
+        for name in rule.use:
+            credential = policy.credentials.get(name)
+            if credential is not None and credential.env is not None:
+                sentence += f" ({credential.env.name} holds a placeholder for {name})"
     return sentence + "."
 
 

@@ -46,11 +46,12 @@ OVERRIDE = re.compile(r"(?i)^x-(http-)?method|^x-original-|^x-rewrite-|^x-forwar
 POLICY = """\
 version: 1
 credentials:
-  bearer: {{secret: "kv/pay#api_key", hosts: ["localhost:{port}"], inject: bearer}}
+  bearer: {{secret: "kv/pay#api_key", hosts: ["localhost:{port}"], inject: bearer, env: PAY_KEY}}
   basic:
     secret: "kv/pay#password"
     hosts: ["basic.localhost:{port}"]
     inject: {{basic: {{username: svc}}}}
+    env: {{name: SVC_PASSWORD, shape: "pw.{{alnum:24}}"}}
   keyed:
     secret: "kv/pay#header_key"
     hosts: ["keyed.localhost:{port}"]

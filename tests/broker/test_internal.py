@@ -19,7 +19,7 @@ from tests.support.services import CA_PEM, World, internal
 def ask(world: World, method: str, path: str, agent: str = "bot") -> Any:
     services = world.services
     services.policies.refresh()
-    answer = Internal(services.holds, services.policies, CA_PEM).answer(
+    answer = Internal(services.holds, services.policies, services.placeholders, CA_PEM).answer(
         "c-1", services.agents.get(agent), canonicalise(internal(method, path))
     )
     assert answer.status == 200
@@ -110,7 +110,12 @@ def test_what_asks_for_an_execution(method: str, path: str, approval: str | None
 
 
 def test_without_a_policy_nothing_is_promised(world: World) -> None:
-    fresh = Internal(world.services.holds, Policies(world.services.store), CA_PEM)
+    fresh = Internal(
+        world.services.holds,
+        Policies(world.services.store),
+        world.services.placeholders,
+        CA_PEM,
+    )
     answer = fresh.answer(
         "c-1", world.services.agents.get("bot"), canonicalise(internal("GET", "/v1/whoami"))
     )

@@ -33,11 +33,13 @@ SECRET = "sk_live_clients_Zt6wQ1nB8r"
 POLICY = """
 version: 1
 credentials:
-  bearer: {secret: "kv/up#key", hosts: ["*.bearer.localhost:$PORT"], inject: bearer}
+  bearer: {secret: "kv/up#key", hosts: ["*.bearer.localhost:$PORT"], inject: bearer,
+           env: {name: OPENAI_API_KEY, shape: "sk-{alnum:48}"}}
   keyed:
     secret: "kv/up#key"
     hosts: ["*.keyed.localhost:$PORT"]
     inject: {header: X-Api-Key, format: "{secret}"}
+    env: {name: ANTHROPIC_API_KEY, shape: "sk-ant-api03-{alnum:64}"}
 tiers: {medium: {exclude: []}}
 rules:
   - {id: allowed, agents: [bot], match: {host: "allowed.bearer.localhost:$PORT"}, effect: allow,
@@ -63,6 +65,7 @@ class Start:
     needs: tuple[str, ...] = ()
     """Programs without which it cannot be tried."""
     env: Mapping[str, str] = field(default_factory=dict)
+    """What it will not start without, where no `keybroker run` sets it."""
 
 
 def python(script: str, **options: object) -> Start:
@@ -126,7 +129,7 @@ class Setting:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment({"PATH": search_path(), **start.env}),
+            env=environment({"PATH": search_path()}),
         )
 
     def bare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ SECRET = "sk_live_run_5Pz3"
 POLICY = """
 version: 1
 credentials:
-  pay: {secret: "kv/pay#api_key", hosts: ["$HOST"], inject: bearer}
+  pay: {secret: "kv/pay#api_key", hosts: ["$HOST"], inject: bearer,
+        env: {name: PAY_API_KEY, shape: "sk_test_{hex:24}"}}
+  idle: {secret: "kv/idle#api_key", hosts: ["$HOST"], inject: bearer, env: IDLE_KEY}
 rules:
   - {id: read, agents: [bot], match: {method: GET, host: "$HOST", path: /**}, effect: allow,
      use: [pay]}
@@ -149,6 +152,57 @@ def test_the_command_gets_no_key_to_keybroker_or_the_vault(at: Setup) -> None:
     )
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
         assert not Path(seen[name]).exists()  # the folder went with the run
+
+
+def test_variables_of_the_agents_credentials_hold_placeholders(at: Setup) -> None:
+    """A real key that the parent has is not handed on; of credentials of others there is none."""
+    env = {"PAY_API_KEY": SECRET}
+    script = 'echo "$PAY_API_KEY"; echo "${IDLE_KEY-none}"'
+    first, second = (at.run("sh", "-c", script, env=env) for _ in range(2))
+    placeholder, idle = first.stdout.split()
+    assert re.fullmatch(r"sk_test_[0-9a-f]{24}", placeholder) and idle == "none"
+    assert second.stdout == first.stdout  # the same in every run
+    url = f"{at.kb.upstream.url}/echo"
+    done = at.run("sh", "-c", f'curl -sS -H "Authorization: Bearer $PAY_API_KEY" {url}')
+    assert done.returncode == 0, done.stderr
+    assert at.kb.upstream.requests[-1].header("authorization") == f"Bearer {SECRET}"
+    moved = at.run("sh", "-c", f'curl -sS "{url}?key=$PAY_API_KEY"')
+    assert json.loads(moved.stdout)["code"] == "placeholder_misplaced"
+
+
+SMUGGLED = {
+    "NO_PROXY": "*", "no_proxy": "*", "No_Proxy": "*", "npm_config_noproxy": "localhost",
+    "NPM_CONFIG_NOPROXY": "localhost", "npm_config_https-proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9", "PIP_PROXY": "http://127.0.0.1:9",
+    "GIT_CONFIG_PARAMETERS": "'http.proxy='", "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": "", "GIT_SSL_NO_VERIFY": "1",
+    "NODE_USE_ENV_PROXY": "0", "REQUEST_METHOD": "GET",
+    "JAVA_TOOL_OPTIONS": "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9",
+    "_JAVA_OPTIONS": "-Dhttps.proxyPort=9", "SSL_CERT_FILE": "/nowhere",
+}  # fmt: skip
+"""Each would lead some willing client past the proxy, or to another."""
+
+
+def test_nothing_of_the_parents_leads_past_the_proxy(at: Setup, tmp_path: Path) -> None:
+    (tmp_path / ".curlrc").write_text('noproxy = "*"\ninsecure\n')
+    (tmp_path / ".wgetrc").write_text("use_proxy = off\n")
+    (tmp_path / ".gitconfig").write_text("[http]\nproxy = \nsslVerify = false\n")
+    env = SMUGGLED | {"CURL_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    env["WGETRC"] = str(tmp_path / ".wgetrc")
+    for name, command in {
+        "curl": ["curl", "-sS"],
+        "wget": ["wget", "-nv", "-O", "-"],
+        "git": ["git", "ls-remote"],
+        "urllib": CLIENTS["urllib"][:-1],
+        "requests": CLIENTS["requests"][:-1],
+    }.items():
+        count = len(at.kb.upstream.requests)
+        at.run(*command, f"{at.kb.upstream.url}/echo?by={name}", env=env)
+        arrived = at.kb.upstream.requests[count:]
+        assert arrived, f"{name} did not get through"
+        for request in arrived:  # past the proxy there would be no credential
+            assert request.header("authorization") == f"Bearer {SECRET}", name
 
 
 def test_the_reason_of_the_run_is_shown_to_the_reviewer(at: Setup) -> None:

@@ -63,6 +63,7 @@ def test_what_mattered_changes_it(old: str, new: str) -> None:
     [
         ("version: 1\n", "# moved down\n\n\nversion: 1\n"),
         ("kv/crm#key", "kv/crm#other"),
+        ('kv/stripe#key", hosts', 'kv/stripe#key", env: A_KEY, hosts'),
         ("[dave]", "[erin]"),
         ("host: x.example", "host: y.example"),
         ("[POST, PUT, PATCH]", "[PATCH, POST, PUT]"),

@@ -6,8 +6,9 @@ import pytest
 
 from rules.errors import InvalidFile
 from rules.load import load_policy
-from rules.model import Injection, ValueTest
+from rules.model import Injection, ValueTest, Variable
 from rules.schema import BUILT_IN
+from rules.shapes import DEFAULT_SHAPE
 
 
 def problems(text: str) -> str:
@@ -53,6 +54,48 @@ def test_injections(inject: str, expected: Injection) -> None:
 def test_bad_injections(inject: str, sentence: str) -> None:
     text = f'credentials: {{c: {{secret: "kv/a#b", hosts: h.example, inject: {inject}}}}}'
     assert sentence in problems(text)
+
+
+def credential(name: str, env: str) -> str:
+    return f'{name}: {{secret: "kv/a#b", hosts: h.example, inject: bearer, env: {env}}}'
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("STRIPE_API_KEY", Variable("STRIPE_API_KEY", DEFAULT_SHAPE)),
+        ("{name: STRIPE_API_KEY}", Variable("STRIPE_API_KEY", DEFAULT_SHAPE)),
+        ('{name: A_KEY, shape: "sk_{hex:24}"}', Variable("A_KEY", "sk_{hex:24}")),
+    ],
+)
+def test_variables(env: str, expected: Variable) -> None:
+    text = f"version: 1\ncredentials: {{{credential('c', env)}}}"
+    assert load_policy(text)[0].credentials["c"].env == expected
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ("lower", "is not a name for a variable"),
+        ("LD_PRELOAD", "LD_PRELOAD changes what programs do"),
+        ("[A_KEY]", "env must be text, not a list"),
+        ("''", "env must have 1 to"),
+        ("{}", '"name" is missing'),
+        ('{name: A_KEY, shape: "x"}', "too little is left open"),
+        ('{name: A_KEY, shap: "{hex:32}"}', 'unknown field "shap" (did you mean "shape"?)'),
+    ],
+)
+def test_bad_variables(env: str, sentence: str) -> None:
+    assert sentence in problems(f"credentials: {{{credential('c', env)}}}")
+
+
+def test_credentials_that_share_a_variable_share_its_shape() -> None:
+    one, other = credential("a", "A_KEY"), credential("b", '{name: A_KEY, shape: "sk_{hex:24}"}')
+    assert 'credential "b": A_KEY has another shape at the credential a' in problems(
+        f"credentials: {{{one}, {other}}}"
+    )
+    same = credential("b", "{name: A_KEY}")
+    assert load_policy(f"version: 1\ncredentials: {{{one}, {same}}}")[0].credentials["b"].env
 
 
 @pytest.mark.parametrize(

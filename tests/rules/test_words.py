@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.hosts import parse_pattern
+from rules.load import load_policy
 from rules.model import Match, Policy, Quorum, Rule, Tier, ValueTest
 from rules.request import Request
 from rules.words import (
@@ -162,6 +163,19 @@ def test_rules_in_words(of: Rule, sentence: str) -> None:
     # The advice on credentials is for agents; reviewers read the rest.
     assert (
         describe_rule(of, POLICY) == sentence.split("; Keybroker adds")[0].removesuffix(".") + "."
+    )
+
+
+def test_the_agent_is_told_which_variable_stands_for_a_credential() -> None:
+    text = """
+version: 1
+credentials:
+  pay: {secret: "kv/a#b", hosts: h.example, inject: bearer, env: PAY_KEY}
+rules: [{id: r, agents: [a], match: {host: h.example}, effect: allow, use: [pay]}]
+"""
+    policy = load_policy(text)[0]
+    assert instruct(policy.rules[0], policy).endswith(
+        "send none of your own (PAY_KEY holds a placeholder for pay)."
     )
 
 

@@ -39,6 +39,7 @@ from broker.parts import Parts
 from broker.passage import Passage
 from broker.people import People
 from broker.pipeline import Pipeline
+from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.ports import Route
 from broker.sealing import Sealer
@@ -211,6 +212,7 @@ def open_services(
         sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=token_bytes),
         tokens=UserTokens(store, new_id=new_id, random=token_bytes),
         policies=policies,
+        placeholders=Placeholders(keys.placeholders),
         holds=holds,
         sending=Sending(store, random=token_bytes),
         tunnels=Tunnels(store),
@@ -298,9 +300,10 @@ class World:
             changes=used.changes,
             secrets=self.secrets,
             egress=self.egress,
-            internal=Internal(used.holds, used.policies, CA_PEM),
+            internal=Internal(used.holds, used.policies, used.placeholders, CA_PEM),
             notifier=self.notifier,
             digest_key=used.keys.digest,
+            placeholders=used.placeholders,
             new_id=self.ids,
             worker=worker,
         )
