@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from audit.errors import AuditError, LedgerUnavailable
 from audit.head import head_is_sealed, head_mac
@@ -127,6 +128,26 @@ class Transaction:
         self.db.execute("INSERT INTO ledger_salts (subject, salt) VALUES (?, ?)", (subject, salt))
 
 
+class Watch(Protocol):
+    """Told how the writer does, from its thread; quick, and never raises."""
+
+    def durable(self, seconds: float) -> None:
+        """One change is on disk, that long after it was handed over."""
+        ...
+
+    def lost(self, changes: int) -> None:
+        """So many changes were not taken."""
+        ...
+
+
+class Unwatched:
+    """Nobody is told."""
+
+    def durable(self, seconds: float) -> None: ...
+
+    def lost(self, changes: int) -> None: ...
+
+
 def begin(db: sqlite3.Connection, first: Draft, *, moment: datetime, head_key: bytes) -> None:
     """Writes record 1 in the transaction that made the tables, so that no ledger is ever empty.
 
@@ -143,6 +164,8 @@ class _Item[T]:
 
     work: Callable[[Transaction], T]
     future: Future[T]
+    queued: float
+    """When it was handed over, by time.monotonic."""
 
     def run(self, tx: Transaction) -> Callable[[], None]:
         """Does the work inside a savepoint; returns what to tell the waiter once it is durable.
@@ -187,6 +210,7 @@ class Journal:
         max_batch: int = 64,
         busy_timeout: float = 5.0,
         open_db: Callable[[Path], sqlite3.Connection] = connect,
+        watch: Watch | None = None,
     ) -> None:
         self._path = path
         self._clock = clock
@@ -195,6 +219,7 @@ class Journal:
         self._max_batch = max_batch
         self._busy_timeout = busy_timeout
         self._open_db = open_db
+        self._watch = watch or Unwatched()
         self._db: sqlite3.Connection | None = None
         self._lock_file: int | None = None
         # Guards `_waiting` and `_closed`. (Not queue.SimpleQueue: a get() whose timeout runs out at
@@ -217,7 +242,8 @@ class Journal:
         future: Future[T] = Future()
         with self._changed:
             if not self._closed:
-                self._waiting.append(_Item(work, future))  # type: ignore[arg-type]  # T is an object
+                item = _Item(work, future, time.monotonic())
+                self._waiting.append(item)  # type: ignore[arg-type]  # T is an object
                 self._changed.notify()
                 return future
         future.set_exception(LedgerUnavailable("the ledger's writer was closed"))
@@ -246,11 +272,15 @@ class Journal:
                     # Those who queued up meanwhile have waited too; batch after batch of them
                     # would wait as long again.
                     items += _begin(self._take(None))
+                self._watch.lost(len(items))
                 for item in items:
                     item.future.set_exception(_unavailable(error))
             else:
+                durable = time.monotonic()
                 for announce in announcements:
                     announce()
+                for item in items:
+                    self._watch.durable(durable - item.queued)
         self._disconnect()
         if self._lock_file is not None:
             os.close(self._lock_file)

@@ -148,12 +148,6 @@ def show(db: sqlite3.Connection, id_: str) -> list[Record]:
     return [found[seq] for seq in sorted(found)]
 
 
-def counts(db: sqlite3.Connection) -> dict[str, int]:
-    """How many records there are of each type."""
-    with reading("the ledger"):
-        return dict(db.execute("SELECT type, count(*) FROM ledger GROUP BY type").fetchall())
-
-
 def calls(
     db: sqlite3.Connection,
     *,

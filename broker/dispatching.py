@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
+from time import monotonic
 
 from audit.commitment import SALT_BYTES
 from broker.errors import Refusal, SecretUnavailable
@@ -19,6 +20,7 @@ from broker.passage import Passage
 from broker.ports import Route
 from broker.secret import SecretVersion
 from broker.sending import Dispatch
+from broker.telemetry.journey import Journey
 from rules.model import Credential
 from rules.request import Request
 
@@ -33,7 +35,7 @@ class Dispatcher:
         self._stages = stages
         self._judge = judge
 
-    async def send(self, call: str, ruling: Ruling, approval: Approval | None) -> Passage:
+    async def send(self, journey: Journey, ruling: Ruling, approval: Approval | None) -> Passage:
         """The call, committed to the ledger and with its credentials in place.
 
         Raises Refusal, LedgerUnavailable, Conflict (the approval is not this call's), or
@@ -42,9 +44,12 @@ class Dispatcher:
         parts, outgoing = self._parts, ruling.outgoing
         if outgoing.unread and (approval is not None or not ruling.decision.stream):
             raise ValueError("a body that nobody read may leave under a rule that streams only")
-        route = await self.route(outgoing)
+        journey.rules = (*ruling.decision.rules, *ruling.decision.allowed_by)
+        journey.policy = ruling.version
+        with journey.stage("route"):
+            route = await self.route(outgoing)
         # 5. fetch
-        filled = [(credential, await self._fetch(credential)) for credential in ruling.credentials]
+        filled = [(c, await self._fetch(journey, c)) for c in ruling.credentials]
         try:
             request, masked = inject(outgoing, filled)
         except SecretUnavailable as error:
@@ -52,7 +57,7 @@ class Dispatcher:
         # 6. commit
         self._judge.confirm(ruling)
         dispatch = Dispatch(
-            call=call,
+            call=journey.call,
             agent=ruling.subject.name,
             request=outgoing,
             digest=ruling.digest,
@@ -63,17 +68,19 @@ class Dispatcher:
             address=route.addresses[0],
             worker=parts.worker,
         )
-        salt = await self._commit(dispatch)
+        with journey.stage("commit"):
+            salt = await self._commit(dispatch)
         # 7. and 8.: the engine forwards what the passage holds
         try:
             return Passage(
-                call,
+                journey.call,
                 ruling.subject.name,
                 request,
                 masked=masked,
                 salt=salt,
                 sending=parts.sending,
                 body_limit=ruling.decision.body_limit,
+                journey=journey,
             )
         except BaseException:
             self._take_back(dispatch)
@@ -93,11 +100,18 @@ class Dispatcher:
             raise TypeError("the egress guard returned no route to this place")
         return route
 
-    async def _fetch(self, credential: Credential) -> SecretVersion:
+    async def _fetch(self, journey: Journey, credential: Credential) -> SecretVersion:
+        began, result = monotonic(), "failed"
         try:
-            version = await self._stages.within(self._parts.secrets.read(credential.secret))
+            with journey.stage("fetch"):
+                version = await self._stages.within(self._parts.secrets.read(credential.secret))
+            result = "ok"
         except (SecretUnavailable, TimeoutError) as error:
+            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+                result = "timeout"
             raise _no_secret(credential.name, error) from error
+        finally:
+            self._parts.meters.vault_duration.observe(monotonic() - began, result)
         if not isinstance(version, SecretVersion) or version.ref != credential.secret:
             raise TypeError("the secret source returned another secret")
         return version

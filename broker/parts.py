@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.ports import Egress, NewId, Notifier, SecretSource
 from broker.sending import Sending
+from broker.telemetry.journey import Listener
+from broker.telemetry.metrics import Meters
 from broker.tunnels import Tunnels
 
 
@@ -49,6 +51,9 @@ class Parts:
     placeholders: Placeholders
     new_id: NewId
     worker: str
+    meters: Meters
+    listeners: Sequence[Listener] = ()
+    """Told of every call that ended."""
 
 
 class Stages:

@@ -23,6 +23,8 @@ from broker.errors import Refusal
 from broker.grpc import MessageScrubber, compressed, has_messages
 from broker.scrub import Scrubber
 from broker.sending import Outcome, Sending, Uploaded
+from broker.telemetry.journey import Journey
+from broker.telemetry.metrics import NO_CODE
 from broker.upload import Upload, encode_trailers
 from rules.errors import Ambiguous
 from rules.request import Headers, Request
@@ -83,6 +85,7 @@ class Passage:
         salt: bytes,
         sending: Sending,
         body_limit: int | None = None,
+        journey: Journey | None = None,
     ) -> None:
         """`body_limit`: bytes of a body that is passed on as it comes."""
         self.call = call
@@ -91,6 +94,7 @@ class Passage:
         self._agent = agent
         self._sending = sending
         self._masked = masked
+        self._journey = journey or Journey(call, agent)
         self._scrubber = Scrubber(masked) if masked else None
         """Of texts, and of a body unless it is of a kind that has its own."""
         self._bodies: Scrubber | None = None
@@ -231,7 +235,11 @@ class Passage:
             first_byte_ms=_ms(first_byte - self._started),
             upload=self._uploaded(),
         )
-        await self._record(self._sending.completed(self.call, self._agent, outcome))
+        self._note("upstream", self._started, first_byte)
+        self._note("deliver", first_byte, now)
+        recorded = self._sending.completed(self.call, self._agent, outcome)
+        self._end("completed", status=self._status)
+        await self._record(recorded)
 
     async def failed(self, sentence: str, *, sent: bool) -> Answer:
         """Records that no whole response came; returns the answer for the agent.
@@ -249,17 +257,19 @@ class Passage:
         )
         if not self._over:
             self._over = True
-            await self._record(
-                self._sending.failed(
-                    self.call,
-                    self._agent,
-                    code=refusal.code,
-                    sentence=refusal.detail,
-                    sent=sent,
-                    duration_ms=_ms(time.monotonic() - self._started),
-                    upload=self._uploaded(),
-                )
+            now = time.monotonic()
+            recorded = self._sending.failed(
+                self.call,
+                self._agent,
+                code=refusal.code,
+                sentence=refusal.detail,
+                sent=sent,
+                duration_ms=_ms(now - self._started),
+                upload=self._uploaded(),
             )
+            self._note("upstream", self._started, self._first_byte or now, well=False)
+            self._end("failed", refusal.code, refusal.status, sent=sent)
+            await self._record(recorded)
         return problem(refusal, self.call)
 
     def _hits(self) -> int:
@@ -313,6 +323,19 @@ class Passage:
     def _clean(self, sentence: str) -> str:
         text = sentence if self._scrubber is None else self._scrubber.scrub_text(sentence)
         return text.strip().rstrip(".")
+
+    def _note(self, stage: str, begin: float, end: float, *, well: bool = True) -> None:
+        self._journey.stages.append((stage, begin, end, well))
+
+    def _end(
+        self, outcome: str, code: str = NO_CODE, status: int = 0, *, sent: bool = True
+    ) -> None:
+        journey = self._journey
+        body = len(self.request.body) if self._upload is None else self._upload.size
+        journey.sent = body if sent else 0
+        journey.received, journey.delivered = self._received_size, self._delivered_size
+        journey.masked = self._hits()
+        journey.end(outcome, code, status)
 
     async def _record(self, recorded: Future[None]) -> None:
         try:

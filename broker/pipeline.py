@@ -30,6 +30,7 @@ from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
 from broker.ports import Route
 from broker.refusals import as_origin, ledger_unavailable, unknown_agent
+from broker.telemetry.journey import Journey
 from broker.tunnels import OpenTunnel
 from broker.waiting import WaitingRoom
 from rules.canonical import canonicalise, needs_body
@@ -92,35 +93,42 @@ class Pipeline:
         `gone` is set when the agent hangs up. A Passage may be forwarded, once; an Answer is all
         that the agent gets.
         """
-        call = ""
-        seen: list[Request] = []
+        journey = Journey("", client.agent, self._parts.listeners, raw=raw)
         try:
-            call = self._parts.new_id("c")
-            return await self._walk(call, client, raw, gone, seen)
+            journey.call = self._parts.new_id("c")
+            return await self._walk(journey, client, raw, gone)
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
-            return await self._answer_to(error, call, client.agent, raw, seen[0] if seen else None)
+            return await self._answer_to(error, journey, raw)
+        except BaseException:  # the agent left, or this worker stops
+            journey.end("abandoned")
+            raise
 
     async def begin(self, client: Client, raw: RawRequest) -> Answer | Passage | None:
         """Decides the call on its head, before its body has come, if nothing needs the body.
 
         None: it is needed; to be called again, with `handle`, once it is there. Never raises.
         """
-        call = ""
+        journey = Journey("", client.agent, self._parts.listeners, raw=raw)
         try:
-            ruling = self._rule_unread(client, raw)
+            with journey.stage("decide"):
+                ruling = self._rule_unread(client, raw)
             if ruling is None:
                 return None
         except Exception as error:  # noqa: BLE001 - said by `handle`, which will find the same
             log.debug("a head could not be decided alone: %s", type(error).__name__)
             return None
         try:
-            call = self._parts.new_id("c")
+            journey.request = ruling.matched
+            journey.call = self._parts.new_id("c")
             _check_length(ruling.matched.length, ruling.decision.body_limit)
-            return await self._dispatcher.send(call, ruling, approval=None)
+            return await self._dispatcher.send(journey, ruling, approval=None)
         except PolicyChanged:
             return None
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
-            return await self._answer_to(error, call, client.agent, raw, ruling.matched)
+            return await self._answer_to(error, journey, raw)
+        except BaseException:  # the agent left, or this worker stops
+            journey.end("abandoned")
+            raise
 
     def _rule_unread(self, client: Client, raw: RawRequest) -> Ruling | None:
         """The ruling, if it allows the call and lets its body pass unread."""
@@ -133,28 +141,27 @@ class Pipeline:
         decision = ruling.decision
         return ruling if decision.effect == "allow" and decision.stream else None
 
-    async def _answer_to(
-        self, error: Exception, call: str, agent: str, raw: RawRequest, request: Request | None
-    ) -> Answer:
+    async def _answer_to(self, error: Exception, journey: Journey, raw: RawRequest) -> Answer:
         """What the agent is told of whatever kept its call from leaving."""
         match error:
             case Refusal():
                 if raw.gateway is not None:
                     as_origin(error)
-                return await self._refuse(call, agent, request, error)
+                return await self._refuse(journey, error)
             case LedgerUnavailable() | StoreUnavailable():
-                log.error("call %s: %s", call, error)
-                return problem(ledger_unavailable(), call or None)
+                log.error("call %s: %s", journey.call, error)
+                return _refused(journey, ledger_unavailable())
             case _:
-                log.error("call %s failed", call, exc_info=error)
+                log.error("call %s failed", journey.call, exc_info=error)
                 failure = Refusal(
                     "internal_error", "Keybroker failed on this call; nothing was sent."
                 )
-                return await self._refuse(call, agent, request, failure)
+                return await self._refuse(journey, failure)
 
     def refusal_answer(self, refusal: Refusal, call: str | None = None) -> Answer:
-        """The refusal as the agent sees it."""
-        return problem(refusal, call or self._parts.new_id("c"))
+        """The refusal of a call that never came to `handle`, as the agent sees it."""
+        journey = Journey(call or self._parts.new_id("c"), "", self._parts.listeners)
+        return _refused(journey, refusal)
 
     def drain(self) -> None:
         """Calls that wait for people are told "pending" within a second, and no more wait."""
@@ -162,11 +169,10 @@ class Pipeline:
 
     async def _walk(
         self,
-        call: str,
+        journey: Journey,
         client: Client,
         raw: RawRequest,
         gone: asyncio.Event,
-        seen: list[Request],
     ) -> Answer | Passage:
         agent = self._judge.agent(client)
         # 2. canonicalise
@@ -176,7 +182,7 @@ class Pipeline:
             raise Refusal("request_ambiguous", ambiguous.sentence) from ambiguous
         if not isinstance(request, Request):
             raise TypeError("canonicalise returned no request")
-        seen.append(request)
+        journey.request = request
         if len(request.body) > self._limits.body:
             raise Refusal(
                 "body_too_large",
@@ -185,19 +191,22 @@ class Pipeline:
         if request.host == internal.HOST:
             approval = internal.execution_of(request)
             if approval is None:
-                return self._parts.internal.answer(call, agent, request)
-            return await self.waiting_room.execute(call, client, approval, request.via)
+                answer = self._parts.internal.answer(journey.call, agent, request)
+                journey.end("answered", status=answer.status)
+                return answer
+            return await self.waiting_room.execute(journey, client, approval, request.via)
         for _ in range(MOST_REDECISIONS):
             # 3. decide
-            agent = self._judge.agent(client)
-            ruling = self._judge.rule(agent, request)
+            with journey.stage("decide"):
+                agent = self._judge.agent(client)
+                ruling = self._judge.rule(agent, request)
             if ruling.decision.effect == "allow":
                 # 5. fetch, 6. commit, 7. inject; the engine forwards what the passage holds
                 with suppress(PolicyChanged):
-                    return await self._dispatcher.send(call, ruling, approval=None)
+                    return await self._dispatcher.send(journey, ruling, approval=None)
                 continue
             # 4. hold, and then the same
-            passage = await self.waiting_room.hold(call, agent, client, ruling, gone)
+            passage = await self.waiting_room.hold(journey, agent, client, ruling, gone)
             if passage is not None:
                 return passage
         raise Refusal(
@@ -238,19 +247,26 @@ class Pipeline:
 
     # Answers
 
-    async def _refuse(
-        self, call: str, agent: str, request: Request | None, refusal: Refusal
-    ) -> Answer:
+    async def _refuse(self, journey: Journey, refusal: Refusal) -> Answer:
         """The answer for the agent, after the ledger has it; a call still pending is no denial."""
         if refusal.code != "approval_pending":
             try:
-                about = None if request is None else what(request)
-                recorded = self._parts.sending.denied(call, agent, about, refusal)
+                about = None if journey.request is None else what(journey.request)
+                recorded = self._parts.sending.denied(journey.call, journey.agent, about, refusal)
                 await self._stages.within(asyncio.wrap_future(recorded))
             except Exception as error:  # noqa: BLE001 - said instead of the refusal itself
-                log.error("call %s: the refusal could not be recorded: %s", call, error)
-                return problem(ledger_unavailable(), call or None)
-        return problem(refusal, call or None)
+                log.error("call %s: the refusal could not be recorded: %s", journey.call, error)
+                refusal = ledger_unavailable()
+        return _refused(journey, refusal)
+
+
+def _refused(journey: Journey, refusal: Refusal) -> Answer:
+    """The refusal as the agent sees it, and the end of the call's journey."""
+    answer = problem(refusal, journey.call or None)
+    outcome = "pending" if refusal.code == "approval_pending" else "denied"
+    journey.note_refusal(refusal)
+    journey.end(outcome, refusal.code, answer.status)
+    return answer
 
 
 def _check_length(length: int | None, limit: int | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from audit.journal import Watch
 from broker.agents import Agents
 from broker.changes import Changes
 from broker.desk import Desk
@@ -69,14 +70,18 @@ class Services:
         self.store.close()
 
 
-def open_services(workspace: Path, limits: Limits | None = None) -> Services:
+def open_services(
+    workspace: Path, limits: Limits | None = None, watch: Watch | None = None
+) -> Services:
     """The services of the workspace in this directory (made by `create_state`).
+
+    `watch` is told how the ledger's writer does.
 
     Raises StoreUnavailable with a sentence if the key or the store cannot be used.
     """
     state = workspace / "state"
     keys = Keys.derive(_read_root_key(state / "workspace.key"))
-    store = Store(state / "keybroker.db", clock=utc_now, head_key=keys.ledger_head)
+    store = Store(state / "keybroker.db", clock=utc_now, head_key=keys.ledger_head, watch=watch)
     sealer = Sealer(keys.sealing, secrets.token_bytes)
     agents = Agents(store, new_id=new_id, random=secrets.token_bytes)
     policies = Policies(store)

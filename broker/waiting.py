@@ -25,6 +25,7 @@ from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
 from broker.refusals import held_answer, pending
 from broker.sealing import StoredRequest
+from broker.telemetry.journey import Journey
 from rules.request import Request, Via
 
 RECHECK = 1.0
@@ -58,7 +59,7 @@ class WaitingRoom:
 
     async def hold(
         self,
-        call: str,
+        journey: Journey,
         agent: Agent,
         client: Client,
         ruling: Ruling,
@@ -72,7 +73,7 @@ class WaitingRoom:
         # People are not asked about a call that could not go out anyway.
         await self._dispatcher.route(ruling.outgoing)
         proposal = Proposal(
-            call=call,
+            call=journey.call,
             agent=agent.name,
             stored=StoredRequest(ruling.outgoing, ruling.matched.headers),
             digest=ruling.digest,
@@ -93,12 +94,14 @@ class WaitingRoom:
         approval = await self._stages.ledgered(parts.holds.open_or_join(proposal))
         if not isinstance(approval, Approval) or approval.agent != agent.name:
             raise TypeError("the store returned no approval of this agent")
-        if approval.call == call:
+        journey.approval = approval.id
+        if approval.call == journey.call:
             self._notify(approval)
-        approval = await self._wait(approval.id, agent, client, ruling.matched, gone)
+        with journey.stage("hold"):
+            approval = await self._wait(approval.id, agent, client, ruling.matched, gone)
         if approval.state == "superseded":
             return None
-        return await self._claim_and_send(call, client, approval)
+        return await self._claim_and_send(journey, client, approval)
 
     async def _wait(
         self, id: str, agent: Agent, client: Client, request: Request, gone: asyncio.Event
@@ -115,6 +118,7 @@ class WaitingRoom:
                 retry_after=30,
             )
         self.waiting[agent.name] = waiting + 1
+        parts.meters.calls_held.add()
         try:
             while True:
                 since = parts.changes.now()
@@ -136,22 +140,26 @@ class WaitingRoom:
                 pause = min(remaining, RECHECK)
                 await _either(parts.changes.wait_for(id, since, pause), gone, within=pause)
         finally:
+            parts.meters.calls_held.add(by=-1)
             self.waiting[agent.name] -= 1
             if not self.waiting[agent.name]:
                 del self.waiting[agent.name]
 
-    async def execute(self, call: str, client: Client, id: str, via: Via = "proxy") -> Passage:
+    async def execute(
+        self, journey: Journey, client: Client, id: str, via: Via = "proxy"
+    ) -> Passage:
         """The stored request of an approved call, for an agent that asks for it by id.
 
         Raises Refusal for every other state, and for another agent's approval.
         """
         agent = self._judge.agent(client)
         approval = internal.own(self._parts.holds, agent, id)
+        journey.approval = approval.id
         if approval.state == "pending":
             raise pending(approval, agent, respond_async=False, via=via)
         if approval.state != "approved":
             raise held_answer(approval)
-        passage = await self._claim_and_send(call, client, approval)
+        passage = await self._claim_and_send(journey, client, approval)
         if passage is None:
             raise Refusal(
                 "approval_expired",
@@ -161,7 +169,7 @@ class WaitingRoom:
         return passage
 
     async def _claim_and_send(
-        self, call: str, client: Client, approval: Approval
+        self, journey: Journey, client: Client, approval: Approval
     ) -> Passage | None:
         """Takes the approval, if the policy still says what was approved, and sends what was
         stored.
@@ -169,7 +177,7 @@ class WaitingRoom:
         None: it no longer does, and the approval is superseded. Raises Refusal("approval_used")
         when another call was quicker, "approval_expired" when it is too late.
         """
-        parts = self._parts
+        parts, call = self._parts, journey.call
         agent = self._judge.agent(client)
         stored = parts.holds.stored(approval.id)
         if stored is None:
@@ -208,7 +216,7 @@ class WaitingRoom:
                 raise StoreUnavailable(
                     f"the stored request of {approval.id} is not the one voted on"
                 )
-            return await self._dispatcher.send(call, ruling, approval=claimed)
+            return await self._dispatcher.send(journey, ruling, approval=claimed)
         except BaseException as error:
             # Nothing was sent (a passage would have been returned): the approval is not used up.
             released = self._give_back(approval.id, call)

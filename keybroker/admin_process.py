@@ -6,6 +6,7 @@ No access log (the one-time link carries its token in the query) and no trust in
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -17,8 +18,13 @@ import uvicorn
 
 from broker.admin.app import create_app
 from broker.admin.ledger import LedgerReader
+from broker.services import utc_now
+from broker.telemetry.board import Board, Row
+from broker.telemetry.lookups import Lookups
+from broker.telemetry.monitor import Monitor
 from keybroker.children import Ready
 from keybroker.compose import open_workspace
+from keybroker.compose_telemetry import readiness
 from keybroker.compose_tls import admin_serving
 from keybroker.logs import log_to_stderr
 from keybroker.workspace import Workspace
@@ -33,30 +39,45 @@ FOLLOW = 0.5
 
 
 class _Server(uvicorn.Server):
-    """Says when it serves."""
+    """Says when it serves, and that it still does."""
 
-    def __init__(self, config: uvicorn.Config, ready: Ready) -> None:
+    def __init__(self, config: uvicorn.Config, row: Row, ready: Ready) -> None:
         super().__init__(config)
+        self._row = row
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self._beating = asyncio.create_task(self._row.keep_beating())
             self._ready()
 
 
-def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: Ready) -> None:
+def serve(
+    workspace: Workspace, *, socket_fds: Sequence[int], url: str, board: Board, ready: Ready
+) -> None:
     """Serves until SIGTERM."""
     log_to_stderr("admin")
-    serving = admin_serving(workspace.settings())
-    with closing(open_workspace(workspace)) as services:
-        session = workspace.settings().admin.session
+    settings = workspace.settings()
+    serving = admin_serving(settings)
+    row = board.row("admin")
+    with (
+        closing(open_workspace(workspace, watch=row.meters)) as services,
+        closing(readiness(workspace, settings, services, board)) as ready_checks,
+    ):
+        monitor = Monitor(
+            board,
+            Lookups(services.store, board, clock=utc_now),
+            ready_checks,
+            guarded=settings.telemetry.metrics == "token",
+        )
         app = create_app(
             services,
             url=url,
             ledger=LedgerReader(workspace.database),
-            longest=session.longest,
-            idle=session.idle,
+            monitor=monitor,
+            longest=settings.admin.session.longest,
+            idle=settings.admin.session.idle,
         )
         config = uvicorn.Config(
             app,
@@ -71,7 +92,7 @@ def serve(workspace: Workspace, *, socket_fds: Sequence[int], url: str, ready: R
         if serving is not None:
             threading.Thread(target=_follow, args=(serving,), daemon=True).start()
         sockets = [socket.socket(fileno=fd) for fd in socket_fds]
-        _Server(config, ready).run(sockets=sockets)
+        _Server(config, row, ready).run(sockets=sockets)
 
 
 def _follow(serving: Serving) -> None:

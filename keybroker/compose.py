@@ -16,11 +16,13 @@ from keybroker.errors import Unusable
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
+    from audit.journal import Watch
     from audit.verify import Verdict
     from broker.secrets.access import Auth, VaultAccess
     from broker.secrets.admin import Entry, VaultAdmin
     from broker.secrets.embedded import EmbeddedVault
     from broker.services import Services
+    from broker.telemetry.metrics import Meters
     from certs.authority import Authority
     from keybroker.settings import Listen, Settings, VaultAuth, VaultSettings
     from proxy.dialing import PinningLoop
@@ -30,16 +32,19 @@ if TYPE_CHECKING:
 __all__ = ["Services"]
 
 
-def open_workspace(workspace: Workspace, settings: Settings | None = None) -> Services:
+def open_workspace(
+    workspace: Workspace, settings: Settings | None = None, watch: Watch | None = None
+) -> Services:
     """The broker's services over the workspace's store. Raises KeybrokerError; close them.
 
-    `settings` are needed only by who holds calls: they limit how many.
+    `settings` are needed only by who holds calls: they limit how many. `watch` is told how the
+    ledger's writer does.
     """
     from broker.holds import Limits
     from broker.services import open_services
 
     limits = Limits(settings.proxy.held_calls, settings.proxy.held_bytes) if settings else None
-    return open_services(workspace.directory, limits)
+    return open_services(workspace.directory, limits, watch)
 
 
 # --- the vault ---------------------------------------------------------------------------------
@@ -194,6 +199,7 @@ def worker_parts(
     listen: Listen,
     own: Sequence[Listen],
     admin_url: str,
+    meters: Meters,
 ) -> WorkerParts:
     """Everything of one worker, over its services. Raises KeybrokerError, CertsError."""
     import click
@@ -204,6 +210,7 @@ def worker_parts(
     from broker.pipeline import Pipeline
     from broker.secrets.vault import VaultSource
     from broker.services import new_id
+    from broker.telemetry.journey import counted
     from certs.bundle import system_bundle
     from keybroker.compose_tls import proxy_serving
     from proxy.dialing import PinningLoop
@@ -242,6 +249,8 @@ def worker_parts(
             placeholders=services.placeholders,
             new_id=new_id,
             worker=name,
+            meters=meters,
+            listeners=(counted(meters),),
         ),
         Limits(
             hold_wait=float(settings.proxy.hold_wait),
@@ -268,6 +277,7 @@ def worker_parts(
             reuse_port=True,
             ca_bundle=settings.egress.ca_bundle or system_bundle(),
             names=gateway,
+            traffic=meters,
         )
 
     return WorkerParts(

@@ -354,6 +354,13 @@ class EgressSettings(_Strict):
     """Networks allowed besides public addresses."""
 
 
+class TelemetrySettings(_Strict):
+    """What operators see of the running program."""
+
+    metrics: Literal["open", "token"] = "open"
+    """Who may read /metrics: everyone who reaches the admin port, or holders of an API token."""
+
+
 class Settings(_Strict):
     """All of keybroker.yaml; an absent part has its defaults."""
 
@@ -363,6 +370,7 @@ class Settings(_Strict):
     vault: Annotated[VaultSettings | None, BeforeValidator(_vault)] = None
     """None: the embedded OpenBao in state/vault."""
     egress: EgressSettings = EgressSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
 def load_settings(text: str, *, file: str, base: Path) -> Settings:

@@ -25,6 +25,7 @@ import click
 
 from audit.record import Draft
 from broker.errors import KeybrokerError
+from broker.telemetry.board import Board, Row
 from keybroker import children, compose, compose_tls, listeners
 from keybroker.children import Child
 from keybroker.cli.frame import complain, paint, warn
@@ -130,6 +131,8 @@ class Supervisor:
         self._certificates: list[CertificateWatch] = []
         self._workers: list[Place] = []
         self._admin: Place
+        self._board: Board
+        self._row: Row
 
     def run(self, *, as_json: bool) -> int:
         """Starts everything in order of what can fail cheaply, then looks after it."""
@@ -137,10 +140,13 @@ class Supervisor:
         self._certificates = self._load_certificates()
         warn_of_clear_text(self._settings)
         proxy, admin = self._claim_ports()
-        self._services = compose.open_workspace(self._workspace)
+        self._board = Board.create(self._settings.proxy.worker_count)
+        self._stack.callback(self._board.close)
+        self._row = self._board.row("up")
+        self._services = compose.open_workspace(self._workspace, watch=self._row.meters)
         self._stack.callback(self._services.close)
         self._watch = PolicyWatch(
-            self._workspace.policy_file, publish=self._publish, complain=complain
+            self._workspace.policy_file, publish=self._publish, complain=self._rejected
         )
         self._watch.first()
         self._handle_signals()
@@ -196,6 +202,10 @@ class Supervisor:
         if self._workers:
             click.echo(f"policy version {number} is in force", err=True)
 
+    def _rejected(self, sentence: str) -> None:
+        self._row.meters.policy_rejected.add()
+        complain(sentence)
+
     def _start_vault(self) -> None:
         if self._settings.vault is not None:
             with compose.vault_admin(self._workspace, self._settings) as admin:
@@ -220,18 +230,18 @@ class Supervisor:
         directory = self._workspace.directory
         listen = Listen(self._settings.proxy.listen.host, listeners.places(proxy)[0].port)
         url = self._url(admin)
-        common = [f"--admin-url={url}", *(f"--own={place}" for place in own)]
+        shared = [f"--board-fd={self._board.fd}", f"--workers={self._settings.proxy.worker_count}"]
+        common = [f"--admin-url={url}", *shared, *(f"--own={place}" for place in own)]
+        kept = (self._lock.fd, self._board.fd)
 
         def start_worker(index: int) -> Child:
             arguments = ["worker", f"--index={index}", f"--listen={listen}", *common]
-            return children.start(worker_name(index), directory, arguments, keep=(self._lock.fd,))
+            return children.start(worker_name(index), directory, arguments, keep=kept)
 
         def start_admin() -> Child:
             fds = [sock.fileno() for sock in admin]
-            arguments = ["admin", f"--url={url}", *(f"--socket-fd={f}" for f in fds)]
-            return children.start(
-                "the admin page", directory, arguments, keep=(self._lock.fd, *fds)
-            )
+            arguments = ["admin", f"--url={url}", *shared, *(f"--socket-fd={f}" for f in fds)]
+            return children.start("the admin page", directory, arguments, keep=(*kept, *fds))
 
         self._workers = [
             Place(worker_name(index), lambda index=index: start_worker(index))  # type: ignore[misc]
@@ -288,6 +298,7 @@ class Supervisor:
         while not self._stops:
             self._wake.wait(TICK)
             self._manager.alive()
+            self._row.beat()
             if not self._stops:
                 self._wake.clear()
             reload, self._reload = self._reload, False
@@ -329,6 +340,7 @@ class Supervisor:
 
     def _replace(self, place: Place) -> None:
         if (status := place.fell()) is not None:
+            self._row.meters.restarts.add()
             warn(f"{place.name} ended ({_ending(status)}); it is started again")
         if not place.due:
             return

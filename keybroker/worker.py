@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from broker.errors import KeybrokerError, SecretUnavailable
+from broker.telemetry.board import Board, Row
 from keybroker import compose
 from keybroker.children import Ready
 from keybroker.errors import Unusable
@@ -41,12 +42,14 @@ def work(
     listen: Listen,
     own: Sequence[Listen],
     admin_url: str,
+    board: Board,
     ready: Ready,
 ) -> None:
     """Serves until SIGTERM, then finishes what is under way. Raises KeybrokerError, OSError."""
     log_to_stderr(worker_name(index))
     settings = workspace.settings()
-    with closing(compose.open_workspace(workspace, settings)) as services:
+    row = board.row(worker_name(index))
+    with closing(compose.open_workspace(workspace, settings, row.meters)) as services:
         if services.policies.refresh() is None:
             raise Unusable("no policy was published yet; `keybroker up` does that")
         parts = compose.worker_parts(
@@ -57,16 +60,21 @@ def work(
             listen=listen,
             own=own,
             admin_url=admin_url,
+            meters=row.meters,
         )
         with (
             closing(parts),
             asyncio.Runner(loop_factory=parts.new_loop) as runner,
         ):
-            runner.run(_serve(parts, services, settings.proxy.hold_wait + DRAIN_MARGIN, ready))
+            runner.run(_serve(parts, services, row, settings.proxy.hold_wait + DRAIN_MARGIN, ready))
 
 
 async def _serve(
-    parts: compose.WorkerParts, services: compose.Services, grace: float, ready: Ready
+    parts: compose.WorkerParts,
+    services: compose.Services,
+    row: Row,
+    grace: float,
+    ready: Ready,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -87,13 +95,18 @@ async def _serve(
     engine = parts.new_engine()
     await engine.start()
     follower.start()
+    beating = asyncio.create_task(row.keep_beating())
+    row.accept(True)
     ready()
     try:
         await stop.wait()
+        row.accept(False)
         parts.drain()
         if not await engine.drain(grace):
             log.warning("calls were still under way when the time to finish was over")
     finally:
+        row.accept(False)
+        beating.cancel()
         over.set()
         await asyncio.to_thread(follower.join)
 

@@ -17,7 +17,7 @@ from proxy import compat
 from proxy.connection import AgentConnection, Setup
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
-from proxy.ports import Authority, Pipeline
+from proxy.ports import Authority, Pipeline, Traffic
 from proxy.tls import Tls
 
 GOODBYE = 2.0
@@ -52,6 +52,7 @@ class Engine:
         ca_bundle: Path | None = None,
         timeouts: Timeouts | None = None,
         names: Iterable[tuple[str, int]] = (),
+        traffic: Traffic | None = None,
     ) -> None:
         """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
 
@@ -77,6 +78,7 @@ class Engine:
         self._server: asyncio.Server | None = None
         self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
         self._overseer: asyncio.Task[None] | None = None
+        self._traffic = traffic
         self.accepted = 0
         """Connections taken since the start."""
 
@@ -153,10 +155,14 @@ class Engine:
         self.accepted += 1
         connection = AgentConnection(self._setup, reader, writer)
         self._connections[connection] = task
+        if self._traffic is not None:
+            self._traffic.opened()
         try:
             await connection.handle_client()
         finally:
             del self._connections[connection]
+            if self._traffic is not None:
+                self._traffic.closed()
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 # What was written last is still on its way to the agent.
                 await asyncio.wait_for(writer.wait_closed(), 1)

@@ -139,6 +139,13 @@ class Pipeline(Protocol):
         ...
 
 
+class Traffic(Protocol):
+    """Told of connections of agents; quick, and never raises."""
+
+    def opened(self) -> None: ...
+    def closed(self) -> None: ...
+
+
 class Leaf(Protocol):
     """A server certificate for one name. Times are UTC."""
 
@@ -166,5 +173,6 @@ __all__ = [
     "Passage",
     "Pipeline",
     "Request",
+    "Traffic",
     "Tunnel",
 ]

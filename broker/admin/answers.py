@@ -50,9 +50,16 @@ def answer(content: object, status: int = 200) -> Response:
     )
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document (RFC 9457)."""
+def problem(
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    more: Mapping[str, object] | None = None,
+) -> Response:
+    """A problem document (RFC 9457); `more` are members beside its own."""
     content = {"status": status, "title": TITLES.get(status, "Error"), "detail": detail}
+    content |= more or {}
     if status == 401:
         headers = {"WWW-Authenticate": "Bearer", **(headers or {})}
     return Response(

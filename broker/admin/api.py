@@ -5,6 +5,7 @@ Errors are problem documents (RFC 9457). Text of agents goes out as ASCII-escape
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import get_args
 
@@ -13,21 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from broker.admin.answers import answer
+from broker.admin.answers import answer, problem
 from broker.admin.api_people import Handler, PeopleApi, read_object, signed
 from broker.admin.openapi import APPROVALS, PEOPLE, PROGRAM, document
 from broker.admin.openapi_history import HISTORY
 from broker.admin.openapi_schemas import LONGEST
-from broker.admin.ports import MOST_HELD, CallSummary, Ledger, Record, Services
+from broker.admin.ports import CallSummary, Ledger, Monitor, Record, Services
 from broker.admin.roles import admit
 from broker.admin.routes import Endpoint, Entry, routes
 from broker.admin.security import Refused, bearer, read_body
+from broker.errors import StoreUnavailable
 from broker.model import ApprovalState, Choice, User
 
 STATES: tuple[str, ...] = get_args(ApprovalState)
 MOST = 200
 """The longest page of a list."""
 WORDS = {**APPROVALS, **HISTORY, **PEOPLE, **PROGRAM}
+METRICS_TYPE = "text/plain; version=0.0.4"
 
 
 def call_json(call: CallSummary) -> dict[str, object]:
@@ -98,10 +101,10 @@ def _is_text(value: object) -> bool:
 
 
 class Api:
-    """Handlers of /api/v1, /healthz and /metrics."""
+    """Handlers of /api/v1, /healthz, /readyz and /metrics."""
 
-    def __init__(self, services: Services, ledger: Ledger) -> None:
-        self._services, self._ledger = services, ledger
+    def __init__(self, services: Services, ledger: Ledger, monitor: Monitor) -> None:
+        self._services, self._ledger, self._monitor = services, ledger, monitor
 
     def routes(self) -> list[Route]:
         return routes(self.table(), self._door)
@@ -109,7 +112,8 @@ class Api:
     def table(self) -> list[Entry[Handler]]:
         return [
             Entry("GET", "/healthz", "anyone", self.health),
-            Entry("GET", "/metrics", "anyone", self.metrics),
+            Entry("GET", "/readyz", "anyone", self.ready),
+            Entry("GET", "/metrics", "person" if self._monitor.guarded else "anyone", self.metrics),
             Entry("GET", "/api/v1/openapi.json", "anyone", self.openapi),
             Entry("GET", "/api/v1/approvals", "person", self.approvals),
             Entry("GET", "/api/v1/approvals/{id}", "person", self.approval),
@@ -125,14 +129,17 @@ class Api:
         async def enter(request: Request) -> Response:
             user = None
             if entry.who != "anyone":
-                token = bearer(request.headers.getlist("authorization"))
-                user = await run_sync(self._services.tokens.user, token) if token else None
+                user = await self._signed_in(request)
                 if user is None:
                     raise Refused(401, "Send an API token: Authorization: Bearer TOKEN.")
             admit(entry.who, user, request.path_params.get("name"))
             return await entry.handler(request, user)
 
         return enter
+
+    async def _signed_in(self, request: Request) -> User | None:
+        token = bearer(request.headers.getlist("authorization"))
+        return await run_sync(self._services.tokens.user, token) if token else None
 
     async def approvals(self, request: Request, user: User | None) -> Response:
         state = request.query_params.get("state")
@@ -184,23 +191,23 @@ class Api:
         return answer(document(self.table(), WORDS))
 
     async def health(self, request: Request, user: User | None) -> Response:
-        """Alive, and the store answers."""
-        await run_sync(self._services.people.any)
+        """This process is alive. Looks at nothing: it may be asked as often as one likes."""
         return answer({"status": "ok"})
 
+    async def ready(self, request: Request, user: User | None) -> Response:
+        """Whether calls can go through now. What is wrong is told to people with a token only."""
+        findings = await self._monitor.checks()
+        checks = {name: "ok" if fault is None else "fail" for name, fault in findings.items()}
+        faults = {name: fault for name, fault in findings.items() if fault is not None}
+        if not faults:
+            return answer({"status": "ok", "checks": checks})
+        more: dict[str, object] = {"checks": checks}
+        # The store that people's tokens are in may be what is down.
+        with suppress(StoreUnavailable):
+            if await self._signed_in(request) is not None:
+                more["faults"] = faults
+        return problem(503, f"Calls cannot go through: {', '.join(faults)}.", more=more)
+
     async def metrics(self, request: Request, user: User | None) -> Response:
-        """Prometheus text. No login, so counts only: no names of agents, hosts or people."""
-        pending = len(await run_sync(self._services.desk.list, "pending", MOST_HELD))
-        counts = await run_sync(self._ledger.counts)
-        lines = [
-            "# HELP keybroker_approvals_pending Held calls that wait for a decision.",
-            "# TYPE keybroker_approvals_pending gauge",
-            f"keybroker_approvals_pending {pending}",
-            "# HELP keybroker_ledger_records_total Ledger records by type.",
-            "# TYPE keybroker_ledger_records_total counter",
-        ]
-        lines += [
-            f'keybroker_ledger_records_total{{type="{kind}"}} {count}'
-            for kind, count in sorted(counts.items())
-        ]
-        return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        """Prometheus text: counts only, no names of agents, hosts or people."""
+        return Response(await self._monitor.metrics(), media_type=METRICS_TYPE)

@@ -26,7 +26,7 @@ from broker.admin.doors import Doors
 from broker.admin.frame import Frame, SignIn
 from broker.admin.guesses import Guesses
 from broker.admin.pages import Pages
-from broker.admin.ports import Ledger, Services
+from broker.admin.ports import Ledger, Monitor, Services
 from broker.admin.security import ANY_HOST, Guard, Refused, Site, add_headers, local_path
 from broker.errors import KeybrokerError
 from broker.sessions import IDLE, LONGEST
@@ -47,7 +47,13 @@ class Assets(StaticFiles):
 
 
 def create_app(
-    services: Services, *, url: str, ledger: Ledger, longest: int = LONGEST, idle: int = IDLE
+    services: Services,
+    *,
+    url: str,
+    ledger: Ledger,
+    monitor: Monitor,
+    longest: int = LONGEST,
+    idle: int = IDLE,
 ) -> Starlette:
     """The pages and the REST API over `services`.
 
@@ -62,7 +68,7 @@ def create_app(
     guesses = Guesses(services, site)
     doors = Doors(services, frame, site, guesses, longest=longest, idle=idle)
     account = Account(services, frame, doors, guesses)
-    api = Api(services, ledger)
+    api = Api(services, ledger, monitor)
     on_error = _handler(frame)
     return Starlette(
         routes=[

@@ -200,9 +200,14 @@ PEOPLE: Mapping[tuple[str, str], Word] = {
 }
 PROGRAM: Mapping[tuple[str, str], Word] = {
     ("GET", "/api/v1/openapi.json"): Word("This document", {"type": "object"}, tag="program"),
-    ("GET", "/healthz"): Word(
-        "Is the program up, and does its store answer?",
-        closed(status={"const": "ok"}),
+    ("GET", "/healthz"): Word("Is the program up?", closed(status={"const": "ok"}), tag="program"),
+    ("GET", "/readyz"): Word(
+        "Can calls go through now? 503 tells in `checks` what fails, and in `faults` how, the"
+        " latter to people with a token",
+        closed(
+            status={"const": "ok"},
+            checks={"type": "object", "additionalProperties": {"const": "ok"}},
+        ),
         tag="program",
     ),
     ("GET", "/metrics"): Word(

@@ -270,6 +270,19 @@ class Ledger(Protocol):
         """All records of one call, oldest first; empty if there are none."""
         ...
 
-    def counts(self) -> Mapping[str, int]:
-        """How many records there are of each type."""
+
+class Monitor(Protocol):
+    """What the running program shows of itself."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the metrics are for people with an API token only."""
+        ...
+
+    async def metrics(self) -> str:
+        """The page of metrics, in Prometheus's text format. Counts only, no names of anybody."""
+        ...
+
+    async def checks(self) -> Mapping[str, str | None]:
+        """By check: None if all is well, else a sentence for operators. Bounded; never raises."""
         ...

@@ -42,7 +42,7 @@ SECURITY_HEADERS = {
 }
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 HSTS = "max-age=31536000"
-ANY_HOST = ("/api/", "/healthz", "/metrics")
+ANY_HOST = ("/api/", "/healthz", "/readyz", "/metrics")
 FORM_LIMIT = 64 * 1024
 """Bytes of a posted form or of an API body."""
 

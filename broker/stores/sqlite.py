@@ -21,7 +21,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from audit.errors import LedgerUnavailable
-from audit.journal import Journal, Transaction, begin
+from audit.journal import Journal, Transaction, Watch, begin
 from audit.record import Draft
 from broker.errors import StoreUnavailable
 from broker.ports import Clock
@@ -110,8 +110,17 @@ class _Own(threading.local):
 class Store:
     """Opens (and migrates) the file; `read` and `write` are all that the services use."""
 
-    def __init__(self, path: Path, *, clock: Clock, head_key: bytes, create: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        head_key: bytes,
+        create: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         """With `create` a missing file is made; else one that vanished is never begun anew.
+        `watch` is told how the ledger's writer does.
 
         Raises StoreUnavailable if the file is missing, unreadable, damaged or of a newer version.
         """
@@ -120,7 +129,7 @@ class Store:
         self._migrate(head_key, create=create)
         self._own = _Own()
         self._readings: weakref.WeakSet[_Reading] = weakref.WeakSet()
-        self._journal = Journal(path, clock=clock, head_key=head_key)
+        self._journal = Journal(path, clock=clock, head_key=head_key, watch=watch)
 
     def _migrate(self, head_key: bytes, *, create: bool) -> None:
         # Several processes open a new workspace at once: one migrates, the others wait for it.

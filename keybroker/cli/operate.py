@@ -145,6 +145,8 @@ class Place(click.ParamType["Listen"]):
 @click.option("--listen", type=Place(), required=True)
 @click.option("--own", type=Place(), multiple=True)
 @click.option("--admin-url", required=True)
+@click.option("--board-fd", type=INHERITED, required=True)
+@click.option("--workers", type=click.IntRange(min=1), required=True)
 @click.option("--life-fd", type=INHERITED, required=True)
 @click.option("--ready-fd", type=INHERITED, required=True)
 @click.pass_context
@@ -156,6 +158,8 @@ def worker(
     listen: Listen,
     own: tuple[Listen, ...],
     admin_url: str,
+    board_fd: int,
+    workers: int,
     life_fd: int,
     ready_fd: int,
 ) -> None:
@@ -163,15 +167,26 @@ def worker(
     from keybroker.children import child
 
     with child(life_fd, ready_fd) as ready:
+        from broker.telemetry.board import Board
         from keybroker.worker import work
 
-        work(app.workspace(), index=index, listen=listen, own=own, admin_url=admin_url, ready=ready)
+        work(
+            app.workspace(),
+            index=index,
+            listen=listen,
+            own=own,
+            admin_url=admin_url,
+            board=Board(board_fd, workers),
+            ready=ready,
+        )
     context.exit(0)
 
 
 @click.command(cls=Command, hidden=True)
 @click.option("--socket-fd", "socket_fds", type=INHERITED, multiple=True, required=True)
 @click.option("--url", required=True)
+@click.option("--board-fd", type=INHERITED, required=True)
+@click.option("--workers", type=click.IntRange(min=1), required=True)
 @click.option("--life-fd", type=INHERITED, required=True)
 @click.option("--ready-fd", type=INHERITED, required=True)
 @click.pass_context
@@ -181,6 +196,8 @@ def admin(
     context: click.Context,
     socket_fds: tuple[int, ...],
     url: str,
+    board_fd: int,
+    workers: int,
     life_fd: int,
     ready_fd: int,
 ) -> None:
@@ -188,7 +205,14 @@ def admin(
     from keybroker.children import child
 
     with child(life_fd, ready_fd) as ready:
+        from broker.telemetry.board import Board
         from keybroker.admin_process import serve
 
-        serve(app.workspace(), socket_fds=socket_fds, url=url, ready=ready)
+        serve(
+            app.workspace(),
+            socket_fds=socket_fds,
+            url=url,
+            board=Board(board_fd, workers),
+            ready=ready,
+        )
     context.exit(0)

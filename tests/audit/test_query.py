@@ -15,7 +15,6 @@ from audit.query import (
     CallSummary,
     after,
     calls,
-    counts,
     export,
     export_jsonl,
     search,
@@ -111,12 +110,6 @@ def test_an_approval_shows_all_calls_under_it(db: sqlite3.Connection) -> None:
         ("call.sent", "c10"),
         ("call.failed", "c10"),
     ]
-
-
-def test_records_are_counted_by_type(db: sqlite3.Connection) -> None:
-    found = counts(db)
-    assert found["approval.voted"] == 8
-    assert sum(found.values()) == len(GOOD)
 
 
 def test_an_export_is_one_canonical_record_a_line(db: sqlite3.Connection) -> None:

@@ -32,6 +32,7 @@ from broker.services import Services, create_state, new_id, open_services
 from rules.canonical import canonicalise
 from rules.model import Subject
 from rules.request import RawRequest
+from tests.broker.admin.fakes import FakeMonitor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -170,7 +171,7 @@ def serving(services: Services, database: Path) -> Iterator[str]:
     """Serves the app on a free port of the loopback interface; yields its URL."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         url = f"http://localhost:{listener.getsockname()[1]}"
-        app = create_app(services, url=url, ledger=LedgerReader(database))
+        app = create_app(services, url=url, ledger=LedgerReader(database), monitor=FakeMonitor())
         config = uvicorn.Config(
             app,
             log_level="error",

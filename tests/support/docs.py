@@ -15,6 +15,7 @@ import click
 from broker.approvals import MOVES
 from broker.digest import VOLATILE_HEADERS
 from broker.errors import CODES
+from broker.telemetry.metrics import METRICS
 from certs.clients import CLIENTS, VARIABLES, WITHHELD
 from keybroker.cli import cli
 
@@ -89,6 +90,26 @@ def by_hand() -> str:
     return "".join(f"- **{c.name}**: {c.by_hand}.\n" for c in CLIENTS if c.by_hand)
 
 
+def metrics() -> str:
+    """Every metric with its kind, labels, fixed values and buckets."""
+    rows = []
+    for metric in METRICS:
+        said = metric.help
+        if metric.buckets:
+            said += f" Buckets: {', '.join(f'{bound:g}' for bound in metric.buckets)}."
+        labels = [
+            f"`{name}`"
+            + (
+                ": " + ", ".join(f"`{v}`" for v in dict.fromkeys(v[i] for v in metric.values))
+                if metric.values != ((),)
+                else ""
+            )
+            for i, name in enumerate(metric.labels)
+        ]
+        rows.append((f"`{metric.name}`", metric.kind, "; ".join(labels), said))
+    return _table(("name", "kind", "labels", "meaning"), rows)
+
+
 def commands() -> str:
     """Every command with its help, arguments and options."""
     return "\n".join(_command(name, command) for name, command in walk(cli))
@@ -96,7 +117,7 @@ def commands() -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (moves, codes, volatile, variables, withheld, clients, by_hand, commands)
+    for part in (moves, codes, volatile, variables, withheld, clients, by_hand, metrics, commands)
 }
 
 

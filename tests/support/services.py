@@ -48,6 +48,8 @@ from broker.sending import Sending
 from broker.services import Services
 from broker.sessions import Sessions
 from broker.stores.sqlite import Store
+from broker.telemetry.journey import Journey, counted
+from broker.telemetry.metrics import Meters
 from broker.tunnels import Tunnels
 from broker.user_tokens import UserTokens
 from rules.model import SecretRef
@@ -264,6 +266,8 @@ class World:
         self.secrets = FakeSecrets()
         self.egress = FakeEgress()
         self.notifier = FakeNotifier()
+        self.meters = Meters()
+        self.journeys: list[Journey] = []
         self.people: dict[str, User] = {user.name: user for user in self.services.people.list()}
         self.services.policies.refresh()
 
@@ -306,6 +310,8 @@ class World:
             placeholders=used.placeholders,
             new_id=self.ids,
             worker=worker,
+            meters=self.meters,
+            listeners=(counted(self.meters), self.journeys.append),
         )
 
     def pipeline(

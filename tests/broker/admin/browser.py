@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from broker.admin.app import create_app
-from tests.broker.admin.fakes import PASSWORD, FakeLedger, FakeServices, history
+from tests.broker.admin.fakes import PASSWORD, FakeLedger, FakeMonitor, FakeServices, history
 
 URL = "http://localhost:8081"
 
@@ -40,9 +40,15 @@ class Browser(httpx.AsyncClient):
 
 @asynccontextmanager
 async def browser(
-    services: FakeServices, *, url: str = URL, ledger: FakeLedger | None = None
+    services: FakeServices,
+    *,
+    url: str = URL,
+    ledger: FakeLedger | None = None,
+    monitor: FakeMonitor | None = None,
 ) -> AsyncIterator[Browser]:
-    app = create_app(services, url=url, ledger=ledger or history())
+    app = create_app(
+        services, url=url, ledger=ledger or history(), monitor=monitor or FakeMonitor()
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     host = urlsplit(url).netloc
     async with Browser(transport=transport, base_url=f"{urlsplit(url).scheme}://{host}") as client:

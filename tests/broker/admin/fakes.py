@@ -308,8 +308,17 @@ class FakeLedger:
     def show(self, call: str) -> Sequence[Record]:
         return [record for record in self.records if record.call == call]
 
-    def counts(self) -> Mapping[str, int]:
-        return {"call.completed": 3, "call.denied": 1}
+
+@dataclass
+class FakeMonitor:
+    guarded: bool = False
+    found: dict[str, str | None] = field(default_factory=lambda: {"store": None, "vault": None})
+
+    async def metrics(self) -> str:
+        return "# TYPE keybroker_policy_version gauge\nkeybroker_policy_version 3\n"
+
+    async def checks(self) -> Mapping[str, str | None]:
+        return self.found
 
 
 @dataclass

@@ -8,7 +8,15 @@ import pytest
 from audit.errors import Unreadable
 from broker.errors import StoreUnavailable
 from tests.broker.admin.browser import browser
-from tests.broker.admin.fakes import FakeLedger, FakeServices, contact, hostile, refund, services
+from tests.broker.admin.fakes import (
+    FakeLedger,
+    FakeMonitor,
+    FakeServices,
+    contact,
+    hostile,
+    refund,
+    services,
+)
 
 
 @pytest.fixture
@@ -183,23 +191,53 @@ async def test_unknown_paths_and_methods_are_problems(office: FakeServices) -> N
         check_problem(await client.delete("/api/v1/approvals/ap_01", headers=by("dave")), 405)
 
 
-async def test_metrics_are_counts_without_names(office: FakeServices) -> None:
+async def test_metrics_are_open_unless_the_settings_say_otherwise(office: FakeServices) -> None:
     async with browser(office) as client:
-        text = (await client.get("/metrics")).text
-    assert "keybroker_approvals_pending 2\n" in text
-    assert 'keybroker_ledger_records_total{type="call.completed"} 3\n' in text
-    assert "billing-bot" not in text
+        response = await client.get("/metrics")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "keybroker_policy_version 3\n" in response.text
+    async with browser(office, monitor=FakeMonitor(guarded=True)) as client:
+        check_problem(await client.get("/metrics"), 401)
+        check_problem(await client.get("/metrics", headers=by("nobody")), 401)
+        assert (await client.get("/metrics", headers=by("vera"))).status_code == 200
 
 
-async def test_health_means_that_the_store_answers(office: FakeServices) -> None:
+async def test_health_is_asked_of_nobody(office: FakeServices) -> None:
     class Closed(type(office.people)):  # type: ignore[misc]
         def any(self) -> bool:
             raise StoreUnavailable("the store is locked")
 
+    office.people.__class__ = Closed
     async with browser(office) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}
-        office.people.__class__ = Closed
-        check_problem(await client.get("/healthz"), 503)
+
+
+async def test_readiness_tells_strangers_names_only(office: FakeServices) -> None:
+    monitor = FakeMonitor(found={"store": None, "vault": "Vault at https://10.2.3.4 is sealed."})
+    async with browser(office, monitor=monitor) as client:
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["checks"] == {"store": "ok", "vault": "fail"}
+        assert check_problem(response, 503) == "Calls cannot go through: vault."
+        assert "10.2.3.4" not in response.text
+        assert (await client.get("/readyz", headers=by("nobody"))).json() == response.json()
+        told = (await client.get("/readyz", headers=by("vera"))).json()
+        assert told["faults"] == {"vault": "Vault at https://10.2.3.4 is sealed."}
+        monitor.found = {"store": None, "vault": None}
+        response = await client.get("/readyz")
+        assert response.json() == {"status": "ok", "checks": {"store": "ok", "vault": "ok"}}
+
+
+async def test_readiness_is_told_while_the_store_is_down(office: FakeServices) -> None:
+    class Closed(type(office.tokens)):  # type: ignore[misc]
+        def user(self, token: str) -> None:
+            raise StoreUnavailable("the store is locked")
+
+    office.tokens.__class__ = Closed
+    async with browser(office, monitor=FakeMonitor(found={"store": "locked"})) as client:
+        response = await client.get("/readyz", headers=by("vera"))
+    assert (response.status_code, response.json()["checks"]) == (503, {"store": "fail"})
+    assert "faults" not in response.json()
 
 
 async def test_an_unreadable_ledger_is_said_without_its_path(office: FakeServices) -> None:

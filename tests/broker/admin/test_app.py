@@ -4,12 +4,12 @@ import pytest
 
 from broker.admin.app import create_app
 from tests.broker.admin.browser import browser
-from tests.broker.admin.fakes import FakeLedger, services
+from tests.broker.admin.fakes import FakeLedger, FakeMonitor, services
 
 
 def test_a_bad_url_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="admin url"):
-        create_app(services(), url="localhost", ledger=FakeLedger())
+        create_app(services(), url="localhost", ledger=FakeLedger(), monitor=FakeMonitor())
 
 
 async def test_an_unforeseen_error_is_a_page_that_tells_nothing() -> None:

@@ -12,7 +12,7 @@ from audit.errors import Unreadable
 from audit.journal import Journal
 from audit.record import Draft
 from audit.schema import LEDGER_V1
-from broker.admin.ledger import COUNTS_TTL, LedgerReader
+from broker.admin.ledger import LedgerReader
 
 WHAT = {"method": "GET", "scheme": "https", "host": "api.example.com", "port": 443, "path": "/v1"}
 
@@ -49,17 +49,6 @@ def test_calls_and_their_records(journal: Journal, tmp_path: Path) -> None:
     assert ledger.show("c_2") == []
 
 
-def test_counts_are_kept_for_a_while(journal: Journal, tmp_path: Path) -> None:
-    now = [0.0]
-    ledger = LedgerReader(tmp_path / "ledger.db", monotonic=lambda: now[0])
-    deny(journal, "c_1")
-    assert ledger.counts()["call.denied"] == 1
-    deny(journal, "c_2")
-    assert ledger.counts()["call.denied"] == 1
-    now[0] += COUNTS_TTL
-    assert ledger.counts()["call.denied"] == 2
-
-
 def test_no_file_is_an_error_not_an_empty_history(tmp_path: Path) -> None:
     with pytest.raises(Unreadable):
-        LedgerReader(tmp_path / "nothing.db").counts()
+        LedgerReader(tmp_path / "nothing.db").show("c_1")

@@ -7,9 +7,9 @@ from typing import Any
 from broker.admin.api import STATES, WORDS, Api
 from broker.admin.openapi import document
 from broker.admin.openapi_schemas import SCHEMAS
-from tests.broker.admin.fakes import FakeLedger, services
+from tests.broker.admin.fakes import FakeLedger, FakeMonitor, services
 
-TABLE = Api(services(), FakeLedger()).table()
+TABLE = Api(services(), FakeLedger(), FakeMonitor()).table()
 DOCUMENT = document(TABLE, WORDS)
 METHODS = {"get", "post", "put", "patch", "delete"}
 

@@ -19,7 +19,15 @@ from broker.admin.security import Site
 from broker.errors import NotEntitled
 from broker.model import User
 from tests.broker.admin.browser import URL, browser
-from tests.broker.admin.fakes import EPOCH, FakeLedger, FakeServices, refund, services, user
+from tests.broker.admin.fakes import (
+    EPOCH,
+    FakeLedger,
+    FakeMonitor,
+    FakeServices,
+    refund,
+    services,
+    user,
+)
 
 WHO: tuple[Who, ...] = get_args(Who.__value__)
 ROLES = ("viewer", "approver", "admin")
@@ -52,7 +60,9 @@ def tables() -> tuple[list[tuple[str, str, Who]], list[tuple[str, str, Who]]]:
         *((e.method, e.path, e.who) for e in Pages(made, FakeLedger(), frame).table()),
         *((e.method, e.path, e.who) for e in Account(made, frame, doors, guesses).table()),
     ]
-    return pages, [(e.method, e.path, e.who) for e in Api(made, FakeLedger()).table()]
+    return pages, [
+        (e.method, e.path, e.who) for e in Api(made, FakeLedger(), FakeMonitor()).table()
+    ]
 
 
 PAGES, API = tables()
@@ -64,7 +74,7 @@ def filled(path: str) -> str:
 
 def test_every_route_is_in_a_table() -> None:
     doors = {"/login", "/logout", "/setup", "/reset", "/events"}
-    app = create_app(office(), url=URL, ledger=FakeLedger())
+    app = create_app(office(), url=URL, ledger=FakeLedger(), monitor=FakeMonitor())
     served = {route.path for route in app.routes if isinstance(route, Route)}
     assert served == {path for _, path, _ in (*PAGES, *API)} | doors
     assert [route.path for route in app.routes if isinstance(route, Mount)] == ["/static"]

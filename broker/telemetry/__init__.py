@@ -1,0 +1,4 @@
+"""What operators see of the running program: numbers, traces, lines of a log, health.
+
+Nothing here decides anything, and nothing that fails here stops a call.
+"""

@@ -1,0 +1,229 @@
+"""What operators see of the running program: metrics that add up, readiness with real failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from broker.telemetry.metrics import METRICS
+from tests.support.program import AgentKey, Program, wait_until
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.e2e
+
+CANARY = "sk_live_CANARY_91kQz7Tm"
+POLICY = """
+version: 1
+credentials:
+  pay: {secret: "kv/pay#api_key", hosts: ["$HOST"], inject: bearer}
+rules:
+  - {id: read, agents: [named-bot], match: {method: GET, host: "$HOST", path: /**}, effect: allow,
+     use: [pay]}
+  - {id: write, agents: [named-bot], match: {method: POST, host: "$HOST", path: /**}, effect: hold,
+     use: [pay]}
+"""
+type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Watched:
+    """The program, with one agent and one person, and its numbers."""
+
+    def __init__(self, kb: Program) -> None:
+        self.kb = kb
+        self.bot: AgentKey
+        self.alice: str
+
+    def page(self) -> str:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.kb.admin_url + "/metrics", timeout=20) as response:
+            text: str = response.read().decode()
+        return text
+
+    def samples(self) -> Samples:
+        return {
+            (s.name, frozenset(s.labels.items())): s.value
+            for family in parse(self.page())
+            for s in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.samples()[name, frozenset(labels.items())]
+
+    def becomes(self, expected: float, name: str, **labels: str) -> None:
+        wait_until(
+            lambda: self.samples().get((name, frozenset(labels.items()))) == expected,
+            what=f"{name}{labels} = {expected}",
+        )
+
+    def ready(self) -> tuple[int, dict[str, str]]:
+        status, document = self.kb.api(None, "/readyz")
+        return status, document["checks"]
+
+    def fails(self, check: str) -> None:
+        """Waits until exactly this check fails."""
+        wait_until(
+            lambda: [n for n, v in self.ready()[1].items() if v != "ok"] == [check],
+            what=f"{check} alone fails",
+        )
+        assert self.ready()[0] == 503
+        assert self.kb.api(None, "/healthz") == (200, {"status": "ok"})
+
+    def recovers(self) -> None:
+        wait_until(lambda: self.ready()[0] == 200, what="all checks are well", timeout=40)
+
+    def get(self, path: str = "/echo") -> int:
+        return self.kb.curl(self.bot, self.kb.upstream.url + path).status
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with Upstream() as upstream:
+        directory = tmp_path_factory.mktemp("telemetry")
+        with Program(directory, upstream, policy=POLICY, workers=2) as kb:
+            watched = Watched(kb)
+            kb.secret("kv/pay", "api_key", CANARY)
+            watched.alice = kb.user("alice")
+            watched.bot = kb.agent("named-bot", "--owner", "owen")
+            yield watched
+
+
+def test_calls_are_counted_over_all_workers(at: Watched) -> None:
+    for _ in range(6):
+        assert at.get() == 200
+    assert at.get("/reflect?as=raw") == 200
+    assert at.kb.curl(at.bot, at.kb.upstream.url + "/echo", "-X", "DELETE").code == "policy_denied"
+    held = at.kb.start_curl(at.bot, at.kb.upstream.url + "/echo", "-d", "amount=7")
+    (card,) = at.kb.pending(at.alice)
+    at.becomes(1, "keybroker_approvals_pending", risk="medium")
+    at.becomes(1, "keybroker_calls_held")
+    assert at.kb.vote(at.alice, card["id"], "approve")[0] == 200
+    assert held.wait().status == 200
+    at.becomes(8, "keybroker_calls_total", outcome="completed", code="none")
+    found = at.samples()
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, frozenset(labels.items())]
+
+    assert value("keybroker_calls_total", outcome="denied", code="policy_denied") == 1
+    assert value("keybroker_call_duration_seconds_count") == 9
+    assert value("keybroker_hold_seconds_count", outcome="approved") == 1
+    assert value("keybroker_vault_request_duration_seconds_count", result="ok") == 8
+    assert value("keybroker_call_stage_duration_seconds_count", stage="commit") == 8
+    assert value("keybroker_upstream_responses_total", **{"class": "2xx"}) == 8
+    assert value("keybroker_masked_secrets_total") >= 1
+    assert value("keybroker_body_bytes_total", body="request") == len("amount=7")
+    assert value("keybroker_ledger_records_total", type="call.sent") == 8
+    assert value("keybroker_ledger_lag_seconds_count") > 16
+    assert value("keybroker_approvals_pending", risk="medium") == 0
+    assert value("keybroker_workers", state="accepting") == 2
+    assert value("keybroker_vault_up") == 1
+    assert value("keybroker_connections_total") >= 9
+
+
+def test_a_stranger_is_counted_once(at: Watched) -> None:
+    labels = {"outcome": "denied", "code": "agent_unauthenticated"}
+    before = at.value("keybroker_calls_total", **labels)
+    assert at.kb.curl(None, at.kb.upstream.url + "/echo").exit != 0
+    at.becomes(before + 1, "keybroker_calls_total", **labels)
+    assert at.kb.curl(None, "http://localhost:1/echo").status == 407
+    at.becomes(before + 2, "keybroker_calls_total", **labels)
+
+
+def test_the_page_has_what_the_guide_says_and_nothing_else(at: Watched) -> None:
+    families = {family.name: family for family in parse(at.page())}
+    expected = {m.name.removesuffix("_total"): m for m in METRICS}
+    assert set(families) == set(expected)
+    guide = Path("docs/metrics.md").read_text()
+    for name, family in families.items():
+        metric = expected[name]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+        assert f"| `{metric.name}` | {metric.kind} |" in guide
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def test_the_page_tells_no_names_and_no_secrets(at: Watched) -> None:
+    text = at.page()
+    for word in ("named-bot", "alice", "owen", "localhost", "127.0.0.1", CANARY, "/echo", "kv/pay"):
+        assert word not in text, word
+
+
+def test_agents_cannot_reach_it_through_the_proxy(at: Watched) -> None:
+    for path in ("/metrics", "/readyz", "/healthz"):
+        for host in ("127.0.0.1", "localhost"):
+            reply = at.kb.curl(at.bot, f"http://{host}:{at.kb.admin_port}{path}")
+            assert reply.status == 403 and b"keybroker_" not in reply.body
+
+
+def test_no_client_can_make_a_series(at: Watched) -> None:
+    """Whatever agents and strangers send, the same names and labels stand there."""
+    before = {key for key in at.samples() if "process" not in str(key)}
+    strange = 'x"} 1\nkeybroker_evil 7\n'
+    for index in range(40):
+        at.kb.curl(
+            at.bot, f"{at.kb.upstream.url}/echo/{index}", "-X", f"M{index}",
+            "-H", f"User-Agent: {index}", "-H", f"X-{index}: {strange!r}",
+        )  # fmt: skip
+    at.kb.raw(f"GET http://{index}.example/ HTTP/1.1\r\nHost: a\r\n\r\n".encode(), timeout=1)
+    after = {key for key in at.samples() if "process" not in str(key)}
+    assert after == before
+    assert "evil" not in at.page()
+
+
+def test_no_counter_falls_when_a_worker_is_killed(at: Watched) -> None:
+    before = at.value("keybroker_calls_total", outcome="completed", code="none")
+    restarts = at.value("keybroker_worker_restarts_total")
+    for pid in at.kb.processes("worker"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: at.ready()[1]["workers"] == "fail", what="no worker takes calls")
+    at.recovers()
+    wait_until(lambda: at.value("keybroker_workers", state="accepting") == 2, what="both are back")
+    assert at.value("keybroker_calls_total", outcome="completed", code="none") == before
+    assert at.value("keybroker_worker_restarts_total") == restarts + 2
+    assert at.get() == 200
+    at.becomes(before + 1, "keybroker_calls_total", outcome="completed", code="none")
+
+
+def test_a_broken_policy_stays_out_and_calls_go_on(at: Watched) -> None:
+    rejected = at.value("keybroker_policy_rejected_total")
+    at.kb.write_policy("version: 1\nrules: [{id: broken")
+    wait_until(
+        lambda: at.value("keybroker_policy_rejected_total") > rejected, what="it was rejected"
+    )
+    assert at.ready()[0] == 200 and at.get() == 200
+    at.kb.write_policy(at.kb.policy)
+
+
+def test_a_store_that_is_locked_is_not_ready(at: Watched) -> None:
+    with closing(sqlite3.connect(at.kb.database, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        at.fails("store")
+        assert at.value("keybroker_ready", check="store") == 0  # the page is there all the same
+        status, told = at.kb.api(at.alice, "/readyz")
+        assert status == 503 and "store" in told["faults"]
+        db.execute("ROLLBACK")
+    at.recovers()
+
+
+def test_a_vault_that_hangs_or_died_is_not_ready(at: Watched) -> None:
+    (server,) = at.kb.processes("server")
+    os.kill(server, signal.SIGSTOP)
+    try:
+        at.fails("vault")
+        assert at.value("keybroker_vault_up") == 0
+    finally:
+        os.kill(server, signal.SIGCONT)
+    at.recovers()
+    (server,) = at.kb.processes("server")
+    os.kill(server, signal.SIGKILL)
+    at.fails("vault")
+    at.recovers()  # `up` brings it back
+    assert at.get() == 200
