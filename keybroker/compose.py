@@ -216,7 +216,9 @@ def worker_parts(
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
+    from proxy.patience import Timeouts
 
+    patience = settings.proxy.timeouts
     signer = authority(workspace)
     serving = proxy_serving(workspace, settings, signer)
     gateway = [_place(settings.proxy.gateway)] if settings.proxy.gateway else []
@@ -225,6 +227,7 @@ def worker_parts(
         listeners=[(place.host, place.port) for place in own],
         # A TLS proxy may stand there, on any machine.
         names=[_place(admin_url), *gateway],
+        timeout=patience.resolve,
     )
     if settings.vault is not None:
         vault = None
@@ -254,6 +257,7 @@ def worker_parts(
         ),
         Limits(
             hold_wait=float(settings.proxy.hold_wait),
+            stage=float(patience.stage),
             body=settings.proxy.body_limit,
             waiting=settings.proxy.held_calls,
         ),
@@ -278,11 +282,18 @@ def worker_parts(
             ca_bundle=settings.egress.ca_bundle or system_bundle(),
             names=gateway,
             traffic=meters,
+            timeouts=Timeouts(
+                head=patience.head,
+                idle=patience.idle,
+                connect=patience.connect,
+                tls=patience.tls,
+                first_byte=patience.first_byte,
+            ),
         )
 
     return WorkerParts(
         egress=egress,
-        new_loop=lambda: PinningLoop(egress.pins),
+        new_loop=lambda: PinningLoop(egress.pins, connect_timeout=patience.connect),
         new_engine=new_engine,
         look=look,
         vault_ports=vault_ports,

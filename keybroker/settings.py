@@ -187,6 +187,34 @@ class TlsFiles(_Strict):
     key: PathIn
 
 
+_Patience = Annotated[Seconds, Field(ge=1, le=86400)]
+
+
+class TimeoutSettings(_Strict):
+    """How long each stage of a call may take, in seconds; the wait for people is `hold_wait`."""
+
+    head: _Patience = 30
+    """A request's head, once it has begun, and an agent's TLS handshake."""
+    idle: _Patience = 600
+    """A connection, or a body, on which nothing moves."""
+    stage: _Patience = 10
+    """Any one stage of Keybroker's own: the address, the secret, the ledger."""
+    resolve: _Patience = 5
+    """The look-up of a name."""
+    connect: _Patience = 10
+    """A TCP connection to one address of an upstream."""
+    tls: _Patience = 10
+    """The TLS handshake with an upstream."""
+    first_byte: _Patience = 600
+    """From the end of the request to the head of the response."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TimeoutSettings:
+        if self.resolve > self.stage:
+            raise ValueError("`resolve` is longer than `stage`, of which it is a part")
+        return self
+
+
 class ProxySettings(_Strict):
     """The data plane."""
 
@@ -205,6 +233,7 @@ class ProxySettings(_Strict):
     """How many calls of one agent may be held at a time."""
     held_bytes: Annotated[Size, Field(ge=1, le=1 << 40)] = 64 * 1024 * 1024
     """Bytes that may be stored for one agent's held calls."""
+    timeouts: TimeoutSettings = TimeoutSettings()
 
     @model_validator(mode="after")
     def _no_mixture(self) -> ProxySettings:

@@ -6,8 +6,10 @@ What is overridden here is not covered by its compatibility promise, hence one p
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Generator
+import time
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http2 import Http2Connection
+from mitmproxy.proxy.server import TimeoutWatchdog
 
 from proxy import http2, pages
 from proxy.exchange import Exchange, Wire, attach
@@ -114,6 +117,32 @@ def _page_for(status: int) -> http.Response:
 def _bytes(response: http.Response) -> bytes:
     assembled: bytes = http1.assemble_response(response)  # type: ignore[no-untyped-call]
     return assembled
+
+
+class Watchdog(TimeoutWatchdog):
+    """Closes a connection on which nothing moves, unless something else has its clocks on it.
+
+    Stock looks at the time only, also when it was disarmed after it had begun to wait.
+    """
+
+    def __init__(
+        self, timeout: int, callback: Callable[[], Awaitable[None]], busy: Callable[[], bool]
+    ) -> None:
+        super().__init__(timeout, callback)
+        self._busy = busy
+
+    async def watch(self) -> None:
+        """Until it struck, or is cancelled."""
+        while True:
+            await self.can_timeout.wait()
+            left = self.last_activity + self.timeout - time.time()
+            if left > 0:
+                await asyncio.sleep(left)
+            elif self._busy():
+                self.last_activity = time.time()
+            else:
+                await self.callback()
+                return
 
 
 class _Reader:
@@ -311,7 +340,10 @@ class Stream(http_layers.HttpStream):
 
     def _handle_event(self, event: events.Event) -> Commands:
         try:
-            yield from self._translated(super()._handle_event(event))
+            if isinstance(event, events.Wakeup):
+                yield from self._translated(self._give_up())
+            else:
+                yield from self._translated(super()._handle_event(event))
         except Exception:  # noqa: BLE001 - whatever breaks, the agent gets an answer and no more
             yield from self._translated(self._crash())
 
@@ -333,6 +365,10 @@ class Stream(http_layers.HttpStream):
             else:
                 if isinstance(command.event, RequestHeaders):
                     self.exchange.sent = True
+                    self.exchange.moved = time.monotonic()
+                elif isinstance(command.event, RequestEndOfMessage):
+                    self.exchange.asked = True
+                    self.exchange.moved = time.monotonic()
                 yield command
 
     def _to_client(self, command: http_layers.SendHttp) -> Commands:
@@ -388,6 +424,23 @@ class Stream(http_layers.HttpStream):
         self.flow.live = False
         yield http_layers.DropStream(self.stream_id)
 
+    def _giving_up(self) -> events.Event:
+        """The event that ends this exchange: the core finds its way by the command it answers."""
+        command = commands.RequestWakeup(0)
+        stack = self.context.layers
+        for at, layer in enumerate(stack[:-1]):
+            if isinstance(layer, http_layers.HttpLayer):
+                layer.command_sources[command] = stack[at + 1]
+        return events.Wakeup(command)
+
+    def _give_up(self) -> Commands:
+        """The upstream takes too long."""
+        if self.server_state in (self.state_done, self.state_errored):
+            return
+        yield from self._hang_up()
+        late = ResponseProtocolError(self.stream_id, "too late", ErrorCode.GENERIC_SERVER_ERROR)
+        yield from self.handle_protocol_error(late)
+
     def _hang_up(self) -> Commands:
         """Drops the rest of the upstream's response: closes HTTP/1, resets the HTTP/2 stream."""
         yield http_layers.SendHttp(
@@ -402,6 +455,7 @@ class Stream(http_layers.HttpStream):
             takes_trailers=event.request.is_http2 or takes_trailers(event.request.headers),
             backlog=self._backlog,
             upload_backlog=self._upload_backlog,
+            give_up=self._giving_up,
         )
         event.replay_flow = http.HTTPFlow(self.context.client, self.context.server)
         attach(event.replay_flow, self.exchange)
@@ -461,6 +515,8 @@ class Stream(http_layers.HttpStream):
         if (yield from self.check_invalid(False)):
             return
         self.exchange.cleared = False
+        self.exchange.headed = True
+        self.exchange.moved = time.monotonic()
         yield HttpResponseHeadersHook(self.flow)
         if (yield from self.check_killed(True)):
             return

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from mitmproxy import http
+from mitmproxy.connection import Server
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, layers, mode_specs
 from mitmproxy.proxy.layers.http import HTTPMode
@@ -26,8 +28,9 @@ from broker.errors import Refusal
 from broker.model import Client
 from broker.refusals import as_origin
 from proxy import gateway, pages, translate
-from proxy.compat import CoreOptions
+from proxy.compat import CoreOptions, Watchdog
 from proxy.exchange import Exchange, exchange_of
+from proxy.patience import Dials, Timeouts, overdue_sentence
 from proxy.ports import Answer, Passage, Pipeline, Tunnel
 from proxy.tls import Tls
 from rules.errors import Ambiguous
@@ -55,7 +58,7 @@ class Setup:
     pipeline: Pipeline
     tls: Tls
     options: CoreOptions
-    head_timeout: float
+    timeouts: Timeouts
     names: frozenset[tuple[str, int]] = frozenset()
     """The authority that the settings give the gateway."""
     draining: bool = False
@@ -85,10 +88,18 @@ class AgentConnection(LiveConnectionHandler):
         self._passed = [0, 0]
         self._taken = 0
         """Bytes, at most, that came while heads were being decided."""
+        self._endings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._dials = Dials(setup.timeouts, self._hang_up)
+        self.timeout_watchdog = Watchdog(setup.timeouts.idle, self.on_timeout, self._at_upstream)
         self._hooks: dict[str, Callable[[Any], Awaitable[None] | None]] = {
             "client_connected": self._client_connected,
             "client_disconnected": self._client_disconnected,
+            "server_connect": lambda data: self._dials.begun(data.server),
+            "server_connect_error": lambda data: self._dials.failed(data.server),
+            "server_connected": lambda data: self._dials.connected(data.server),
+            "server_disconnected": lambda data: self._dials.over(data.server),
+            "tls_established_server": lambda data: self._dials.established(data.conn),
             "next_layer": self._next_layer,
             "http_connect": self._http_connect,
             "tls_clienthello": self._tls_clienthello,
@@ -169,6 +180,25 @@ class AgentConnection(LiveConnectionHandler):
         if transport is not None and transport.handler is not None:
             transport.handler.cancel("closed by Keybroker")
 
+    def give_up_late(self) -> None:
+        """Ends the calls whose upstream takes too long; to be called about once a second."""
+        limits, now = self.setup.timeouts, time.monotonic()
+        for exchange in tuple(self.live):
+            stage = exchange.overdue(now, first_byte=limits.first_byte, idle=limits.idle)
+            if stage is not None and exchange.give_up is not None:
+                ending = asyncio.create_task(self.server_event(exchange.give_up()))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+
+    def _at_upstream(self) -> bool:
+        """Whether a call is at its upstream, which has clocks of its own."""
+        return any(exchange.sent for exchange in self.live)
+
+    def _hang_up(self, server: Server) -> None:
+        transport = self.transports.get(server)
+        if transport is not None and transport.handler is not None:
+            transport.handler.cancel("too slow")
+
     # -- the connection
 
     def _client_connected(self, _: object) -> None:
@@ -185,7 +215,7 @@ class AgentConnection(LiveConnectionHandler):
         """The first head, or the TLS handshake, must be whole in time."""
         self._unwatch()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.setup.head_timeout, self.cut)
+        self._timer = loop.call_later(self.setup.timeouts.head, self.cut)
 
     def _unwatch(self) -> None:
         if self._timer is not None:
@@ -372,7 +402,7 @@ class AgentConnection(LiveConnectionHandler):
             return
         exchange.passage = passage
         if passage.request.unread:
-            forward.stream = _push(passage)
+            forward.stream = _push(exchange, passage)
             exchange.check_trailers = _check_trailers(passage)
             exchange.streaming = True
         flow.request = forward
@@ -427,12 +457,37 @@ class AgentConnection(LiveConnectionHandler):
         if passage is None or exchange.settled:
             return
         exchange.settled = True
-        answer = await passage.failed(_sentence(flow, exchange), sent=exchange.sent)
+        answer = await passage.failed(self._sentence(flow, exchange), sent=exchange.sent)
         exchange.page = self._answer(answer, exchange)
 
     def _websocket_message(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             flow.websocket.messages.clear()  # the core keeps every message for the whole session
+
+    def _sentence(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
+        """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""
+        server = flow.server_conn
+        if exchange.gone.is_set():
+            sent = exchange.sent
+            when = "before the response was delivered" if sent else "before anything was sent"
+            return f"The agent hung up {when}."
+        if exchange.late is not None:
+            return overdue_sentence(exchange.late, self.setup.timeouts)
+        if exchange.answered:
+            return "The response broke off while it was delivered."
+        if exchange.sent:
+            return (
+                "The upstream closed the connection, or answered with something that is not HTTP."
+            )
+        if flow.error is not None and "verify failed" in flow.error.msg:
+            return "The upstream's certificate could not be verified."
+        if exchange.passage is not None:
+            request = exchange.passage.request
+            if (slow := self._dials.sentence(request.host, request.port)) is not None:
+                return slow
+        if server.timestamp_tcp_setup is None:
+            return "No connection to the upstream could be made."
+        return "The connection to the upstream could not be set up."
 
     # -- answers
 
@@ -449,8 +504,9 @@ class AgentConnection(LiveConnectionHandler):
         return translate.answer_response(answer, exchange.wire, close=self.setup.draining)
 
 
-def _push(passage: Passage) -> Callable[[bytes], list[bytes]]:
+def _push(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]]:
     def push(chunk: bytes) -> list[bytes]:
+        exchange.moved = time.monotonic()
         passage.send(chunk)  # what it raises ends the exchange
         return [chunk] if chunk else []
 
@@ -466,6 +522,7 @@ def _check_trailers(passage: Passage) -> Callable[[http.Headers], http.Headers]:
 
 def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]]:
     def pump(chunk: bytes) -> list[bytes]:
+        exchange.moved = time.monotonic()
         if chunk:
             out = passage.feed(chunk)
         else:
@@ -476,23 +533,6 @@ def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]
         return [out] if out else []  # an empty chunk would end a chunked body
 
     return pump
-
-
-def _sentence(flow: http.HTTPFlow, exchange: Exchange) -> str:
-    """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""
-    server = flow.server_conn
-    if exchange.gone.is_set():
-        when = "before the response was delivered" if exchange.sent else "before anything was sent"
-        return f"The agent hung up {when}."
-    if exchange.answered:
-        return "The response broke off while it was delivered."
-    if exchange.sent:
-        return "The upstream closed the connection, or answered with something that is not HTTP."
-    if flow.error is not None and "verify failed" in flow.error.msg:
-        return "The upstream's certificate could not be verified."
-    if server.timestamp_tcp_setup is None:
-        return "No connection to the upstream could be made."
-    return "The connection to the upstream could not be set up."
 
 
 def _report(where: str, error: BaseException | None) -> None:

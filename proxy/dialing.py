@@ -51,6 +51,9 @@ class Unpinned(OSError):
     """Something tried to dial a place that the egress guard had not checked."""
 
 
+TOO_SLOW = "no connection in time"
+
+
 class PinningLoop(asyncio.SelectorEventLoop):
     """An event loop for workers; `connect_timeout` is in seconds, for each address tried."""
 
@@ -89,6 +92,9 @@ class PinningLoop(asyncio.SelectorEventLoop):
             host, port = address[0], address[1]
             if not self.pins.holds(host, port):
                 raise Unpinned("this address was not checked by the egress guard")
-            async with asyncio.timeout(self.connect_timeout):
-                return await super().sock_connect(sock, address)
+            try:
+                async with asyncio.timeout(self.connect_timeout):
+                    return await super().sock_connect(sock, address)
+            except TimeoutError as error:
+                raise TimeoutError(TOO_SLOW) from error
         return await super().sock_connect(sock, address)

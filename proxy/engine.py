@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from proxy import compat
 from proxy.connection import AgentConnection, Setup
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
+from proxy.patience import Timeouts
 from proxy.ports import Authority, Pipeline, Traffic
 from proxy.tls import Tls
 
@@ -24,16 +24,6 @@ GOODBYE = 2.0
 """Seconds that an agent's side of the end of TLS is waited for."""
 OVERSEE = 1.0
 """Seconds between looks at connections that no call's decision looks at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """In seconds."""
-
-    head: float = 30.0
-    """For a request's head, once it has begun; also for the first one and for the TLS handshake."""
-    idle: int = 600
-    """A connection on which nothing moves is closed; waiting for a decision does not count."""
 
 
 class Engine:
@@ -68,7 +58,7 @@ class Engine:
             body_size_limit=str(body_limit), tcp_timeout=timeouts.idle, head_timeout=timeouts.head
         )
         self._setup = Setup(
-            pipeline, Tls(authority, ca_bundle), options, timeouts.head, frozenset(names)
+            pipeline, Tls(authority, ca_bundle), options, timeouts, frozenset(names)
         )
         self._egress = egress
         self._listen = listen
@@ -134,10 +124,12 @@ class Engine:
                 task.cancel()
 
     async def _oversee(self) -> None:
-        """Cuts the tunnels and WebSockets of agents that are no longer known."""
+        """Cuts the tunnels and WebSockets of agents that are no longer known, and gives up calls
+        that take too long."""
         while True:
             await asyncio.sleep(OVERSEE)
             for connection in tuple(self._connections):
+                connection.give_up_late()
                 agent = connection.unattended
                 if agent is not None and not self._setup.pipeline.knows(agent):
                     connection.cut()

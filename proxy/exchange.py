@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mitmproxy import http
+from mitmproxy.proxy import events
 
 from broker.model import Client
 from proxy.gateway import Claim
@@ -81,12 +82,35 @@ class Exchange:
     """`passage.finish` was called."""
     settled: bool = False
     """`passage.completed` or `passage.failed` was called."""
+    asked: bool = False
+    """The whole request was handed to the upstream's connection."""
+    headed: bool = False
+    """The head of the upstream's response is here."""
+    moved: float = 0.0
+    """When something of the request or the response last moved at the upstream; monotonic."""
+    late: str | None = None
+    """The stage in which it was given up."""
+    give_up: Callable[[], events.Event] | None = None
+    """Makes the event that ends it, for the connection's core."""
     on_end: Callable[[], None] = _nobody
     """Called once the last byte of the answer was handed to the agent's connection."""
     backlog: Callable[[], int] = lambda: 0
     """Bytes waiting for the agent's HTTP/2 flow-control window."""
     upload_backlog: Callable[[], int] = lambda: 0
     """Bytes waiting for the upstream's HTTP/2 flow-control window."""
+
+    def overdue(self, now: float, *, first_byte: float, idle: float) -> str | None:
+        """The stage that takes too long, once; None if there is none. Waiting for a decision is
+        no stage."""
+        if not self.sent or self.finished or self.settled or self.late is not None:
+            return None
+        stage, limit = "idle", idle
+        if not self.headed:
+            stage, limit = ("first_byte", first_byte) if self.asked else ("upload", idle)
+        if now - self.moved <= limit:
+            return None
+        self.late = stage
+        return stage
 
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange:

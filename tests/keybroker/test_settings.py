@@ -187,3 +187,23 @@ def test_a_public_name_is_the_proxy_s_only_if_its_own_tls_ends_there() -> None:
 )
 def test_tls_is_whole_or_refused(text: str, because: str) -> None:
     assert because in "\n".join(problems(text))
+
+
+def test_each_stage_has_its_time() -> None:
+    assert Settings().proxy.timeouts.first_byte == 600
+    timeouts = load("proxy: {timeouts: {connect: 3s, first_byte: 2m, idle: 1h}}").proxy.timeouts
+    assert (timeouts.connect, timeouts.first_byte, timeouts.idle) == (3, 120, 3600)
+    assert timeouts.tls == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("{connect: 0s}", "connect"),
+        ("{idle: 2d}", "idle"),
+        ("{firstbyte: 1s}", "first_byte"),
+        ("{resolve: 20s}", "longer than `stage`"),
+    ],
+)
+def test_times_that_make_no_sense_are_refused(text: str, because: str) -> None:
+    assert because in "\n".join(problems(f"proxy: {{timeouts: {text}}}"))

@@ -25,7 +25,8 @@ from broker.model import Client
 from certs.authority import Authority
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
-from proxy.engine import Engine, Timeouts
+from proxy.engine import Engine
+from proxy.patience import Timeouts
 from rules.canonical import canonicalise
 from rules.errors import Ambiguous
 from rules.request import Headers, RawRequest, Request
@@ -204,10 +205,12 @@ class Worker:
         *,
         body_limit: int = 1 << 20,
         head_timeout: float = 30,
+        timeouts: Timeouts | None = None,
         allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
         reuse_port: bool = False,
         port: int = 0,
     ) -> None:
+        self.connect_timeout = (timeouts or Timeouts()).connect
         self.egress = EgressGuard([ip_network(n) for n in allow])
         self.pipeline = FakePipeline(self.egress)
         self.authority = Authority.load_or_create(directory / "ca")
@@ -221,11 +224,11 @@ class Worker:
             body_limit=body_limit,
             reuse_port=reuse_port,
             ca_bundle=upstream_ca,
-            timeouts=Timeouts(head=head_timeout),
+            timeouts=timeouts or Timeouts(head=head_timeout),
         )
 
     def __enter__(self) -> Self:
-        self._loop = PinningLoop(self.egress.pins)
+        self._loop = PinningLoop(self.egress.pins, connect_timeout=self.connect_timeout)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self.port = self.run(self.engine.start())
