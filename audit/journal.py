@@ -166,6 +166,7 @@ class _Item[T]:
     future: Future[T]
     queued: float
     """When it was handed over, by time.monotonic."""
+    patient: bool = False
 
     def run(self, tx: Transaction) -> Callable[[], None]:
         """Does the work inside a savepoint; returns what to tell the waiter once it is durable.
@@ -195,9 +196,11 @@ class Journal:
     """Writes the ledger, and the store's changes with it.
 
     `path` is a database that has the tables of audit.schema. `clock` gives aware datetimes.
-    `head_key` seals the head. `linger` and `busy_timeout` are seconds: how long a first item waits
-    for company, and how long a lock may be waited for before the ledger counts as unavailable.
-    `open_db` opens the connection, anew after every failure.
+    `head_key` seals the head. `open_db` opens the connection, anew after every failure.
+
+    In seconds: `linger` is how long an item waits for company while items come in crowds,
+    `patience` how long one waits that nobody is waiting for, and `busy_timeout` how long a lock may
+    be waited for before the ledger counts as unavailable.
     """
 
     def __init__(
@@ -207,6 +210,7 @@ class Journal:
         clock: Callable[[], datetime],
         head_key: bytes,
         linger: float = 0.001,
+        patience: float = 0.01,
         max_batch: int = 64,
         busy_timeout: float = 5.0,
         open_db: Callable[[Path], sqlite3.Connection] = connect,
@@ -216,21 +220,30 @@ class Journal:
         self._clock = clock
         self._head_key = head_key
         self._linger = linger
+        self._patience = patience
         self._max_batch = max_batch
         self._busy_timeout = busy_timeout
         self._open_db = open_db
         self._watch = watch or Unwatched()
         self._db: sqlite3.Connection | None = None
+        self._hurried = True
+        """The connection's own time-out is not `busy_timeout` now."""
         self._lock_file: int | None = None
-        # Guards `_waiting` and `_closed`. (Not queue.SimpleQueue: a get() whose timeout runs out at
-        # the wrong moment waits for ever, seen in CPython 3.12.1.)
+        # Guards all that follows, down to `_closed`. (Not queue.SimpleQueue: a get() whose timeout
+        # runs out at the wrong moment waits for ever, seen in CPython 3.12.1.)
         self._changed = threading.Condition()
         self._waiting: deque[_Item[object]] = deque()
+        self._urgent = 0
+        """Of those that wait, how many are not patient."""
+        self._crowded = False
+        """The last batch had several of them: another may well come within `linger`."""
+        self._dozing = False
+        """The writer sleeps until it is woken, not for `patience` at most."""
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
 
-    def commit[T](self, work: Callable[[Transaction], T]) -> Future[T]:
+    def commit[T](self, work: Callable[[Transaction], T], *, patient: bool = False) -> Future[T]:
         """Runs `work` in the writer's thread, in a transaction that it shares with others.
 
         The future gives what `work` returned, once that is on disk. If `work` raises, its own
@@ -238,13 +251,19 @@ class Journal:
         committed, the future raises LedgerUnavailable and nothing of it counts. (After a power cut
         a commit that reported failure may turn out to be kept; nobody was told that it was, so
         nothing was sent.) A future cancelled before its turn does nothing.
+
+        `patient` work goes, in its turn, with the next that is not, and by itself after twice
+        `patience` at the latest: a commit and a wake-up less where nobody waits for it.
         """
         future: Future[T] = Future()
+        item = _Item(work, future, time.monotonic(), patient)
         with self._changed:
             if not self._closed:
-                item = _Item(work, future, time.monotonic())
                 self._waiting.append(item)  # type: ignore[arg-type]  # T is an object
-                self._changed.notify()
+                if not patient:
+                    self._urgent += 1
+                if self._dozing or not patient:
+                    self._changed.notify()
                 return future
         future.set_exception(LedgerUnavailable("the ledger's writer was closed"))
         return future
@@ -288,8 +307,12 @@ class Journal:
     def _gather(self) -> list[_Item[object]]:
         """The next batch; empty when there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            linger = not self._closed and len(self._waiting) < self._max_batch
+            quiet = False  # for the whole of a `patience`
+            while not (self._urgent or self._closed or (quiet and self._waiting)):
+                self._dozing = quiet
+                quiet = not self._changed.wait(None if quiet else self._patience)
+            self._dozing = False
+            linger = self._crowded and not self._closed and len(self._waiting) < self._max_batch
         if linger:
             time.sleep(self._linger)
         return self._take(self._max_batch)
@@ -297,7 +320,11 @@ class Journal:
     def _take(self, most: int | None) -> list[_Item[object]]:
         with self._changed:
             count = len(self._waiting) if most is None else min(most, len(self._waiting))
-            return [self._waiting.popleft() for _ in range(count)]
+            items = [self._waiting.popleft() for _ in range(count)]
+            urgent = sum(not item.patient for item in items)
+            self._urgent -= urgent
+            self._crowded = urgent > 1
+            return items
 
     def _transact(self, items: list[_Item[object]]) -> list[Callable[[], None]]:
         """One durable transaction; raises if nothing of it is to count."""
@@ -306,8 +333,14 @@ class Journal:
         try:
             db = self._connection()
             # The lock keeps writers of the ledger apart; SQLite's own may be held by anyone.
-            patience = max(0.001, deadline - time.monotonic())
-            db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            left = max(0.001, deadline - time.monotonic())
+            if left < self._busy_timeout / 2:
+                # For once: setting it for every transaction costs as much as a row.
+                db.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
+                self._hurried = True
+            elif self._hurried:
+                db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
+                self._hurried = False
             db.execute("BEGIN IMMEDIATE")
             seq, tip = self._tip(db)
             tx = Transaction(db, timestamp(self._clock()), seq, tip)
@@ -359,6 +392,7 @@ class Journal:
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             self._db = self._open_db(self._path)
+            self._hurried = True  # `open_db` sets a time-out of its own
         return self._db
 
     def _disconnect(self) -> None:

@@ -81,6 +81,7 @@ class Dispatcher:
                 sending=parts.sending,
                 body_limit=ruling.decision.body_limit,
                 journey=journey,
+                approved=approval is not None,
             )
         except BaseException:
             self._take_back(dispatch)

@@ -12,7 +12,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,8 +87,10 @@ class Passage:
         sending: Sending,
         body_limit: int | None = None,
         journey: Journey | None = None,
+        approved: bool = False,
     ) -> None:
-        """`body_limit`: bytes of a body that is passed on as it comes."""
+        """`body_limit`: bytes of a body that is passed on as it comes. `approved`: the call uses an
+        approval, which is used up once its result is recorded."""
         self.call = call
         self.request = request
         """Exactly what is forwarded, the credential in its slot."""
@@ -95,6 +98,7 @@ class Passage:
         self._sending = sending
         self._masked = masked
         self._journey = journey or Journey(call, agent)
+        self._approved = approved
         self._scrubber = Scrubber(masked) if masked else None
         """Of texts, and of a body unless it is of a kind that has its own."""
         self._bodies: Scrubber | None = None
@@ -215,7 +219,11 @@ class Passage:
         return self._refused is not None
 
     async def completed(self) -> None:
-        """Records the result; the first of `completed` and `failed` counts."""
+        """Hands the result to the ledger; the first of `completed` and `failed` counts.
+
+        The response was delivered, so the record need not be waited for: it is durable some
+        milliseconds later, with what is written next. Only if an approval hangs on it, at once.
+        """
         if self._refused is not None:
             await self.failed(self._refused.detail, sent=True)
             return
@@ -237,9 +245,14 @@ class Passage:
         )
         self._note("upstream", self._started, first_byte)
         self._note("deliver", first_byte, now)
-        recorded = self._sending.completed(self.call, self._agent, outcome)
+        recorded = self._sending.completed(
+            self.call, self._agent, outcome, patient=not self._approved
+        )
         self._end("completed", status=self._status)
-        await self._record(recorded)
+        if self._approved:
+            await self._record(recorded)
+        else:
+            recorded.add_done_callback(self._look)
 
     async def failed(self, sentence: str, *, sent: bool) -> Answer:
         """Records that no whole response came; returns the answer for the agent.
@@ -338,11 +351,16 @@ class Passage:
         journey.end(outcome, code, status)
 
     async def _record(self, recorded: Future[None]) -> None:
-        try:
+        recorded.add_done_callback(self._look)
+        with suppress(Exception):  # `_look` tells of it
             async with asyncio.timeout(RECORD_WITHIN):
                 # Shielded: a record that comes late is better than none.
                 await asyncio.shield(asyncio.wrap_future(recorded))
-        except Exception as error:  # noqa: BLE001 - the agent has its response; recovery marks it unknown
+
+    def _look(self, recorded: Future[None]) -> None:
+        # The agent has its response; recovery makes the call unknown.
+        error = CancelledError() if recorded.cancelled() else recorded.exception()
+        if error is not None:
             log.error("the result of %s could not be recorded: %s", self.call, error)
 
 

@@ -145,8 +145,13 @@ class Sending:
 
         return self._store.submit(work)
 
-    def completed(self, call: str, agent: str, outcome: Outcome) -> Future[None]:
-        """The response is over; an approval that the call used is used up."""
+    def completed(
+        self, call: str, agent: str, outcome: Outcome, *, patient: bool = False
+    ) -> Future[None]:
+        """The response is over; an approval that the call used is used up.
+
+        `patient`: it may be written with what comes next; until then the call is in flight.
+        """
         data: dict[str, JSON] = {
             "status": outcome.status,
             "received": outcome.received,
@@ -158,7 +163,10 @@ class Sending:
             "first_byte_ms": outcome.first_byte_ms,
             **(outcome.upload.to_json() if outcome.upload else {}),
         }
-        return self._finish(Draft("call.completed", data, call, agent), "complete", None)
+        draft = Draft("call.completed", data, call, agent)
+        return self._store.submit(
+            lambda tx: self._finish_in(tx, draft, "complete", None), patient=patient
+        )
 
     def failed(
         self,

@@ -200,12 +200,13 @@ class Store:
             reading.data_version = data_version
         return reading.counters[topic]
 
-    def submit[T](self, work: Callable[[Transaction], T]) -> Future[T]:
+    def submit[T](self, work: Callable[[Transaction], T], *, patient: bool = False) -> Future[T]:
         """Runs `work` in the journal's next commit; the future resolves once that is durable.
 
-        It carries LedgerUnavailable when the commit failed, and whatever `work` raised.
+        It carries LedgerUnavailable when the commit failed, and whatever `work` raised. `patient`
+        work may wait some milliseconds for a commit that somebody waits for.
         """
-        return self._journal.commit(work)
+        return self._journal.commit(work, patient=patient)
 
     def write[T](self, work: Callable[[Transaction], T]) -> T:
         """`submit`, and wait. Raises StoreUnavailable when the commit failed: nothing was kept."""

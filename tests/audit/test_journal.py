@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, suppress
@@ -211,6 +212,68 @@ def test_a_lone_item_never_waits_for_company_in_vain(start: Starter, linger: flo
         result(journal.commit(lambda tx: None))
 
 
+# Work that nobody waits for
+
+
+def test_patient_work_goes_with_the_next_that_somebody_waits_for(
+    path: Path, start: Starter, fragile: type[Fragile]
+) -> None:
+    journal = start(open_db=through(fragile), patience=PATIENCE)
+    result(journal.commit(login("before")))
+    fragile.seen.clear()
+    patient = [journal.commit(login(user), patient=True) for user in ("one", "two")]
+    urgent = journal.commit(login("three"))
+    assert result(urgent) == "three"
+    assert [result(future) for future in patient] == ["one", "two"]
+    assert fragile.seen.count("COMMIT") == 1
+    assert kept(path) == ["before", "one", "two", "three"]  # in their order
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.05], ids=["awake", "asleep"])
+def test_patient_work_goes_by_itself_if_nothing_else_comes(
+    path: Path, start: Starter, rest: float
+) -> None:
+    journal = start(patience=0.01)
+    for user in ("one", "two"):
+        time.sleep(rest)  # long enough for the writer to go to sleep, or not
+        assert result(journal.commit(login(user), patient=True)) == user
+    assert kept(path) == ["one", "two"]
+
+
+def test_closing_writes_patient_work_at_once(path: Path, start: Starter) -> None:
+    journal = start(patience=PATIENCE)
+    futures = [journal.commit(login(user), patient=True) for user in ("one", "two")]
+    journal.close()
+    assert [future.result(0) for future in futures] == ["one", "two"]
+    assert kept(path) == ["one", "two"]
+
+
+def test_patient_work_that_fails_tells_its_future(path: Path, start: Starter) -> None:
+    journal = start(patience=0.001)
+    bad = journal.commit(failing(KeyError("mine")), patient=True)
+    with pytest.raises(KeyError, match="mine"):
+        result(bad)
+    assert kept(path) == []
+
+
+def test_a_crowd_is_waited_for_and_a_lone_item_is_not(
+    path: Path, start: Starter, fragile: type[Fragile]
+) -> None:
+    journal = start(open_db=through(fragile), linger=0.2)
+    held = Held(journal)
+    crowd = [journal.commit(login(user)) for user in ("one", "two")]
+    held.let_go()
+    for future in crowd:
+        result(future)
+    fragile.seen.clear()
+    first = journal.commit(login("three"))
+    time.sleep(0.02)
+    second = journal.commit(login("four"))
+    assert (result(first), result(second)) == ("three", "four")
+    assert fragile.seen.count("COMMIT") == 1
+    assert kept(path) == ["one", "two", "three", "four"]
+
+
 # Work that fails
 
 
@@ -292,7 +355,6 @@ def test_a_failed_append_cannot_be_swallowed(
 
 
 STATEMENTS = [
-    "PRAGMA busy_timeout",
     "BEGIN IMMEDIATE",
     "SELECT seq, hash, mac FROM ledger_head",
     "SELECT seq, hash FROM ledger",
@@ -329,6 +391,19 @@ def test_a_broken_write_tells_every_waiter_and_the_next_goes_on(
     result(journal.commit(login("after")))
     assert kept(path)[-1] == "after"
     assert set(kept(path)[3:-1]) == set(lasting)
+
+
+@pytest.mark.parametrize("was_kept", [False, True], ids=["lost", "kept"])
+def test_a_connection_that_breaks_at_once_is_replaced(
+    path: Path, start: Starter, fragile: type[Fragile], was_kept: bool
+) -> None:
+    fragile.breaks_at, fragile.kept = "PRAGMA busy_timeout", was_kept
+    journal = start(open_db=through(fragile))
+    futures = [journal.commit(login(user)) for user in ("one", "two")]
+    assert all("disk I/O error" in refused(future) for future in futures)
+    fragile.breaks_at = ""
+    result(journal.commit(login("after")))
+    assert kept(path) == ["after"]
 
 
 def test_each_waiter_gets_an_error_of_its_own(start: Starter, fragile: type[Fragile]) -> None:

@@ -378,8 +378,10 @@ class Program:
     def records(self, **filters: str) -> list[dict[str, Any]]:
         """The ledger as `audit export` prints it, filtered by equal top-level fields.
 
-        Read here: tests ask often, and a command takes a third of a second to start.
+        Read here: tests ask often, and a command takes a third of a second to start. What was
+        delivered a moment ago is waited for (see `Passage.completed`).
         """
+        time.sleep(0.05)
         with contextlib.closing(open_ledger(self.database)) as db:
             records = [json.loads(line) for line in export_jsonl(export(db))]
         return [r for r in records if all(r.get(k) == v for k, v in filters.items())]

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 
+from audit.errors import LedgerUnavailable
 from audit.reading import open_ledger
 from audit.verify import verify
 from broker.agents import Agents
@@ -346,6 +347,9 @@ class World:
 
     def records(self, *types: str) -> list[dict[str, Any]]:
         """The ledger's records of these types (all, without any), oldest first."""
+        # What waits in the journal for company is written with this, unless the store is locked.
+        with suppress(LedgerUnavailable, TimeoutError):
+            self.services.store.submit(lambda _: None).result(0.2)
         with closing(open_ledger(self.path)) as db:
             rows = db.execute("SELECT seq, type, call, agent, data FROM ledger ORDER BY seq")
             return [
