@@ -20,11 +20,8 @@ class Commitment:
     __slots__ = ("_mac",)
 
     def __init__(self, salt: bytes, label: str) -> None:
-        if len(salt) < 16:
-            raise ValueError("a salt of less than 16 bytes could be guessed")
-        if "\0" in label:
-            raise ValueError("a label ends at the first NUL and so cannot hold one")
-        self._mac = hmac.new(salt, label.encode() + b"\0", hashlib.sha256)
+        key, prefix = _checked(salt, label)
+        self._mac = hmac.new(key, prefix, hashlib.sha256)
 
     def update(self, content: bytes) -> None:
         """Takes in the next piece; how content is cut into pieces makes no difference."""
@@ -37,6 +34,13 @@ class Commitment:
 
 def commit(salt: bytes, label: str, content: bytes) -> str:
     """The commitment to `content`, 64 hex digits."""
-    commitment = Commitment(salt, label)
-    commitment.update(content)
-    return commitment.hexdigest()
+    key, prefix = _checked(salt, label)
+    return hmac.digest(key, prefix + content, "sha256").hex()
+
+
+def _checked(salt: bytes, label: str) -> tuple[bytes, bytes]:
+    if len(salt) < 16:
+        raise ValueError("a salt of less than 16 bytes could be guessed")
+    if "\0" in label:
+        raise ValueError("a label ends at the first NUL and so cannot hold one")
+    return salt, label.encode() + b"\0"

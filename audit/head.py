@@ -9,7 +9,6 @@ would be built from `ledger.hash` alone and stand beside this head, in the same 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 _LABEL = b"keybroker/ledger/head/v1\n"
@@ -17,7 +16,7 @@ _LABEL = b"keybroker/ledger/head/v1\n"
 
 def head_mac(key: bytes, seq: int, tip: str) -> str:
     """The MAC, in hex, of a ledger whose last record is number `seq` with hash `tip`."""
-    return hmac.new(key, _LABEL + f"{seq}\n{tip}\n".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, _LABEL + f"{seq}\n{tip}\n".encode(), "sha256").hex()
 
 
 def head_is_sealed(key: bytes, seq: int, tip: str, mac: str) -> bool:

@@ -28,6 +28,7 @@ _MAX_INT = 2**53 - 1  # RFC 7493 (I-JSON) 2.2: what every JSON reader keeps exac
 _MAX_DEPTH = 32
 _TYPE = re.compile(r"[a-z]+(\.[a-z_]+)+")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_quote = json.encoder.encode_basestring
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def canonical_json(value: JSON) -> bytes:
     surrogates, and nesting deeper than 32.
     """
     try:
+        if type(value) is str:  # most of what a record has besides `data`
+            return _quote(value).encode()
         return _encode(_ordered(value, _MAX_DEPTH)).encode()
     except UnicodeEncodeError as error:
         raise NotCanonical("a string holds half of a surrogate pair") from error
@@ -72,7 +75,7 @@ def canonical_json(value: JSON) -> bytes:
 
 def _ordered(value: JSON, depth: int) -> object:
     """`value` with every object's members in RFC 8785 3.2.3 order (by UTF-16 code units)."""
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, str) or isinstance(value, bool):  # noqa: SIM101 - faster
         return value
     if isinstance(value, int):
         if not -_MAX_INT <= value <= _MAX_INT:
@@ -80,17 +83,18 @@ def _ordered(value: JSON, depth: int) -> object:
         return value
     if depth == 0:
         raise NotCanonical("the value is nested too deep")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - a dict is quickly told
         keys = list(value)
-        if not all(isinstance(key, str) for key in keys):
-            raise NotCanonical("a key is not a string")
+        for key in keys:
+            if not isinstance(key, str):
+                raise NotCanonical("a key is not a string")
         # Sorting by code point is the same for ASCII, and quicker.
-        if all(key.isascii() for key in keys):
+        if "".join(keys).isascii():
             keys.sort()
         else:
             keys.sort(key=_utf16)
         return {key: _ordered(value[key], depth - 1) for key in keys}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list) or isinstance(value, tuple):  # noqa: SIM101 - as above
         return [_ordered(item, depth - 1) for item in value]
     raise NotCanonical(f"a {type(value).__name__} has no place in a record")
 
@@ -103,7 +107,8 @@ def timestamp(moment: datetime) -> str:
     """`moment` (aware) as records write it."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # isoformat() takes a twentieth of the time of strftime(), for every transaction.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def check(draft: Draft) -> bytes:

@@ -7,7 +7,6 @@ outside. They stay in the store; the ledger carries salted commitments to the di
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 
@@ -59,7 +58,7 @@ def _encode_slots(credentials: Sequence[Credential]) -> bytes:
 def request_digest(key: bytes, request: Request, credentials: Sequence[Credential]) -> bytes:
     """Identifies exactly what will go upstream, secret references and slots included (32 bytes)."""
     message = b"digest\n" + _encode_slots(credentials) + request.encode()
-    return hmac.new(key, message, hashlib.sha256).digest()
+    return hmac.digest(key, message, "sha256")
 
 
 def join_key(key: bytes, agent: str, request: Request, credentials: Sequence[Credential]) -> bytes:
@@ -67,4 +66,4 @@ def join_key(key: bytes, agent: str, request: Request, credentials: Sequence[Cre
     name = agent.encode()
     message = b"join\n" + len(name).to_bytes(8, "big") + name + _encode_slots(credentials)
     message += request.encode(without=VOLATILE_HEADERS)
-    return hmac.new(key, message, hashlib.sha256).digest()
+    return hmac.digest(key, message, "sha256")

@@ -33,7 +33,7 @@ BUSY_TIMEOUT = 5.0
 
 def to_text(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds; sorts as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def to_moment(text: str) -> datetime:
