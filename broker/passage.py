@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,8 +178,9 @@ class Passage:
                     _TEXT.match(v) for n, v in headers if n.lower() == "content-type"
                 )
                 kept = [(n, v) for n, v in kept if n.lower() not in _OF_THE_BODY]
-            reason = self._scrubber.scrub_text(reason)
-            kept = [line for n, v in kept if (line := self._scrubbed(n, v)) is not None]
+            if not self._scrubber.is_clean((reason, *_lines(kept))):
+                reason = self._scrubber.scrub_text(reason)
+                kept = [line for n, v in kept if (line := self._scrubbed(n, v)) is not None]
         return Head(status, reason, (*kept, (REQUEST_ID, self.call)))
 
     def feed(self, chunk: bytes) -> bytes:
@@ -300,10 +301,8 @@ class Passage:
         assert self._scrubber is not None
         scrub = self._scrubber.scrub_text
         masked = scrub(value)
-        # A credential may hold a colon, and be told as the name and the beginning of the value.
-        for line in (f"{name}:{masked}", f"{name}: {masked}"):
-            if scrub(line) != line:
-                return None
+        if any(scrub(line) != line for line in _lines(((name, masked),))):
+            return None
         return name, masked
 
     def _refuse(self, sentence: str) -> Head:
@@ -362,6 +361,14 @@ class Passage:
         error = CancelledError() if recorded.cancelled() else recorded.exception()
         if error is not None:
             log.error("the result of %s could not be recorded: %s", self.call, error)
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Header lines, each in two ways: a credential may hold a colon, and be told as the name and
+    the beginning of the value."""
+    for name, value in headers:
+        yield f"{name}:{value}"
+        yield f"{name}: {value}"
 
 
 def _ms(seconds: float) -> int:

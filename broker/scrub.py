@@ -36,7 +36,7 @@ class Scrubber:
         """
         self._keep_length = keep_length
         self._needles = tuple({n for value in minimal(values) for n in needles(value)})
-        self._alphabet = frozenset(byte for needle in self._needles for byte in needle.full)
+        self._alphabet = frozenset(b"".join(needle.full for needle in self._needles))
         self._source = b""
         """What is held back, after some bytes that have left (an escape may reach into both)."""
         self._at = 0
@@ -58,9 +58,19 @@ class Scrubber:
 
     def finish(self) -> bytes:
         """The rest, once there is no more input; afterwards a new stream may begin."""
-        rest = self._scrub(b"", final=True)
+        held = len(self._source) - self._at
+        rest = self._scrub(b"", final=True) if held else b""
         self._source, self._at = b"", 0
         return rest
+
+    def is_clean(self, texts: Iterable[str]) -> bool:
+        """Whether `scrub_text` would certainly leave all of them as they are: one look for many."""
+        try:
+            # No escape of any syntax holds a line break, so none is read across it.
+            data = "\n".join(texts).encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            return False
+        return not self._hits(self._views(data, final=True), self._needles, 0)
 
     def scrub_text(self, text: str) -> str:
         """`text` (a header's value, a reason phrase) masked, whatever characters it has.
@@ -84,8 +94,7 @@ class Scrubber:
 
     def _scrub(self, data: bytes, *, final: bool) -> bytes:
         source, at = self._source + data, self._at
-        readings = [syntax.view(source, self._alphabet, final=final) for syntax in SYNTAXES]
-        views = [View(source), *filter(None, readings)]
+        views = self._views(source, final=final)
         held = len(source) if final else self._first_open(views, at)
         hits = self._hits(views, self._needles, at)
         out: list[bytes] = []
@@ -108,6 +117,10 @@ class Scrubber:
         context = max(0, held - MAX_ESCAPE)
         self._source, self._at = source[context:], held - context
         return b"".join(out)
+
+    def _views(self, source: bytes, *, final: bool) -> list[View]:
+        readings = [syntax.view(source, self._alphabet, final=final) for syntax in SYNTAXES]
+        return [View(source), *filter(None, readings)]
 
     def _hits(self, views: Sequence[View], sought: Sequence[Needle], at: int) -> list[_Hit]:
         """The first place from `at` on, for each needle in each view that has one."""

@@ -9,7 +9,7 @@ import base64
 import html
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
 MIN_LENGTH = 4
@@ -18,8 +18,7 @@ while hiding nothing: it is not searched for. Who stores or uses secrets should 
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Needle:
+class Needle(NamedTuple):
     """A literal to search for: `core`, and as much of the rest of `full` as follows it.
 
     `full` begins with `core`; what is beyond it (base64's last character and padding) is there only

@@ -264,3 +264,26 @@ def test_a_mask_may_be_as_long_as_what_it_covers() -> None:
     assert len(out) == len(body)
     assert out.startswith(b"a [keybroker:mas ") and out.endswith(b" [keybroker:maske.")
     assert scrubber.scrub_text("sk_live_Canary") == "[keybroker:masked]"
+
+
+@given(
+    st.lists(
+        st.text(max_size=12) | st.sampled_from(spellings(KEY)).map(lambda b: b.decode("latin-1")),
+        max_size=4,
+    ),
+    st.sampled_from(["", "x", "\n", "%", "\\", "&#", KEY.decode()]),
+)
+def test_texts_are_clean_when_each_of_them_is_left_as_it_is(texts: list[str], glue: str) -> None:
+    texts = [glue + text + glue for text in texts]
+    scrubber = Scrubber([KEY])
+    left = [scrubber.scrub_text(text) == text for text in texts]
+    if scrubber.is_clean(texts):
+        assert all(left)
+    else:
+        assert not all(left) or "\n" in glue + "".join(texts)
+
+
+def test_a_text_that_cannot_be_encoded_is_not_called_clean() -> None:
+    assert not Scrubber([KEY]).is_clean(["\ud83d"])
+    assert Scrubber([KEY]).is_clean(["\udc80", "plain", ""])
+    assert Scrubber([]).is_clean(["anything"])
