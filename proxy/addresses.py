@@ -8,6 +8,7 @@ judged as well. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -92,6 +93,7 @@ def objection(address: Address, allowed: Sequence[Network] = ()) -> str | None:
     return None
 
 
+@lru_cache(4096)
 def parse(text: str) -> Address:
     """An address without its zone (`fe80::1%eth0`). Raises ValueError."""
     return ip_address(text.partition("%")[0])

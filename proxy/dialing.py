@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 _MOST = 4096
@@ -29,7 +30,7 @@ class Pins:
         """From now on (host, port) means `addresses`, in this order."""
         _put(self._names, (host, port), tuple(addresses))
         for address in addresses:
-            _put(self._places, (str(ipaddress.ip_address(address)), port), None)
+            _put(self._places, (_canonical(address), port), None)
 
     def addresses(self, host: str, port: int) -> tuple[str, ...]:
         """The addresses pinned for (host, port); none if it was not checked."""
@@ -37,7 +38,13 @@ class Pins:
 
     def holds(self, address: str, port: int) -> bool:
         """Whether (address, port) was checked, under whatever name."""
-        return (str(ipaddress.ip_address(address.partition("%")[0])), port) in self._places
+        return (_canonical(address.partition("%")[0]), port) in self._places
+
+
+@lru_cache(4096)
+def _canonical(address: str) -> str:
+    """One spelling for each address. Raises ValueError."""
+    return str(ipaddress.ip_address(address))
 
 
 def _put[K, V](table: OrderedDict[K, V], key: K, value: V) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 from broker.errors import Refusal
 from broker.ports import Route
@@ -45,7 +46,9 @@ class EgressGuard:
         later checks of the same host, so that a burst of calls asks the resolver once.
         """
         self.pins = Pins()
-        self._allowed = tuple(allow_networks)
+        allowed = tuple(allow_networks)
+        # What an address is never changes, nor does what is allowed.
+        self._kind = lru_cache(4096)(lambda text: objection(parse(text), allowed))
         self._listeners: set[tuple[Address, int]] = set()
         self._names = frozenset(names)
         for address, port in listeners:
@@ -81,10 +84,11 @@ class EgressGuard:
         return Route(host, port, good)
 
     def _objection(self, text: str, port: int) -> str | None:
-        address = parse(text)
-        if any(self._is_own(candidate, port) for candidate in (address, *embedded(address))):
-            return _OWN
-        return objection(address, self._allowed)
+        if any(own_port == port for _, own_port in self._listeners):
+            address = parse(text)
+            if any(self._is_own(candidate, port) for candidate in (address, *embedded(address))):
+                return _OWN
+        return self._kind(text)
 
     def _is_own(self, address: Address, port: int) -> bool:
         for listener, own_port in self._listeners:

@@ -50,6 +50,8 @@ class Rulebook:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._entries: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
+        self._calls: defaultdict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
+        """By method too, "" for any; without tunnels, which are not about calls."""
         self._rules: defaultdict[str, list[int]] = defaultdict(list)
         self._definitions = Definitions(policy)
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
@@ -73,6 +75,9 @@ class Rulebook:
                 entry = _Entry(order, rule, port, condition, excepts)
                 for agent in rule.agents:
                     self._entries[agent, _host_key(host)].append(entry)
+                    if rule.effect != "tunnel":
+                        for method in match.methods or ("",):
+                            self._calls[agent, _host_key(host), method].append(entry)
                     if host is not None and rule.effect in ("allow", "hold"):
                         self._hosts[agent][_host_key(host)] = None
 
@@ -188,24 +193,27 @@ class Rulebook:
             return Decision("tunnel", sentence, rules=_ids(tunnels), basis=basis)
         return Decision("deny", reason, basis=basis)
 
-    def _candidates(self, subject: Subject, host: str) -> Iterator[_Entry]:
-        """The subject's entries under this host name, whatever the port."""
+    def _candidates(
+        self, subject: Subject, host: str, method: str | None = None
+    ) -> Iterator[_Entry]:
+        """The subject's entries under this host name, whatever the port; with `method` those that
+        a call with it may match."""
         keys = _host_keys(host)
         for name in _names(subject):
             for key in keys:
-                yield from self._entries.get((name, key), ())
+                if method is None:
+                    yield from self._entries.get((name, key), ())
+                else:
+                    yield from self._calls.get((name, key, method), ())
+                    yield from self._calls.get((name, key, ""), ())
 
     def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
         """The rules under which the call falls, in file order; tunnels are none of them."""
         request = call.request
         found: dict[int, Rule] = {}
-        for entry in self._candidates(subject, request.host):
+        for entry in self._candidates(subject, request.host, request.method):
             rule = entry.rule
-            if (
-                entry.port not in (None, request.port)
-                or rule.effect == "tunnel"
-                or entry.order in found
-            ):
+            if entry.port not in (None, request.port) or entry.order in found:
                 continue
             wide = is_wide(rule)
             if entry.condition.holds(call, wide=wide) and not any(
