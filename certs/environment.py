@@ -130,13 +130,17 @@ def led_through(present: Mapping[str, str], ours: Mapping[str, str]) -> dict[str
     kept = {
         name: value
         for name, value in present.items()
-        # In any case and with either dash: npm reads npm_config_https-proxy and NPM_CONFIG_NOPROXY.
-        if not _spelling(name).endswith("proxy")
+        if not leads_past(name)
         and not name.startswith(("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"))
-        and name not in WITHHELD
         and (name in ours or _spelling(name) not in replaced)
     }
     return {**kept, **ours, **_joined(present, ours)}
+
+
+def leads_past(name: str) -> bool:
+    """Whether a variable of this name can lead a willing client past the proxy, or elsewhere."""
+    # In any case and with either dash: npm reads npm_config_https-proxy and NPM_CONFIG_NOPROXY.
+    return _spelling(name).endswith("proxy") or name in WITHHELD
 
 
 def _spelling(name: str) -> str:

@@ -7,7 +7,7 @@ the version that it means to follow; version 1 has no such thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,17 @@ class Entry:
     """None in a version 1 engine, which would tell them with their values only."""
     version: int | None
     """0 if the newest version is deleted; None where there are no versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is to be expected of a token. Of what it may not ask about itself nothing is known."""
+
+    ends_in: int | None
+    """Seconds; None if it does not end."""
+    renewable: bool
+    refused: tuple[tuple[SecretRef, str], ...]
+    """Secrets that it may not read, each with the reason."""
 
 
 class VaultAdmin:
@@ -122,6 +133,29 @@ class VaultAdmin:
                         403,
                     )
         return health
+
+    def outlook(self, refs: Iterable[SecretRef]) -> Outlook:
+        """How long the token lasts, and which of these secrets it may not read; none is read.
+
+        Raises VaultUnavailable.
+        """
+        refused = []
+        with self._entered() as api:
+            known = api.ask("GET", "auth/token/lookup-self").data
+            for ref in refs:
+                try:
+                    whole = kv.whole_of(ref)
+                    path = _engine(api, whole).path("data", whole).removeprefix("/v1/")
+                except (InvalidInput, VaultUnavailable) as error:
+                    refused.append((ref, str(error)))
+                    continue
+                reply = api.ask("POST", "sys/capabilities-self", {"paths": [path]})
+                allowed = reply.data.get(path) if reply.status == 200 else None
+                if isinstance(allowed, list) and not {"read", "root"} & set(allowed):
+                    refused.append((ref, f"its capabilities on {path} are {', '.join(allowed)}"))
+        ttl = known.get("ttl")
+        ends_in = ttl if type(ttl) is int and ttl > 0 else None
+        return Outlook(ends_in, known.get("renewable") is True, tuple(refused))
 
     def _walk(self, api: Api, engine: Engine, whole: str) -> Iterator[Entry]:
         reply = api.ask("LIST", engine.path("metadata", whole).removeprefix("/v1/"))

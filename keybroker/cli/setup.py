@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -65,14 +66,22 @@ def ca_show(app: App) -> None:
 
 
 @click.command(cls=Command)
+@click.option(
+    "--as-agent",
+    is_flag=True,
+    help="Check this environment as an agent's instead: its proxy, token, certificates.",
+)
 @json_option
 @click.pass_context
 @pass_app
-def doctor(app: App, context: click.Context, as_json: bool) -> None:
-    """Check everything, and say how to mend what is wrong. Exits with 1 if something is."""
-    from keybroker.doctor import examine
+def doctor(app: App, context: click.Context, as_agent: bool, as_json: bool) -> None:
+    """Check everything, and say how to mend what is wrong. Exits with 1 if something is.
 
-    findings = examine(app.option)
+    With --as-agent no workspace is needed: run it where the agent runs, with what it has.
+    """
+    from keybroker.doctor import examine, examine_client
+
+    findings = examine_client(os.environ, app.option) if as_agent else examine(app.option)
     if as_json:
         emit([{"check": f.check, "state": f.state, "says": f.says, "fix": f.fix} for f in findings])
     else:

@@ -1,16 +1,13 @@
-"""`keybroker doctor`: looks everything over; says of each fault how to mend it. Changes nothing.
-
-Each check stands for itself: one that fails hides no other, unless there is no workspace.
-"""
+"""The workspace, looked over by who runs Keybroker. Each check stands for itself: one that fails
+hides no other, unless there is no workspace."""
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from audit.errors import AuditError
@@ -18,6 +15,10 @@ from broker.errors import KeybrokerError
 from certs.errors import CertsError
 from certs.serving import Serving, covers
 from keybroker import compose, compose_tls, listeners
+from keybroker.doctor.client import variable_findings
+from keybroker.doctor.clock import clock_findings
+from keybroker.doctor.finding import Finding
+from keybroker.doctor.vault import vault_findings
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
 from keybroker.runstate import running
@@ -28,19 +29,8 @@ from keybroker.workspace import Workspace, choose, read_text
 from rules.errors import RulesError
 from rules.load import load_policy
 
-State = Literal["ok", "warning", "wrong"]
 SOON = timedelta(days=14)
 """A certificate that ends so soon should have been renewed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `fix` is empty where there is nothing to mend."""
-
-    check: str
-    state: State
-    says: str
-    fix: str = ""
 
 
 def examine(option: Path | None) -> list[Finding]:
@@ -67,13 +57,17 @@ def examine(option: Path | None) -> list[Finding]:
     if settings is not None:
         known = settings
         checks += [
-            ("vault", lambda: _vault(workspace, known)),
+            ("vault", lambda: vault_findings(workspace, known)),
             ("ports", lambda: _ports(workspace, known)),
             ("admin.tls", lambda: _admin_tls(known)),
             ("proxy.tls", lambda: _proxy_tls(workspace, known)),
             ("egress", lambda: _egress(known)),
         ]
-    checks.append(("containment", lambda: _containment(workspace)))
+    checks += [
+        ("clock", lambda: clock_findings(workspace)),
+        ("environment", lambda: _environment(workspace, os.environ)),
+        ("containment", lambda: _containment(workspace)),
+    ]
     for name, check in checks:
         try:
             findings += check()
@@ -139,31 +133,31 @@ def _authority(workspace: Workspace) -> Iterator[Finding]:
         return
     compose.authority(workspace)
     yield Finding("authority", "ok", "clients trust it with `keybroker ca show`")
+    up = running(workspace)
+    changed = max(file.stat().st_mtime for file in workspace.authority.iterdir())
+    if up is not None and changed > workspace.lock_file.stat().st_mtime:
+        yield Finding(
+            "authority",
+            "wrong",
+            "its files changed after `up` started, which still signs with what was there before",
+            "restart `keybroker up`, and give clients the certificate of `keybroker ca show` anew",
+        )
 
 
-def _vault(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
-    if settings.vault is None:
-        vault = compose.embedded_vault(workspace)
-        if running(workspace) is None:
-            yield Finding("vault", "ok", "embedded; it starts with `keybroker up`")
-        elif (health := vault.health()).active:
-            yield Finding("vault", "ok", f"embedded: {health.sentence}")
-        else:
-            fix = f"look into {vault.directory / 'bao.log'}, then restart `keybroker up`"
-            yield Finding("vault", "wrong", f"embedded: {health.sentence}", fix)
-        return
-    where = settings.vault.url
+def _environment(workspace: Workspace, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Where this very environment leads clients to our proxy, whether it leads them well."""
+    up = running(workspace)
+    used = {environment.get(name, "") for name in ("HTTPS_PROXY", "https_proxy")}
+    if up is not None and any(_place(url) == (up.proxy_host, up.proxy_port) for url in used):
+        yield from variable_findings(environment, compose.authority(workspace).pem)
+
+
+def _place(url: str) -> tuple[str | None, int | None]:
     try:
-        with compose.vault_admin(workspace, settings) as admin:
-            health = admin.check()
-    except KeybrokerError as error:
-        yield Finding("vault", "wrong", str(error), "check `vault:` in keybroker.yaml")
-        return
-    if health.reachable and not health.sealed:
-        yield Finding("vault", "ok", f"{where}: {health.sentence}")
-    else:
-        fix = "unseal it" if health.reachable else "start it, or correct `vault.url`"
-        yield Finding("vault", "wrong", f"{where}: {health.sentence}", fix)
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
+    except ValueError:
+        return None, None
 
 
 def _ports(workspace: Workspace, settings: Settings) -> Iterator[Finding]:
