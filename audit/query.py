@@ -1,4 +1,4 @@
-"""The ledger's read side: the last records, a search, one call or approval, calls at a glance.
+"""The ledger's read side: the last records, a search, one call or approval with all its records.
 
 Every function takes a connection (see audit.reading.open_ledger) and reads only. Records are given
 as they stand; whether they are whole is verify()'s business. All raise Unreadable.
@@ -7,42 +7,43 @@ as they stand; whether they are whole is verify()'s business. All raise Unreadab
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 
 from audit.errors import NotCanonical, Unreadable
+from audit.filters import Filter
 from audit.reading import COLUMNS, parse_json, reading, record_of
-from audit.record import Record, canonical_json, timestamp
+from audit.record import Record, canonical_json
 
 _APPROVAL = "json_extract(data, '$.approval')"
 _HOST = "coalesce(json_extract(data, '$.what.host'), json_extract(data, '$.host'))"
-_PAGE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class CallSummary:
-    """One call, folded from its records and those of its approval. None: not known (yet)."""
-
-    call: str
-    agent: str | None
-    started: str
-    """Time of its first record."""
-    method: str | None
-    host: str | None
-    path: str | None
-    outcome: str
-    """denied, expired, superseded, pending, approved, sent, completed, failed, unknown, tunnel."""
-    code: str | None
-    """The contract's code where the call was refused or failed."""
-    status: int | None
-    """The upstream's."""
-    rules: tuple[str, ...]
-    approval: str | None
-    risk: str | None
-    duration_ms: int | None
-    seq: int
-    """Of its first record; the `before` of the next page."""
+EVERYTHING = Filter()
+_TERMS = {
+    "agent": "agent = ?",
+    "approval": f"{_APPROVAL} = ?",
+    "host": f"{_HOST} = ?",
+    "port": "coalesce(json_extract(data, '$.what.port'), json_extract(data, '$.port')) = ?",
+    "method": "json_extract(data, '$.what.method') = ?",
+    "path": "substr(json_extract(data, '$.what.path'), 1, length(?)) = ?",
+    "rule": "EXISTS (SELECT 1 FROM json_each(data, '$.rules') WHERE value = ?)",
+    "code": "json_extract(data, '$.code') = ?",
+    "reviewer": "type = 'approval.voted' AND json_extract(data, '$.user') = ?",
+    "secret": "(json_extract(data, '$.ref') = ? OR EXISTS (SELECT 1 FROM"
+    " json_each(data, '$.secrets') WHERE json_extract(value, '$.ref') = ?))",
+    "since": "time >= ?",
+    "until": "time < ?",
+    "text": "instr(lower(data), lower(?)) > 0",
+}
+"""For each field of a filter the records that say it; what is given is bound at every mark."""
+_BROUGHT_ABOUT = {
+    "completed": ("call.completed",),
+    "denied": ("call.denied",),
+    "pending": ("approval.opened", "approval.joined"),
+    "sent": ("call.sent",),
+    "failed": ("call.failed",),
+    "unknown": ("call.unknown",),
+    "tunnel": ("tunnel.opened", "tunnel.closed"),
+}
+"""Other outcomes are states in which an approval ended."""
 
 
 def tail(db: sqlite3.Connection, n: int) -> list[Record]:
@@ -80,23 +81,18 @@ def export_jsonl(records: Iterable[Record]) -> Iterator[str]:
 
 def search(
     db: sqlite3.Connection,
+    wanted: Filter = EVERYTHING,
     *,
     type: str | None = None,  # noqa: A002 - the field's name
-    agent: str | None = None,
     call: str | None = None,
-    approval: str | None = None,
-    host: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    text: str | None = None,
     limit: int = 100,
     before: int | None = None,
 ) -> list[Record]:
-    """Records for which all that is given holds, newest first.
+    """Records that say themselves what is wanted, newest first.
 
-    `type` without a dot means all of its kind (`call`). `since` is included, `until` is not; both
-    are aware. `text` is looked for in the data, ignoring the case of ASCII letters. `before` is a
-    `seq`: for the next page, that of the last record of this one.
+    `type` without a dot means all of its kind (`call`). An outcome is looked for in the record that
+    brought it about, a reviewer in the votes, a text in all of the data. `before` is a `seq`: for
+    the next page, that of the last record of this one.
     """
     terms: list[str] = []
     values: list[object] = []
@@ -110,20 +106,19 @@ def search(
             where("type = ?", type)
         else:
             where("type >= ? AND type < ?", f"{type}.", f"{type}/")  # "/" follows "." in ASCII
-    if agent is not None:
-        where("agent = ?", agent)
     if call is not None:
         where("call = ?", call)
-    if approval is not None:
-        where(f"{_APPROVAL} = ?", approval)
-    if host is not None:
-        where(f"{_HOST} = ?", host)
-    if since is not None:
-        where("time >= ?", timestamp(since))
-    if until is not None:
-        where("time < ?", timestamp(until))
-    if text is not None:
-        where("instr(lower(data), lower(?)) > 0", text)
+    for name, term in _TERMS.items():
+        if (value := getattr(wanted, name)) is not None:
+            where(term, *[value] * term.count("?"))
+    if wanted.outcome is not None:
+        kinds = _BROUGHT_ABOUT.get(wanted.outcome)
+        if kinds is None:
+            where(
+                "type = 'approval.resolved' AND json_extract(data, '$.state') = ?", wanted.outcome
+            )
+        else:
+            where(f"type IN ({', '.join('?' * len(kinds))})", *kinds)
     if before is not None:
         where("seq < ?", before)
     condition = f"WHERE {' AND '.join(terms)} " if terms else ""
@@ -146,106 +141,6 @@ def show(db: sqlite3.Connection, id_: str) -> list[Record]:
             for record in _select(db, "WHERE call = ? ORDER BY seq", (call,)):
                 found[record.seq] = record
     return [found[seq] for seq in sorted(found)]
-
-
-def calls(
-    db: sqlite3.Connection,
-    *,
-    agent: str | None = None,
-    outcome: str | None = None,
-    host: str | None = None,
-    since: datetime | None = None,
-    limit: int = 50,
-    before: int | None = None,
-) -> list[CallSummary]:
-    """Calls whose first record comes before number `before`, newest first."""
-    found: list[CallSummary] = []
-    edge = 2**63 - 1 if before is None else before
-    earliest = "" if since is None else timestamp(since)
-    while len(found) < limit:
-        firsts = _select(
-            db,
-            "AS l WHERE call IS NOT NULL AND seq < ? AND time >= ? AND (? IS NULL OR agent = ?)"
-            " AND NOT EXISTS (SELECT 1 FROM ledger AS e WHERE e.call = l.call AND e.seq < l.seq)"
-            " ORDER BY seq DESC LIMIT ?",
-            (edge, earliest, agent, agent, _PAGE),
-        )
-        for first in firsts:
-            summary = _fold(db, first)
-            if outcome in (None, summary.outcome) and host in (None, summary.host):
-                found.append(summary)
-                if len(found) == limit:
-                    break
-        if len(firsts) < _PAGE:
-            break
-        edge = firsts[-1].seq
-    return found
-
-
-_OUTCOMES = {
-    "approval.opened": "pending",
-    "approval.joined": "pending",
-    "call.denied": "denied",
-    "call.sent": "sent",
-    "call.completed": "completed",
-    "call.failed": "failed",
-    "call.unknown": "unknown",
-    "tunnel.opened": "tunnel",
-    "tunnel.closed": "tunnel",
-}
-
-
-def _fold(db: sqlite3.Connection, first: Record) -> CallSummary:
-    own = _select(db, "WHERE call = ? ORDER BY seq", (first.call,))
-    # approval.resolved may carry the call that opened the approval; it is looked at below.
-    own = [record for record in own if record.type in _OUTCOMES]
-    approval = next((a for r in reversed(own) if (a := _approval(r)) is not None), None)
-    outcome = _OUTCOMES[own[-1].type] if own else first.type
-    about = own
-    if approval is not None:
-        its = _select(db, f"WHERE {_APPROVAL} = ? ORDER BY seq", (approval,))
-        opened = [record for record in its if record.type == "approval.opened"]
-        about = [*opened, *own]
-        if outcome == "pending":
-            states = [r.data.get("state") for r in its if r.type == "approval.resolved"]
-            outcome = str(states[-1]) if states else outcome
-    code = _last(own, "code", str)
-    if outcome == "denied" and code == "approval_expired":
-        outcome = "expired"
-    tunnel = outcome == "tunnel"
-    what = [r.data["what"] for r in about if isinstance(r.data.get("what"), dict)]
-    place = what[-1] if what else next((r.data for r in own if tunnel), {})
-    rules = next((r.data["rules"] for r in reversed(about) if r.data.get("rules")), ())
-    return CallSummary(
-        call=str(first.call),
-        agent=first.agent,
-        started=first.time,
-        method="CONNECT" if tunnel else _field(place, "method"),
-        host=_field(place, "host"),
-        path=_field(place, "path"),
-        outcome=outcome,
-        code=code,
-        status=_last(own, "status", int),
-        rules=tuple(str(rule) for rule in rules) if isinstance(rules, list) else (),
-        approval=approval,
-        risk=_last(about, "risk", str),
-        duration_ms=_last(own, "duration_ms", int),
-        seq=first.seq,
-    )
-
-
-def _field(place: object, name: str) -> str | None:
-    value = place.get(name) if isinstance(place, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def _last[V](records: Sequence[Record], key: str, kind: type[V]) -> V | None:
-    """The newest value of `key` that is a `kind`."""
-    for record in reversed(records):
-        value = record.data.get(key)
-        if isinstance(value, kind):
-            return value
-    return None
 
 
 def _approval(record: Record) -> str | None:

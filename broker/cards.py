@@ -20,7 +20,7 @@ from broker.model import Agent, Approval, User
 from broker.stores.sqlite import to_text
 from rules.model import Credential, Decision, Policy
 from rules.request import Request
-from rules.words import body_view, describe_host, describe_rule, visible
+from rules.words import body_view, describe_host, describe_place, describe_rule, visible
 
 MOST_CLAIM = 500
 """Characters of the agent's claim that are kept."""
@@ -144,7 +144,7 @@ def _request(request: Request) -> dict[str, Any]:
 
 
 def _hint(place: str) -> str:
-    return "Retype the path to approve." if place == "path" else f"Retype {place} to approve."
+    return f"Retype {describe_place(place)} to approve."
 
 
 def _notes(card: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from broker.stores import approvals as rows
 from broker.stores.sqlite import Store, optional_moment, to_text
 from rules.model import Decision
 from rules.request import Request
+from rules.words import describe_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,5 +493,5 @@ def _check_confirmation(
         )
     if confirm is None or confirm.strip() != found.confirm_value.strip():
         place = found.card.get("confirm_place") or "path"
-        raise Unconfirmed(f"retype the value of {place} exactly as the request has it")
+        raise Unconfirmed(f"retype {describe_place(place)} exactly as the request has it")
     return True

@@ -61,9 +61,11 @@ def serve(
     settings = workspace.settings()
     serving = admin_serving(settings)
     row = board.row("admin")
+    ledger = LedgerReader(workspace.database)
     with (
         closing(open_workspace(workspace, watch=row.meters)) as services,
         closing(readiness(workspace, settings, services, board)) as ready_checks,
+        ledger.following(),
     ):
         monitor = Monitor(
             board,
@@ -74,7 +76,7 @@ def serve(
         app = create_app(
             services,
             url=url,
-            ledger=LedgerReader(workspace.database),
+            ledger=ledger,
             monitor=monitor,
             longest=settings.admin.session.longest,
             idle=settings.admin.session.idle,

@@ -53,6 +53,31 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
+_KINDS = {
+    "form": "form field",
+    "json": "JSON value",
+    "query": "query parameter",
+    "header": "header",
+}
+
+
+def place_parts(place: str) -> tuple[str, str, str]:
+    """A place in a request for people: `form:amount` is ("amount", "form field", "amount").
+
+    The last part is the whole name: for JSON the pointer, of which the first has the end.
+    """
+    kind, _, name = place.partition(":")
+    if kind not in _KINDS:
+        return visible(place), "", ""
+    return visible(name.rpartition("/")[2] or name), _KINDS[kind], visible(name)
+
+
+def describe_place(place: str) -> str:
+    """`the amount (form field "amount")`; `the path`."""
+    short, kind, name = place_parts(place)
+    return f'the {short} ({kind} "{name}")' if kind else f"the {short}"
+
+
 def check_summary(template: str) -> None:
     """Returns if every placeholder of a summary can be filled in; else raises ValueError."""
     for name in _PLACEHOLDER.findall(template):

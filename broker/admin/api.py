@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.admin.answers import answer, problem
-from broker.admin.api_people import Handler, PeopleApi, read_object, signed
+from broker.admin.api_people import Handler, PeopleApi, no_query, read_object, signed
+from broker.admin.history import MOST, HistoryApi, HistoryOf, parameters, whole_number
 from broker.admin.openapi import APPROVALS, PEOPLE, PROGRAM, document
 from broker.admin.openapi_history import HISTORY
 from broker.admin.openapi_schemas import LONGEST
-from broker.admin.ports import CallSummary, Ledger, Monitor, Record, Services
+from broker.admin.ports import Ledger, Monitor, Services
 from broker.admin.roles import admit
 from broker.admin.routes import Endpoint, Entry, routes
 from broker.admin.security import Refused, bearer, read_body
@@ -27,53 +28,8 @@ from broker.errors import StoreUnavailable
 from broker.model import ApprovalState, Choice, User
 
 STATES: tuple[str, ...] = get_args(ApprovalState)
-MOST = 200
-"""The longest page of a list."""
 WORDS = {**APPROVALS, **HISTORY, **PEOPLE, **PROGRAM}
 METRICS_TYPE = "text/plain; version=0.0.4"
-
-
-def call_json(call: CallSummary) -> dict[str, object]:
-    return {
-        "call": call.call,
-        "agent": call.agent,
-        "started": call.started,
-        "method": call.method,
-        "host": call.host,
-        "path": call.path,
-        "outcome": call.outcome,
-        "code": call.code,
-        "status": call.status,
-        "rules": list(call.rules),
-        "approval": call.approval,
-        "risk": call.risk,
-        "duration_ms": call.duration_ms,
-        "seq": call.seq,
-    }
-
-
-def record_json(record: Record) -> dict[str, object]:
-    return {
-        "seq": record.seq,
-        "time": record.time,
-        "type": record.type,
-        "call": record.call,
-        "agent": record.agent,
-        "data": dict(record.data),
-        "prev": record.prev,
-        "hash": record.hash,
-    }
-
-
-def whole_number(text: str | None, name: str, *, least: int, most: int, default: int | None) -> int:
-    """A query parameter; Refused (400) unless it is plain digits within the bounds."""
-    if text is None or text == "":
-        if default is None:
-            raise Refused(400, f"{name} is missing.")
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise Refused(400, f"{name} must be a whole number from {least} to {most}.")
-    return int(text)
 
 
 def read_vote(body: bytes) -> tuple[Choice, str | None, str | None]:
@@ -103,8 +59,15 @@ def _is_text(value: object) -> bool:
 class Api:
     """Handlers of /api/v1, /healthz, /readyz and /metrics."""
 
-    def __init__(self, services: Services, ledger: Ledger, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        services: Services,
+        ledger: Ledger,
+        monitor: Monitor,
+        history: HistoryOf | None = None,
+    ) -> None:
         self._services, self._ledger, self._monitor = services, ledger, monitor
+        self._history = history or HistoryOf(ledger)
 
     def routes(self) -> list[Route]:
         return routes(self.table(), self._door)
@@ -118,8 +81,7 @@ class Api:
             Entry("GET", "/api/v1/approvals", "person", self.approvals),
             Entry("GET", "/api/v1/approvals/{id}", "person", self.approval),
             Entry("POST", "/api/v1/approvals/{id}/votes", "voter", self.vote),
-            Entry("GET", "/api/v1/calls", "person", self.calls),
-            Entry("GET", "/api/v1/calls/{id}", "person", self.call),
+            *HistoryApi(self._ledger, self._history).table(),
             *PeopleApi(self._services).table(),
         ]
 
@@ -142,19 +104,20 @@ class Api:
         return await run_sync(self._services.tokens.user, token) if token else None
 
     async def approvals(self, request: Request, user: User | None) -> Response:
-        state = request.query_params.get("state")
+        given = parameters(request.query_params, frozenset({"state", "limit"}))
+        state = given.get("state")
         if state is not None and state not in STATES:
             raise Refused(400, f"state must be one of {', '.join(STATES)}.")
-        limit = whole_number(
-            request.query_params.get("limit"), "limit", least=1, most=MOST, default=100
-        )
+        limit = whole_number(given.get("limit"), "limit", least=1, most=MOST, default=100)
         cards = await run_sync(self._services.desk.list, state, limit)
         return answer({"approvals": list(cards)})
 
     async def approval(self, request: Request, user: User | None) -> Response:
+        no_query(request)
         return answer(await run_sync(self._services.desk.card, request.path_params["id"], user))
 
     async def vote(self, request: Request, user: User | None) -> Response:
+        no_query(request)
         decision, reason, confirm = read_vote(await read_body(request))
         cast = partial(
             self._services.desk.vote,
@@ -166,26 +129,6 @@ class Api:
             via="api",
         )
         return answer(await run_sync(cast))
-
-    async def calls(self, request: Request, user: User | None) -> Response:
-        query = request.query_params
-        limit = whole_number(query.get("limit"), "limit", least=1, most=MOST, default=50)
-        before = whole_number(query.get("before"), "before", least=0, most=2**62, default=0)
-        find = partial(
-            self._ledger.calls,
-            agent=query.get("agent") or None,
-            outcome=query.get("outcome") or None,
-            host=query.get("host") or None,
-            limit=limit,
-            before=before or None,
-        )
-        return answer({"calls": [call_json(call) for call in await run_sync(find)]})
-
-    async def call(self, request: Request, user: User | None) -> Response:
-        records = await run_sync(self._ledger.show, request.path_params["id"])
-        if not records:
-            raise Refused(404, "There is no such call.")
-        return answer({"records": [record_json(record) for record in records]})
 
     async def openapi(self, request: Request, user: User | None) -> Response:
         return answer(document(self.table(), WORDS))

@@ -25,8 +25,10 @@ from broker.admin.api import Api
 from broker.admin.doors import Doors
 from broker.admin.frame import Frame, SignIn
 from broker.admin.guesses import Guesses
+from broker.admin.history import HistoryOf, HistoryPages
 from broker.admin.pages import Pages
 from broker.admin.ports import Ledger, Monitor, Services
+from broker.admin.routes import routes
 from broker.admin.security import ANY_HOST, Guard, Refused, Site, add_headers, local_path
 from broker.errors import KeybrokerError
 from broker.sessions import IDLE, LONGEST
@@ -64,16 +66,19 @@ def create_app(
     """
     site = Site.from_url(url)
     frame = Frame(services, site)
-    pages = Pages(services, ledger, frame)
+    pages = Pages(services, frame)
+    history = HistoryOf(ledger)
+    past = HistoryPages(services, ledger, history, frame)
     guesses = Guesses(services, site)
     doors = Doors(services, frame, site, guesses, longest=longest, idle=idle)
     account = Account(services, frame, doors, guesses)
-    api = Api(services, ledger, monitor)
+    api = Api(services, ledger, monitor, history)
     on_error = _handler(frame)
     return Starlette(
         routes=[
             *api.routes(),
             *pages.routes(),
+            *routes(past.table(), frame.door),
             *doors.routes(),
             *account.routes(),
             Mount("/static", Assets(directory=STATIC), name="static"),

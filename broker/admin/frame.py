@@ -16,12 +16,15 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from audit.filters import BadFilter, read_time
 from broker.admin import inert, view
 from broker.admin.ports import MOST_HELD, Services
 from broker.admin.roles import admit
 from broker.admin.routes import Endpoint, Entry
 from broker.admin.security import Site, check_csrf, check_origin, read_form
 from broker.model import Session
+from rules.request import authority
+from rules.words import place_parts
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFRESH = "keybroker-refresh"
@@ -52,9 +55,14 @@ def environment() -> jinja2.Environment:
     env.filters["clock"] = _clock
     env.filters["when"] = _when
     env.filters["sentence"] = _sentence
+    env.filters["local"] = _local
+    env.filters["place"] = place_parts
     env.filters["segment"] = lambda value: quote(str(value), safe="")
     env.filters["headline"] = view.headline
     env.filters["address"] = view.address
+    env.filters["place_of"] = lambda call: authority(
+        call.scheme or "https", call.host or "", call.port
+    )
     env.filters["seconds_left"] = view.seconds_left
     env.filters["progress"] = view.progress
     return env
@@ -70,6 +78,14 @@ def _clock(seconds: int) -> str:
 def _when(text: str | None) -> str:
     """An RFC 3339 time to the second, in UTC."""
     return "" if not text else view.parse_time(text).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _local(text: str) -> str:
+    """A time as `<input type=datetime-local>` has it, which knows no zone: here it is UTC."""
+    try:
+        return read_time(text, "time")[:16] if text else ""
+    except BadFilter:
+        return ""
 
 
 def _sentence(text: str) -> str:

@@ -1,11 +1,11 @@
-"""The pages of held calls and of the history. They work without script too; a vote is one form."""
+"""The pages of held calls. They work without script too; a vote is one form."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
 from functools import partial
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
@@ -14,36 +14,20 @@ from starlette.routing import Route
 
 from broker.admin import events, view
 from broker.admin.answers import status_of
-from broker.admin.api import whole_number
 from broker.admin.frame import Frame, PageHandler, SignIn, Visit
 from broker.admin.openapi_schemas import LONGEST
-from broker.admin.ports import MOST_HELD, Ledger, Services
+from broker.admin.ports import MOST_HELD, Services
 from broker.admin.routes import Entry, routes
 from broker.admin.security import Refused
 from broker.errors import Conflict, NotEntitled, NotFound, Unconfirmed
 from broker.model import Choice, Session
 
-PAGE_SIZE = 50
-OUTCOMES = (
-    "completed",
-    "denied",
-    "expired",
-    "superseded",
-    "pending",
-    "approved",
-    "sent",
-    "failed",
-    "unknown",
-    "tunnel",
-)
-"""What the history can be filtered by."""
-
 
 class Pages:
     """Handlers of what is looked at and voted on."""
 
-    def __init__(self, services: Services, ledger: Ledger, frame: Frame) -> None:
-        self._services, self._ledger, self._frame = services, ledger, frame
+    def __init__(self, services: Services, frame: Frame) -> None:
+        self._services, self._frame = services, frame
 
     def routes(self) -> list[Route]:
         door = self._frame.door
@@ -59,8 +43,6 @@ class Pages:
             Entry("GET", "/approvals/{id}", "person", self.card),
             Entry("GET", "/approvals/{id}/body", "person", self.body),
             Entry("POST", "/approvals/{id}/vote", "voter", self.vote),
-            Entry("GET", "/history", "person", self.history),
-            Entry("GET", "/history/{id}", "person", self.call),
         ]
 
     # Held calls
@@ -155,44 +137,3 @@ class Pages:
                 approval, session, status=status_of(problem), error=str(problem), form=form
             )
         return RedirectResponse(f"/approvals/{quote(approval, safe='')}#standing", 303)
-
-    # History
-
-    async def history(self, request: Request, visit: Visit) -> Response:
-        session = visit.session
-        query = request.query_params
-        chosen = {name: query.get(name, "").strip() for name in ("agent", "outcome", "host")}
-        before = whole_number(query.get("before"), "before", least=0, most=2**62, default=0)
-        find = partial(
-            self._ledger.calls,
-            agent=chosen["agent"] or None,
-            outcome=chosen["outcome"] or None,
-            host=chosen["host"].lower() or None,
-            limit=PAGE_SIZE + 1,
-            before=before or None,
-        )
-        calls = list(await run_sync(find))
-        kept = {name: value for name, value in chosen.items() if value}
-        older = None
-        if len(calls) > PAGE_SIZE:
-            calls = calls[:PAGE_SIZE]
-            older = "/history?" + urlencode({**kept, "before": calls[-1].seq})
-        values = {
-            "calls": calls,
-            "agents": sorted(agent.name for agent in await run_sync(self._services.agents.list)),
-            "outcomes": OUTCOMES,
-            "chosen": chosen,
-            "older": older,
-            "newest": "/history?" + urlencode(kept) if before else None,
-            "here": "history",
-        }
-        return await self._frame.page("history.html", session, values)
-
-    async def call(self, request: Request, visit: Visit) -> Response:
-        session = visit.session
-        records = await run_sync(self._ledger.show, request.path_params["id"])
-        if not records:
-            raise NotFound("There is no such call.")
-        first = next((record for record in records if record.data.get("what")), records[0])
-        values = {"records": records, "first": first, "here": "history"}
-        return await self._frame.page("call.html", session, values)

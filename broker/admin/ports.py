@@ -10,7 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from audit.filters import Filter
+from audit.history import CallSummary, Found
 from broker.model import Agent, ApiToken, Choice, OpenSession, Session, User
+
+__all__ = ["CallSummary", "Found"]
 
 MOST_HELD = 1000
 """Held calls that are listed and counted; far more than people can look at."""
@@ -197,39 +201,6 @@ class Services(Protocol):
     def changes(self) -> Changes: ...
 
 
-class CallSummary(Protocol):
-    """One call, folded from its ledger records."""
-
-    @property
-    def call(self) -> str: ...
-    @property
-    def agent(self) -> str | None: ...
-    @property
-    def started(self) -> str: ...
-    @property
-    def method(self) -> str | None: ...
-    @property
-    def host(self) -> str | None: ...
-    @property
-    def path(self) -> str | None: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def code(self) -> str | None: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def rules(self) -> Sequence[str]: ...
-    @property
-    def approval(self) -> str | None: ...
-    @property
-    def risk(self) -> str | None: ...
-    @property
-    def duration_ms(self) -> int | None: ...
-    @property
-    def seq(self) -> int: ...
-
-
 class Record(Protocol):
     """One ledger record."""
 
@@ -254,16 +225,8 @@ class Record(Protocol):
 class Ledger(Protocol):
     """The read side of the audit log."""
 
-    def calls(
-        self,
-        *,
-        agent: str | None,
-        outcome: str | None,
-        host: str | None,
-        limit: int,
-        before: int | None,
-    ) -> Sequence[CallSummary]:
-        """Calls that began before the record `before`, newest first."""
+    def calls(self, wanted: Filter, *, limit: int, before: int | None) -> Found:
+        """Calls that began before the record `before`, newest first, and where to go on."""
         ...
 
     def show(self, call: str) -> Sequence[Record]:

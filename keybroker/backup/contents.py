@@ -19,9 +19,20 @@ from keybroker.workspace import Workspace
 FORMAT = 1
 
 _NOT_KEPT = frozenset(
-    {"keybroker.db-wal", "keybroker.db-shm", "up.lock", "lock", "guests", "run.json", "bao.log"}
+    {
+        "keybroker.db-wal",
+        "keybroker.db-shm",
+        "history.db",
+        "history.db-wal",
+        "history.db-shm",
+        "up.lock",
+        "lock",
+        "guests",
+        "run.json",
+        "bao.log",
+    }
 )
-"""Of one run or one machine; the database is copied by SQLite itself."""
+"""Of one run or one machine, or made anew; the database is copied by SQLite itself."""
 
 
 @dataclass(frozen=True, slots=True)

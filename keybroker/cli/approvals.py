@@ -16,6 +16,7 @@ from broker.model import ApprovalState
 from keybroker.cli.frame import App, Group, emit, inert, json_option, paint, pass_app, table
 from keybroker.cli.users import read_line
 from rules.request import authority
+from rules.words import describe_place
 
 if TYPE_CHECKING:
     from broker.model import Choice, User
@@ -157,10 +158,7 @@ def _vote(
         print_card(card)
         asked = card.get("confirm")
         if decision == "approve" and asked and confirm is None:
-            hint = f" ({asked['hint']})" if asked.get("hint") else ""
-            confirm = click.prompt(
-                f"To approve, type the value of {asked['place']}{hint}", err=True
-            )
+            confirm = click.prompt(f"To approve, retype {describe_place(asked['place'])}", err=True)
     try:
         card = services.desk.vote(id_, user, decision, reason=reason, confirm=confirm, via="cli")
     except KeybrokerError as error:

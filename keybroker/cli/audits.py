@@ -6,14 +6,14 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from audit.filters import FIELDS, OUTCOMES, BadFilter, read_filter
 from keybroker.cli.frame import (
     App,
     Group,
@@ -47,24 +47,6 @@ def ledger_of(app: App) -> Iterator[sqlite3.Connection]:
 
     with closing(open_ledger(app.workspace().database)) as db:
         yield db
-
-
-class Moment(click.ParamType[datetime]):
-    """A time in RFC 3339, or a date; without a zone it is UTC."""
-
-    name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """An aware datetime; a usage error if it is none."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time; write 2026-01-31T09:00:00Z or 2026-01-31", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _print(record: Record, as_json: bool) -> None:
@@ -120,17 +102,25 @@ def tail(app: App, count: int, follow: bool, as_json: bool) -> None:
                 last = record.seq
 
 
+def filter_options[F: Callable[..., object]](function: F) -> F:
+    """An option for each field that the history can be searched by (audit.filters)."""
+    for field in reversed(FIELDS):
+        kind = click.Choice(OUTCOMES) if field.kind == "outcome" else None
+        function = click.option(
+            f"--{field.name}",
+            type=kind,
+            metavar="TIME" if field.kind == "time" else None,
+            help=field.help.replace("Calls", "Records of calls").replace("`", ""),
+        )(function)
+    return function
+
+
 @audit.command()
 @click.option(
     "--type", "type_", help="A record type, such as call.sent; `call` is all of its kind."
 )
-@click.option("--agent", help="Records of this agent.")
 @click.option("--call", help="Records of this call.")
-@click.option("--approval", help="Records that name this approval.")
-@click.option("--host", help="Calls to this host.")
-@click.option("--since", type=Moment(), metavar="TIME", help="From this time on.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Before this time.")
-@click.option("--text", help="Records that contain this text.")
+@filter_options
 @click.option(
     "--limit",
     type=click.IntRange(1, 10_000),
@@ -142,33 +132,22 @@ def tail(app: App, count: int, follow: bool, as_json: bool) -> None:
 @pass_app
 def search(
     app: App,
+    /,
     type_: str | None,
-    agent: str | None,
     call: str | None,
-    approval: str | None,
-    host: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    text: str | None,
     limit: int,
     as_json: bool,
+    **given: str | None,
 ) -> None:
     """Print the records that match all that is given, newest first."""
     from audit import query
 
+    try:
+        wanted = read_filter({name: value for name, value in given.items() if value is not None})
+    except BadFilter as error:
+        raise click.UsageError(str(error)) from None
     with ledger_of(app) as db:
-        found = query.search(
-            db,
-            type=type_,
-            agent=agent,
-            call=call,
-            approval=approval,
-            host=host,
-            since=since,
-            until=until,
-            text=text,
-            limit=limit,
-        )
+        found = query.search(db, wanted, type=type_, call=call, limit=limit)
         for record in found:
             _print(record, as_json)
     if not found and not as_json:

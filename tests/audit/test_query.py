@@ -5,16 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from audit.errors import Unreadable
+from audit.filters import Filter, read_filter
 from audit.query import (
-    CallSummary,
     after,
-    calls,
     export,
     export_jsonl,
     search,
@@ -22,8 +20,8 @@ from audit.query import (
     tail,
 )
 from audit.reading import open_ledger
-from audit.record import Draft, canonical_json
-from tests.audit.ledgers import GOOD, START, create, denied, tampering, write
+from audit.record import canonical_json
+from tests.audit.ledgers import GOOD, create, tampering, write
 
 
 @pytest.fixture(scope="module")
@@ -49,36 +47,52 @@ def test_a_growing_ledger_can_be_followed(db: sqlite3.Connection) -> None:
     assert after(db, len(GOOD)) == []
 
 
+OPENED = [f"a{n}" for n in range(7, 0, -1)]
+
+
 @pytest.mark.parametrize(
-    ("terms", "expected"),
+    ("type_", "given", "expected"),
     [
-        ({"type": "approval.joined"}, ["a6", "a2"]),
-        ({"type": "call.sent", "call": "c1"}, ["a1"]),
-        ({"approval": "a2", "type": "approval"}, ["a2", "a2", "a2", "a2"]),
-        ({"agent": "nobody"}, []),
-        ({"host": "pypi.org"}, [None]),
-        ({"host": "api.stripe.com", "call": "c4"}, ["a2"]),
-        ({"text": "WORKER DIED"}, [None]),
-        ({"type": "approval", "limit": 1}, ["a7"]),
-        (
-            {"since": START + timedelta(seconds=2), "until": START + timedelta(seconds=4)},
-            ["a1"] * 2,
-        ),
-        ({"type": "appro"}, []),
-        ({"type": "x' OR 1=1 --", "text": "%' --"}, []),
+        ("approval.joined", {}, ["a6", "a2"]),
+        ("approval", {"approval": "a2"}, ["a2", "a2", "a2", "a2"]),
+        (None, {"agent": "nobody"}, []),
+        (None, {"host": "pypi.org"}, [None]),
+        (None, {"host": "pypi.org:443"}, [None]),
+        (None, {"host": "pypi.org:8443"}, []),
+        ("approval.opened", {"host": "API.stripe.com", "method": "post"}, OPENED),
+        (None, {"text": "WORKER DIED"}, [None]),
+        (None, {"since": "2026-11-22T16:00:02Z", "until": "2026-11-22T16:00:04Z"}, ["a1"] * 2),
+        ("appro", {}, []),
+        ("x' OR 1=1 --", {"text": "%' --"}, []),
+        (None, {"path": "/v1/refunds", "code": "policy_denied"}, [None]),
+        (None, {"path": "/v1/%"}, []),
+        (None, {"rule": "no"}, [None, None]),
+        (None, {"rule": "t"}, [None]),
+        (None, {"reviewer": "alice", "approval": "a7"}, ["a7"]),
+        ("call.sent", {"secret": "kv/stripe#api_key", "approval": "a1"}, ["a1"]),
+        (None, {"secret": "kv/stripe#other"}, []),
+        (None, {"outcome": "expired"}, ["a4", "a3"]),
+        (None, {"outcome": "unknown"}, [None]),
+        (None, {"outcome": "tunnel"}, [None, None]),
+        (None, {"outcome": "pending", "approval": "a6"}, ["a6", "a6"]),
     ],
 )  # fmt: skip
 def test_a_search_finds_where_all_holds_newest_first(
-    db: sqlite3.Connection, terms: dict[str, object], expected: list[str | None]
+    db: sqlite3.Connection, type_: str | None, given: dict[str, str], expected: list[str | None]
 ) -> None:
-    found = search(db, **terms)  # type: ignore[arg-type]
+    found = search(db, read_filter(given), type=type_)
     assert [record.data.get("approval") for record in found] == expected
+
+
+def test_a_search_can_be_for_one_call_and_so_many(db: sqlite3.Connection) -> None:
+    assert [r.type for r in search(db, type="call.sent", call="c1")] == ["call.sent"]
+    assert [r.data["approval"] for r in search(db, type="approval", limit=1)] == ["a7"]
 
 
 def test_a_search_goes_on_page_by_page(db: sqlite3.Connection) -> None:
     seen: list[int] = []
     before = None
-    while page := search(db, agent="bot", limit=7, before=before):
+    while page := search(db, Filter(agent="bot"), limit=7, before=before):
         seen += [record.seq for record in page]
         before = seen[-1]
     assert seen == [r.seq for r in reversed(tail(db, 1000)) if r.agent == "bot"]
@@ -122,88 +136,6 @@ def test_an_export_is_one_canonical_record_a_line(db: sqlite3.Connection) -> Non
     assert lines[0].encode() == (
         canonical_json({name: getattr(first, name) for name in first.__dataclass_fields__}) + b"\n"
     )
-
-
-def test_calls_at_a_glance(db: sqlite3.Connection) -> None:
-    found = calls(db)
-    assert {call.call: call.outcome for call in found} == {
-        "c1": "completed",
-        "c2": "denied",
-        "c3": "completed",
-        "c4": "denied",
-        "c5": "denied",
-        "c6": "expired",
-        "c7": "expired",
-        "c8": "unknown",
-        "c9": "failed",
-        "c10": "failed",
-        "c11": "tunnel",
-        "c12": "pending",
-        "c13": "completed",
-    }
-    assert [call.seq for call in found] == sorted((c.seq for c in found), reverse=True)
-    by_id = {call.call: call for call in found}
-    assert by_id["c1"] == CallSummary(
-        call="c1",
-        agent="bot",
-        started="2026-11-22T16:00:02.000000Z",
-        method="POST",
-        host="api.stripe.com",
-        path="/v1/refunds",
-        outcome="completed",
-        code=None,
-        status=200,
-        rules=("stripe-refund",),
-        approval="a1",
-        risk="high",
-        duration_ms=12,
-        seq=2,
-    )
-    # A call that joined knows its request and rules by the approval it joined.
-    joined = by_id["c5"]
-    assert (joined.host, joined.code, joined.approval) == (
-        "api.stripe.com",
-        "approval_denied",
-        "a2",
-    )
-    tunnel = by_id["c11"]
-    assert (tunnel.method, tunnel.host, tunnel.path) == ("CONNECT", "pypi.org", None)
-    assert (by_id["c10"].code, by_id["c10"].duration_ms) == ("upstream_unreachable", 7)
-
-
-@pytest.mark.parametrize(
-    ("terms", "expected"),
-    [
-        ({"outcome": "denied"}, ["c5", "c4", "c2"]),
-        ({"outcome": "denied", "limit": 2}, ["c5", "c4"]),
-        ({"host": "pypi.org"}, ["c11"]),
-        ({"agent": "nobody"}, []),
-        ({"agent": "bot", "outcome": "unknown"}, ["c8"]),
-        ({"since": START + timedelta(hours=1)}, []),
-        ({"limit": 0}, []),
-    ],
-)
-def test_calls_can_be_narrowed(
-    db: sqlite3.Connection, terms: dict[str, object], expected: list[str]
-) -> None:
-    assert [call.call for call in calls(db, **terms)] == expected  # type: ignore[arg-type]
-
-
-def test_calls_go_on_page_by_page(db: sqlite3.Connection) -> None:
-    seen: list[CallSummary] = []
-    while page := calls(db, limit=4, before=seen[-1].seq if seen else None):
-        seen += page
-    assert seen == calls(db, limit=100)
-
-
-def test_calls_are_found_beyond_the_first_page(tmp_path: Path) -> None:
-    drafts = [denied(f"c{i}") for i in range(450)]
-    drafts[0] = Draft("call.denied", {"code": "approval_expired"}, "c0", "bot")
-    with closing(open_ledger(write(create(tmp_path / "l.db"), drafts))) as db:
-        assert len(calls(db, limit=1000)) == 450
-        expired = calls(db, outcome="expired")
-        assert [call.call for call in expired] == ["c0"]
-        assert expired[0].host is None
 
 
 def test_a_spoilt_record_cannot_be_shown(tmp_path: Path) -> None:

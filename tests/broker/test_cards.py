@@ -92,7 +92,7 @@ def test_a_tier_that_asks_for_retyping_says_where_the_value_stands(world: World)
     shown = card(world, hold(world, payout()))
     assert shown["confirm"] == {
         "place": "form:amount",
-        "hint": "Retype form:amount to approve.",
+        "hint": 'Retype the amount (form field "amount") to approve.',
     }
     held = replace(hold(world, payout(1)))
     held.card["confirm_place"] = "path"

@@ -329,7 +329,7 @@ def test_the_retype_flow_with_two_people(office: Office) -> None:
     for page in (dave, erin):
         page.goto(f"/approvals/{held.id}")
         expect(page.locator(".decider")).to_contain_text("249900")
-    field = dave.get_by_label("To approve, retype form:amount")
+    field = dave.get_by_label("To approve, retype the amount (form field amount)")
     field.fill("249900")
     field.press("Enter")
     assert office.services.holds.get(held.id).votes == (), "Enter decides nothing"

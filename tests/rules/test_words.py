@@ -13,6 +13,7 @@ from rules.request import Request
 from rules.words import (
     body_view,
     check_summary,
+    describe_place,
     describe_rule,
     describe_tier,
     fill_summary,
@@ -184,3 +185,18 @@ def test_tiers_in_words() -> None:
         "t", (Quorum("any", 1), Quorum("finance", 2)), ("owner", "bob"), 1, 1, 1, "optional", "none"
     )
     assert describe_tier(tier) == "1 approver and 2 of finance, not the agent's owner or bob"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("path", "the path"),
+        ("form:amount", 'the amount (form field "amount")'),
+        ("json:/charge/amount", 'the amount (JSON value "/charge/amount")'),
+        ("query:to", 'the to (query parameter "to")'),
+        ("header:x-amount", 'the x-amount (header "x-amount")'),
+        ("form:a\u202eb", 'the a\\u202eb (form field "a\\u202eb")'),
+    ],
+)
+def test_places_in_words(place: str, words: str) -> None:
+    assert describe_place(place) == words

@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from broker.admin.ports import CallSummary, Record
+from audit.filters import Filter
+from audit.history import CallSummary, Found
+from broker.admin.ports import Record
 from broker.errors import Conflict, InvalidInput, NotEntitled, NotFound, Unconfirmed
 from broker.model import Agent, ApiToken, Choice, OpenSession, Role, Session, User
 
@@ -253,24 +255,6 @@ class FakeDesk:
 
 
 @dataclass(frozen=True)
-class FakeCall:
-    call: str
-    agent: str | None
-    started: str
-    method: str | None
-    host: str | None
-    path: str | None
-    outcome: str
-    code: str | None
-    status: int | None
-    rules: tuple[str, ...]
-    approval: str | None
-    risk: str | None
-    duration_ms: int | None
-    seq: int
-
-
-@dataclass(frozen=True)
 class FakeRecord:
     seq: int
     time: str
@@ -284,26 +268,23 @@ class FakeRecord:
 
 @dataclass
 class FakeLedger:
-    made: list[FakeCall] = field(default_factory=list)
+    made: list[CallSummary] = field(default_factory=list)
+    asked: list[Filter] = field(default_factory=list)
+    behind: int = 0
     records: list[FakeRecord] = field(default_factory=list)
 
-    def calls(
-        self,
-        *,
-        agent: str | None,
-        outcome: str | None,
-        host: str | None,
-        limit: int,
-        before: int | None,
-    ) -> Sequence[CallSummary]:
-        return [
+    def calls(self, wanted: Filter, *, limit: int, before: int | None) -> Found:
+        self.asked.append(wanted)
+        found = [
             call
             for call in sorted(self.made, key=lambda c: -c.seq)
-            if agent in (None, call.agent)
-            and outcome in (None, call.outcome)
-            and host in (None, call.host)
+            if wanted.agent in (None, call.agent)
+            and wanted.outcome in (None, call.outcome)
+            and wanted.host in (None, call.host)
             and (before is None or call.seq < before)
-        ][:limit]
+        ]
+        following = found[limit - 1].seq if len(found) > limit else None
+        return Found(tuple(found[:limit]), following, self.behind)
 
     def show(self, call: str) -> Sequence[Record]:
         return [record for record in self.records if record.call == call]
@@ -543,12 +524,14 @@ def history() -> FakeLedger:
         outcome, code, status, took = kinds[n % len(kinds)]
         bot = n % 2 == 0
         made.append(
-            FakeCall(
+            CallSummary(
                 f"c_{n:03}",
                 "billing-bot" if bot else "crm-sync",
                 f"2026-11-22T09:{n:02}:07.120000Z",
                 "POST" if bot else "GET",
+                "https",
                 "api.stripe.com" if bot else "eu.crm.example",
+                443 if bot else 8443,
                 "/v1/refunds" if bot else f"/v2/contacts/{n}",
                 outcome,
                 code,
@@ -618,7 +601,7 @@ def history() -> FakeLedger:
             data={"status": 200, "received_size": 612, "masked": 0, "duration_ms": 182},
         ),
     ]
-    return FakeLedger(made, records)
+    return FakeLedger(made, [], 0, records)
 
 
 def with_state(card: dict[str, Any], state: str, **changes: Any) -> dict[str, Any]:

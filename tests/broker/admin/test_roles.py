@@ -13,6 +13,7 @@ from broker.admin.app import create_app
 from broker.admin.doors import Doors
 from broker.admin.frame import Frame
 from broker.admin.guesses import Guesses
+from broker.admin.history import HistoryOf, HistoryPages
 from broker.admin.pages import Pages
 from broker.admin.roles import Who, admit
 from broker.admin.security import Site
@@ -55,9 +56,11 @@ def tables() -> tuple[list[tuple[str, str, Who]], list[tuple[str, str, Who]]]:
     made, site = office(), Site.from_url(URL)
     frame = Frame(made, site)
     guesses = Guesses(made, site)
+    past = HistoryPages(made, FakeLedger(), HistoryOf(FakeLedger()), frame)
     doors = Doors(made, frame, site, guesses, longest=60, idle=60)
     pages = [
-        *((e.method, e.path, e.who) for e in Pages(made, FakeLedger(), frame).table()),
+        *((e.method, e.path, e.who) for e in Pages(made, frame).table()),
+        *((e.method, e.path, e.who) for e in past.table()),
         *((e.method, e.path, e.who) for e in Account(made, frame, doors, guesses).table()),
     ]
     return pages, [
