@@ -51,6 +51,7 @@ def make_card(
             for id in (*decision.rules, *decision.allowed_by)
         ],
         "what": what(request),
+        "upgrade": request.upgrade,
         "credentials": [
             {
                 "name": credential.name,
@@ -148,9 +149,12 @@ def _hint(place: str) -> str:
 
 
 def _notes(card: dict[str, Any]) -> list[str]:
+    notes = []
+    if card.get("upgrade"):
+        notes.append("This opens a WebSocket: what is said over it afterwards asks nobody.")
     earlier = card.get("earlier")
     if earlier is None:
-        return []
+        return notes
     told = {
         "expired": "expired without a decision",
         "unknown": "was sent, and its result is unknown: it may have taken effect",
@@ -158,7 +162,7 @@ def _notes(card: dict[str, Any]) -> list[str]:
         "used": "was approved and sent",
         "denied": "was denied",
     }[earlier["state"]]
-    return [f"An identical call {told} ({earlier['at']}, {earlier['approval']})."]
+    return [*notes, f"An identical call {told} ({earlier['at']}, {earlier['approval']})."]
 
 
 def _you(approval: Approval, viewer: User | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ VOLATILE_HEADERS = frozenset(
         "grpc-previous-rpc-attempts",
         "grpc-timeout",
         "idempotency-key",
+        "sec-websocket-key",
         "sentry-trace",
         "traceparent",
         "tracestate",

@@ -72,12 +72,6 @@ class Judge:
         if decision.effect not in ("allow", "hold"):
             raise denied_policy(decision, published.version)
         credentials = tuple(policy.credentials[name] for name in decision.credentials)
-        if request.upgrade is not None and (credentials or decision.effect == "hold"):
-            raise Refusal(
-                "policy_denied",
-                "WebSocket upgrades are not passed on where a credential is used or a person must"
-                " approve. Use plain HTTPS calls for this host.",
-            )
         outgoing = place(request, credentials)
         if not isinstance(outgoing, Request):
             raise TypeError("the injectors returned no request")

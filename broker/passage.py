@@ -11,13 +11,14 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from audit.commitment import Commitment
+from audit.record import JSON
 from broker.answers import REQUEST_ID, Answer, problem
 from broker.encodings import CorruptBody, Decoder, unsupported
 from broker.errors import Refusal
@@ -27,6 +28,7 @@ from broker.sending import Outcome, Sending, Uploaded
 from broker.telemetry.journey import Journey
 from broker.telemetry.metrics import NO_CODE
 from broker.upload import Upload, encode_trailers
+from broker.websocket import Socket, odd_handshake
 from rules.errors import Ambiguous
 from rules.request import Headers, Request
 from rules.trailers import may_trail, read_trailers
@@ -99,6 +101,8 @@ class Passage:
         self._masked = masked
         self._journey = journey or Journey(call, agent)
         self._approved = approved
+        self._salt = salt
+        self._socket: Socket | None = None
         self._scrubber = Scrubber(masked) if masked else None
         """Of texts, and of a body unless it is of a kind that has its own."""
         self._bodies: Scrubber | None = None
@@ -154,6 +158,11 @@ class Passage:
         self._first_byte = time.monotonic()
         self._status = status
         kept = [(n, v) for n, v in headers if not n.lower().startswith("keybroker-")]
+        if status == 101:
+            odd = odd_handshake(self.request, tuple(headers))
+            if odd is not None:
+                return self._refuse(f"The upstream did not open the WebSocket: {odd}.")
+            self._socket = Socket(self._salt, self._masked)
         if self._scrubber is not None:
             encoding = ", ".join(v for n, v in headers if n.lower() == "content-encoding")
             if unsupported(encoding):
@@ -171,7 +180,7 @@ class Passage:
                     )
                 self._bodies = Scrubber(self._masked, keep_length=True)
                 self._body = MessageScrubber(self._bodies)
-            has_body = self.request.method != "HEAD" and status not in (204, 304)
+            has_body = self.request.method != "HEAD" and status not in (101, 204, 304)
             if has_body:
                 self._decoder = Decoder(encoding)
                 self._is_text = any(
@@ -214,6 +223,24 @@ class Passage:
         self._delivered.update(encode_trailers(tuple(kept)))
         return tuple(kept)
 
+    def frames_from_agent(self, data: bytes) -> bytes:
+        """What to send upstream of an open WebSocket. Raises BadFrame: the socket is over."""
+        return self._open_socket().from_agent(data)
+
+    def frames_from_upstream(self, data: bytes) -> bytes:
+        """What to deliver. Raises BadFrame: the socket is over."""
+        return self._open_socket().from_upstream(data)
+
+    @property
+    def socket_closed(self) -> bool:
+        """Whether both sides of the WebSocket have closed it."""
+        return self._open_socket().closed
+
+    def _open_socket(self) -> Socket:
+        if self._socket is None:
+            raise RuntimeError("no WebSocket was opened")
+        return self._socket
+
     @property
     def refused(self) -> bool:
         """Whether the response turned out, in its middle, to be one that cannot be passed on."""
@@ -233,16 +260,21 @@ class Passage:
         self._over = True
         now = time.monotonic()
         first_byte = self._first_byte or now
+        received, delivered = self._received.hexdigest(), self._delivered.hexdigest()
+        received_size, delivered_size = self._received_size, self._delivered_size
+        if self._socket is not None:
+            received, delivered, received_size, delivered_size = self._socket.delivered
         outcome = Outcome(
             status=self._status,
-            received=self._received.hexdigest(),
-            delivered=self._delivered.hexdigest(),
-            received_size=self._received_size,
-            delivered_size=self._delivered_size,
+            received=received,
+            delivered=delivered,
+            received_size=received_size,
+            delivered_size=delivered_size,
             masked=self._hits(),
             duration_ms=_ms(now - self._started),
             first_byte_ms=_ms(first_byte - self._started),
             upload=self._uploaded(),
+            socket=self._frames(),
         )
         self._note("upstream", self._started, first_byte)
         self._note("deliver", first_byte, now)
@@ -280,6 +312,7 @@ class Passage:
                 sent=sent,
                 duration_ms=_ms(now - self._started),
                 upload=self._uploaded(),
+                socket=self._frames(),
             )
             self._note("upstream", self._started, self._first_byte or now, well=False)
             self._end("failed", refusal.code, refusal.status, sent=sent)
@@ -288,7 +321,11 @@ class Passage:
 
     def _hits(self) -> int:
         scrubbers = {id(s): s for s in (self._scrubber, self._bodies) if s is not None}
-        return sum(scrubber.hits for scrubber in scrubbers.values())
+        hits = sum(scrubber.hits for scrubber in scrubbers.values())
+        return hits + (0 if self._socket is None else self._socket.hits)
+
+    def _frames(self) -> Mapping[str, JSON] | None:
+        return None if self._socket is None else self._socket.to_json()
 
     def _uploaded(self) -> Uploaded | None:
         upload = self._upload

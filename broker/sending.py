@@ -70,6 +70,8 @@ class Outcome:
     first_byte_ms: int
     upload: Uploaded | None = None
     """Of a streamed call."""
+    socket: Mapping[str, JSON] | None = None
+    """Of a WebSocket: what went to and fro."""
 
 
 class Sending:
@@ -162,6 +164,7 @@ class Sending:
             "duration_ms": outcome.duration_ms,
             "first_byte_ms": outcome.first_byte_ms,
             **(outcome.upload.to_json() if outcome.upload else {}),
+            **({"frames": dict(outcome.socket)} if outcome.socket else {}),
         }
         draft = Draft("call.completed", data, call, agent)
         return self._store.submit(
@@ -178,6 +181,7 @@ class Sending:
         sent: bool,
         duration_ms: int,
         upload: Uploaded | None = None,
+        socket: Mapping[str, JSON] | None = None,
     ) -> Future[None]:
         """No whole response. `sent` False: certainly no byte left, and the approval is not used
         up."""
@@ -187,6 +191,7 @@ class Sending:
             "sentence": sentence,
             "duration_ms": duration_ms,
             **(upload.to_json() if upload else {}),
+            **({"frames": dict(socket)} if socket else {}),
         }
         event: Event = "lose" if sent else "release"
         return self._finish(Draft("call.failed", data, call, agent), event, sentence)

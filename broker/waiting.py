@@ -159,6 +159,13 @@ class WaitingRoom:
             raise pending(approval, agent, respond_async=False, via=via)
         if approval.state != "approved":
             raise held_answer(approval)
+        stored = self._parts.holds.stored(id)
+        if stored is not None and stored.matched.upgrade is not None:
+            raise Refusal(
+                "request_ambiguous",
+                "A WebSocket cannot be opened by its approval's id; ask for it again, and the"
+                " approval counts.",
+            )
         passage = await self._claim_and_send(journey, client, approval)
         if passage is None:
             raise Refusal(

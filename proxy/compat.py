@@ -40,7 +40,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpResponseHeader
 from mitmproxy.proxy.layers.http._http2 import Http2Connection
 from mitmproxy.proxy.server import TimeoutWatchdog
 
-from proxy import http2, pages
+from proxy import http2, pages, websocket
 from proxy.exchange import Exchange, Wire, attach
 from proxy.http2 import Commands, Drained, StopSending
 from proxy.translate import takes_trailers
@@ -100,6 +100,7 @@ def install() -> None:
     http_layers.Http1Client = Http1Client  # type: ignore[attr-defined]
     http_layers.Http2Server = http2.Http2Server  # type: ignore[attr-defined]
     http_layers.Http2Client = http2.Http2Client  # type: ignore[attr-defined]
+    http_layers.websocket.WebsocketLayer = websocket.WebSocketLayer  # type: ignore[attr-defined]
     # The stock page quotes the bytes that could not be parsed.
     _http1.make_error_response = lambda status_code, message="": _bytes(_page_for(status_code))
 

@@ -85,6 +85,7 @@ class AgentConnection(LiveConnectionHandler):
         self._connect: tuple[str, int] | None = None
         self._sni: str | None = None
         self._tunnel: Tunnel | None = None
+        self._socket: Exchange | None = None
         self._passed = [0, 0]
         self._taken = 0
         """Bytes, at most, that came while heads were being decided."""
@@ -111,7 +112,7 @@ class AgentConnection(LiveConnectionHandler):
             "responseheaders": self._responseheaders,
             "response": self._response,
             "error": self._error,
-            "websocket_message": self._websocket_message,
+            "websocket_end": self._websocket_end,
         }
 
     # -- what mitmproxy's core calls
@@ -208,6 +209,8 @@ class AgentConnection(LiveConnectionHandler):
         self._unwatch()
         for exchange in tuple(self.live):
             exchange.gone.set()
+        if self._socket is not None:
+            await self._end_socket(self._socket)
         if self._tunnel is not None:
             await self._tunnel.closed(*self._passed)
 
@@ -436,6 +439,9 @@ class AgentConnection(LiveConnectionHandler):
         passage = exchange.passage
         if passage is None or exchange.settled:
             return
+        if exchange.cleared and flow.response is not None and flow.response.status_code == 101:
+            self._socket = exchange
+            return  # the socket's end is the result
         exchange.settled = True
         if exchange.faulty:
             await passage.failed(pages.UNSAFE_RESPONSE, sent=True)
@@ -460,9 +466,18 @@ class AgentConnection(LiveConnectionHandler):
         answer = await passage.failed(self._sentence(flow, exchange), sent=exchange.sent)
         exchange.page = self._answer(answer, exchange)
 
-    def _websocket_message(self, flow: http.HTTPFlow) -> None:
-        if flow.websocket is not None:
-            flow.websocket.messages.clear()  # the core keeps every message for the whole session
+    async def _websocket_end(self, flow: http.HTTPFlow) -> None:
+        await self._end_socket(exchange_of(flow))
+
+    async def _end_socket(self, exchange: Exchange) -> None:
+        passage = exchange.passage
+        if passage is None or exchange.settled:
+            return
+        exchange.settled = True
+        if exchange.broken is None:
+            await passage.completed()
+        else:
+            await passage.failed(f"The WebSocket was closed: {exchange.broken}.", sent=True)
 
     def _sentence(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
         """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""

@@ -29,6 +29,7 @@ class Wire:
     version: bytes
     grpc: bool = False
     """A gRPC client waits for the answer: it reads no body but a status of its own."""
+    websocket_key: str = ""
 
     @classmethod
     def of(cls, request: http.Request) -> Wire:
@@ -36,7 +37,13 @@ class Wire:
         kind = request.headers.get("content-type", "").lower()
         grpc = kind.startswith("application/grpc") and not kind.startswith("application/grpc-web")
         return cls(
-            data.method, data.scheme, data.authority, data.path, data.http_version, grpc=grpc
+            data.method,
+            data.scheme,
+            data.authority,
+            data.path,
+            data.http_version,
+            grpc=grpc,
+            websocket_key=request.headers.get("sec-websocket-key", ""),
         )
 
 
@@ -78,6 +85,8 @@ class Exchange:
     """The engine itself refused the response: the result is a failure, not a completion."""
     answered: bool = False
     """The head of the final response went to the agent."""
+    broken: str | None = None
+    """Why a WebSocket was ended by the engine."""
     finished: bool = False
     """`passage.finish` was called."""
     settled: bool = False

@@ -74,6 +74,20 @@ class Passage(Protocol):
         """The head to deliver for the one received; hop-by-hop headers are gone from both."""
         ...
 
+    def frames_from_agent(self, data: bytes) -> bytes:
+        """Once `head` has let a 101 through: what to send upstream. Raises BadFrame: the socket is
+        over."""
+        ...
+
+    def frames_from_upstream(self, data: bytes) -> bytes:
+        """The same the other way."""
+        ...
+
+    @property
+    def socket_closed(self) -> bool:
+        """Whether both sides have closed the socket."""
+        ...
+
     def feed(self, chunk: bytes) -> bytes:
         """What to deliver for a received chunk; may be empty."""
         ...

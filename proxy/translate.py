@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from mitmproxy import http
 
+from broker.frames import accept_of
 from proxy.exchange import Exchange, Wire
 from proxy.gateway import Claim
 from proxy.ports import Answer, Head
@@ -248,6 +249,10 @@ def delivered_response(
     has_length = any(name.lower() == b"content-length" for name, _ in fields)
     http1 = wire.version != b"HTTP/2.0"
     if head.status == 101:
+        # The request that was sent may have had another key than this agent's: one from a store.
+        fields = [pair for pair in fields if pair[0].lower() != b"sec-websocket-accept"]
+        accept = accept_of(wire.websocket_key).encode()
+        fields += [(b"sec-websocket-accept", accept)]
         fields += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
     elif head.status in (204, 304) or wire.method == b"HEAD":
         pass

@@ -14,12 +14,13 @@ from rules.errors import Ambiguous
 from rules.headers import Fields, read_headers
 from rules.hosts import parse_authority, parse_host, shown
 from rules.paths import MAX_TARGET, check_path, check_query
-from rules.request import DEFAULT_PORTS, RawRequest, Request
+from rules.request import DEFAULT_PORTS, Headers, RawRequest, Request
 
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 # TRACE and TRACK echo the request, injected header included; CONNECT opens tunnels; PRI begins the
 # HTTP/2 preface.
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT", "PRI"})
+_SOCKET_KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")  # RFC 6455 4.1
 _VERSIONS = {
     "HTTP/1.0": "HTTP/1.0",
     "HTTP/1.1": "HTTP/1.1",
@@ -80,8 +81,11 @@ def canonicalise(raw: RawRequest) -> Request:
         _refuse_overrides(query, "query")
     if raw.body:
         _check_form(fields, raw.body)
+    headers = fields.kept
     if fields.upgrade is not None:
-        _check_upgrade(raw, version)
+        _check_upgrade(raw, version, headers)
+        # Frames must be readable; an extension is only ever an offer.
+        headers = tuple(pair for pair in headers if pair[0] != "sec-websocket-extensions")
     return Request(
         method=raw.method,
         scheme=raw.scheme,
@@ -89,7 +93,7 @@ def canonicalise(raw: RawRequest) -> Request:
         port=port,
         path=path,
         query=query,
-        headers=fields.kept,
+        headers=headers,
         body=raw.body,
         upgrade=fields.upgrade,
         claim=fields.claim,
@@ -184,9 +188,17 @@ def _destination(raw: RawRequest, host_header: str | None, version: str) -> tupl
     return host, port
 
 
-def _check_upgrade(raw: RawRequest, version: str) -> None:
+def _check_upgrade(raw: RawRequest, version: str, headers: Headers) -> None:
     if raw.method != "GET" or version != "HTTP/1.1" or raw.body or raw.unread:
         raise Ambiguous("A WebSocket is opened with GET over HTTP/1.1 and no body; send that.")
+    named = dict(headers)
+    if named.get("sec-websocket-version") != "13" or not _SOCKET_KEY.fullmatch(
+        named.get("sec-websocket-key", "")
+    ):
+        raise Ambiguous(
+            "A WebSocket is opened with `Sec-WebSocket-Version: 13` and a Sec-WebSocket-Key of 16"
+            " bytes in base64; send both."
+        )
 
 
 def _check_form(fields: Fields, body: bytes) -> None:

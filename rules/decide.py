@@ -280,11 +280,6 @@ def _unfit(credentials: Sequence[Credential], request: Request) -> str | None:
                 f"Two credentials, {slots[slot]} and {name}, would go into the header {slot} of "
                 "this call; the policy must be mended."
             )
-    if credentials and request.upgrade is not None:
-        return (
-            f"This call would switch to {visible(request.upgrade)} with the credential "
-            f"{credentials[0].name}; Keybroker does not do that."
-        )
     return None
 
 
@@ -337,7 +332,8 @@ def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
 def _what(request: Request) -> str:
     """The call without its query, which may hold what sentences should not repeat."""
     url = f"{request.scheme}://{request.authority}{request.path}"
-    return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}"
+    how = " as a WebSocket" if request.upgrade else ""
+    return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}{how}"
 
 
 def _rules_say(rules: Sequence[Rule], verb: str) -> str:

@@ -274,12 +274,6 @@ def test_head(stage: Stage) -> None:
     assert leak(got.data) is None
 
 
-def test_a_websocket_is_not_opened_with_a_credential(stage: Stage) -> None:
-    upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
-    got = stage.ask(stage.get("/ws", *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
-    stage.held(got, "policy_denied")
-
-
 def test_the_agents_wish_for_a_coding_is_not_passed_on(stage: Stage) -> None:
     fetch(stage, "/echo", "localhost", "Accept-Encoding: br;q=1, zstd")
     assert stage.arrived[0].values("accept-encoding") == ["identity"]

@@ -230,28 +230,51 @@ async def test_without_a_policy_every_call_is_denied(world: World) -> None:
     )
 
 
-UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+def upgrade(key: str = "dGhlIHNhbXBsZSBub25jZQ==") -> tuple[tuple[str, str], ...]:
+    return (
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    )
 
 
-async def test_an_upgrade_with_a_credential_is_refused(world: World) -> None:
-    document = await refused(world, raw(headers=UPGRADE), "policy_denied")
-    assert "websocket" in document["detail"].lower()
-    passage = await call(world, raw(host="open.example", headers=UPGRADE))
+@pytest.mark.parametrize("host", ["api.stripe.com", "open.example"])
+async def test_a_websocket_is_allowed_like_any_call(world: World, host: str) -> None:
+    passage = await call(world, raw(host=host, headers=upgrade()))
     assert isinstance(passage, Passage)
     assert passage.request.upgrade == "websocket"
+    key = passage.request.header("authorization")
+    assert key == (f"Bearer {CANARY}" if host == "api.stripe.com" else None)
     await complete(passage)
 
 
-async def test_an_upgrade_that_would_be_held_is_refused(world: World) -> None:
+async def test_a_websocket_is_held_and_joined_whatever_its_key(world: World) -> None:
     world.publish(
-        POLICY.replace("path: /v1/both}", "path: /v1/both, scheme: https}").replace(
-            "method: POST, host: api.stripe.com, path: /v1/both",
-            "method: GET, host: held.example",
+        POLICY.replace(
+            "method: POST, host: api.stripe.com, path: /v1/payouts",
+            "method: GET, host: api.stripe.com, path: /v1/live",
         )
+        .replace("path: /v1/**}", "path: /v1/charges}")
+        .replace("confirm: retype, reason: required", "confirm: none")
     )
-    document = await refused(world, raw(host="held.example", headers=UPGRADE), "policy_denied")
-    assert "a person must approve" in document["detail"]
-    assert world.pending() == []
+    first = raw(path="/v1/live", headers=upgrade())
+    problem_of(await call(world, first, hold_wait=0.05))
+    [approval] = world.pending()
+    shown = world.services.desk.card(approval, None)
+    assert "This opens a WebSocket" in shown["notes"][0]
+    executing = await call(world, internal("POST", f"/v1/approvals/{approval}/execute"))
+    assert problem_of(executing)["code"] == "approval_pending"
+    world.vote(approval, "bob")
+    world.vote(approval, "carol")
+    executing = await call(world, internal("POST", f"/v1/approvals/{approval}/execute"))
+    assert problem_of(executing)["code"] == "request_ambiguous"
+    again = raw(path="/v1/live", headers=upgrade("AAAAAAAAAAAAAAAAAAAAAA=="))
+    passage = await call(world, again)
+    assert isinstance(passage, Passage)
+    # What was stored is what is sent.
+    assert passage.request.header("sec-websocket-key") == "dGhlIHNhbXBsZSBub25jZQ=="
+    await complete(passage)
 
 
 # Egress and secrets

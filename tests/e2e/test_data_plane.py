@@ -348,14 +348,6 @@ WEBSOCKET = (
 )  # fmt: skip
 
 
-def test_a_websocket_with_a_credential_is_refused(at: Setup) -> None:
-    count = len(at.h1.requests)
-    reply = at.kb.curl(at.bot, at.h1.url + "/ws", *WEBSOCKET)
-    assert (reply.status, reply.code) == (403, "policy_denied")
-    assert "websocket" in reply.json["detail"]
-    assert len(at.h1.requests) == count
-
-
 def test_a_websocket_without_one_carries_frames(at: Setup) -> None:
     connection = at.kb.tunnel(at.bot, f"https://127.0.0.1:{at.h1.port}")
     sock = connection.sock

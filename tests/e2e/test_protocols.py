@@ -7,15 +7,20 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as websocket
 
 from tests.support.program import AgentKey, Program, environment, wait_until
 from tests.support.upstream import Conversation, Received, Reply, Upstream
+from tests.support.upstream_routes import built_in
 
 pytestmark = pytest.mark.e2e
 
@@ -25,6 +30,8 @@ POLICY = """
 version: 1
 credentials:
   pay: {{secret: "kv/pay#api_key", hosts: ["localhost:{h1}", "localhost:{h2}"], inject: bearer}}
+tiers:
+  medium: {{exclude: []}}
 rules:
   - id: paid
     agents: [bot]
@@ -38,6 +45,11 @@ rules:
     effect: allow
     body: stream
     body_limit: 200MiB
+    use: [pay]
+  - id: held
+    agents: [bot]
+    match: {{method: GET, host: "localhost:{h1}", path: /held/**}}
+    effect: hold
     use: [pay]
   - id: push-held
     agents: [bot]
@@ -207,6 +219,105 @@ def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: Setup) ->
     failed = at.about(call, "call.failed")
     assert (failed["sent"], failed["body_size"], failed["body_whole"]) == (True, 999, False)
     assert closed.wait(10)
+
+
+# --- WebSocket
+
+
+def connect(at: Setup, path: str, **options: Any) -> ClientConnection:
+    context = ssl.create_default_context(cafile=str(at.kb.ca_file))
+    url = f"wss://localhost:{at.h1.port}{path}"
+    return websocket(url, proxy=at.bot.proxy_url, ssl=context, max_size=None, **options)
+
+
+def socket_call(at: Setup, path: str) -> str:
+    sent = [r for r in at.kb.records(type="call.sent") if r["data"]["what"]["path"] == path]
+    call: str = sent[-1]["call"]
+    return call
+
+
+def test_a_websocket_with_a_credential(at: Setup) -> None:
+    """A real client that offers compression: it is not agreed on, and what comes back is masked."""
+    with connect(at, "/ws") as socket:
+        socket.send("hello")
+        assert socket.recv(10) == "hello"
+        socket.send([f"your key is {SECRET[:6]}", f"{SECRET[6:]}, is it not"])
+        assert socket.recv(10) == "your key is [keybroker:masked], is it not"
+        socket.send(b"\0\1" + SECRET.encode() + b"\2")
+        binary = socket.recv(10)
+        assert len(binary) == len(SECRET) + 3 and SECRET.encode() not in binary
+        assert socket.ping(b"there?").wait(10)
+    request = next(r for r in reversed(at.h1.requests) if r.path == "/ws")
+    assert request.values("authorization") == [f"Bearer {SECRET}"]
+    assert request.values("sec-websocket-extensions") == []
+    done = at.about(socket_call(at, "/ws"))
+    assert (done["status"], done["masked"]) == (101, 2)
+    frames = done["frames"]
+    # hello, the fragments, bytes, ping, close; the upstream echoes each
+    assert frames["sent_frames"] == frames["received_frames"] >= 6
+    assert frames["sent_size"] == done["received_size"]
+    assert done["delivered"] != done["received"]
+
+
+def test_a_large_message_does_not_grow_the_worker(at: Setup) -> None:
+    (worker,) = at.kb.processes("worker")
+    sock = at.kb.tunnel(at.bot, at.h1.url).sock
+    assert sock is not None
+    size = 60 * MiB
+
+    def flood(conversation: Conversation) -> None:
+        conversation.write(b"\x82\x7f" + size.to_bytes(8, "big"))
+        for _ in range(60):
+            conversation.write(bytes(MiB))
+        conversation.write(b"\x88\x02\x03\xe8")
+        conversation.read(100)
+
+    at.h1.answer("/ws-flood", lambda r: replace(switching(r), takeover=flood))
+    Path(f"/proc/{worker}/clear_refs").write_text("5")
+    before = memory(worker, "VmRSS")
+    with connect(at, "/ws-flood") as socket:
+        got = sum(len(part) for part in socket.recv_streaming())
+    assert got == size
+    grown = memory(worker, "VmHWM") - before
+    assert grown < 40 * MiB, f"grew by {grown >> 20} MB"
+    sock.close()
+
+
+def switching(request: Received) -> Reply:
+    return built_in(replace(request, target="/ws"))
+
+
+def test_a_held_websocket_opens_once_people_agree(at: Setup) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(connect, at, "/held/ws", open_timeout=30)
+        [card] = at.kb.pending(at.boss)
+        assert "WebSocket" in card["notes"][0] and "WebSocket" in card["sentence"]
+        assert not [r for r in at.h1.requests if r.path == "/held/ws"]
+        at.h1.answer("/held/ws", switching)
+        assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+        with opening.result(30) as socket:
+            socket.send("at last")
+            assert socket.recv(10) == "at last"
+    assert at.about(socket_call(at, "/held/ws"))["frames"]["sent_frames"] == 2
+
+
+def test_an_approval_that_came_late_opens_the_next_attempt(at: Setup) -> None:
+    """Another attempt has another key; what is sent is the handshake as stored."""
+    at.h1.answer("/held/late", switching)
+    with pytest.raises(InvalidStatus) as pending:
+        connect(at, "/held/late", additional_headers={"Prefer": "respond-async"})
+    assert pending.value.response.status_code == 202
+    [card] = at.kb.pending(at.boss)
+    assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+    with connect(at, "/held/late") as socket:
+        socket.send("still here")
+        assert socket.recv(10) == "still here"
+
+
+def test_a_denied_websocket_is_an_answer(at: Setup) -> None:
+    with pytest.raises(InvalidStatus) as denied:
+        connect(at, "/held/../ws")
+    assert denied.value.response.status_code == 400
 
 
 def test_the_ledger_is_whole_after_all_that(at: Setup) -> None:

@@ -21,6 +21,7 @@ import h2.events
 import httpx
 
 from broker.errors import CODES, Refusal
+from broker.frames import BadFrame
 from broker.model import Client
 from certs.authority import Authority
 from proxy.dialing import PinningLoop
@@ -58,6 +59,8 @@ class FakePassage:
     refused: bool = False
     told: list[str] = field(default_factory=list)
     received: bytearray = field(default_factory=bytearray)
+    socket_closed: bool = False
+    sent_frames: bytearray = field(default_factory=bytearray)
     uploaded: int = 0
     """Bytes of an unread body that were shown before they left."""
     most: int | None = None
@@ -79,6 +82,18 @@ class FakePassage:
     def trailers(self, fields: Headers, *, deliver: bool) -> Headers:
         self.told.append(f"trailers came {fields!r} {deliver}")
         return fields if deliver else ()
+
+    def frames_from_agent(self, data: bytes) -> bytes:
+        if data.startswith(b"\xff"):
+            raise BadFrame("odd")
+        self.sent_frames += data
+        return data
+
+    def frames_from_upstream(self, data: bytes) -> bytes:
+        if data.startswith(b"\xff"):
+            raise BadFrame("odd")
+        self.received += data
+        return data
 
     def head(self, status: int, reason: str, headers: Headers) -> FakeHead:
         self.told.append(f"head {status}")

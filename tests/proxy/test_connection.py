@@ -554,25 +554,6 @@ def test_the_request_is_made_from_the_passage_alone(worker: Worker, upstream: Up
             assert exchange(tls, head)[2] == b""
 
 
-def test_websocket_messages_pass_and_are_not_kept(worker: Worker, upstream: Upstream) -> None:
-    place = f"localhost:{upstream.port}"
-    upgrade = (
-        f"GET /ws HTTP/1.1\nHost: {place}\nConnection: Upgrade\nUpgrade: websocket\n"
-        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-    )
-    with worker.tls(place) as tls:
-        status, head, _ = exchange(tls, upgrade)
-        assert status == 101
-        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-        for number in range(3):
-            tls.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b"hell%d" % number)
-            frame = b""
-            while len(frame) < 7:
-                frame += tls.recv(7)
-            assert frame == b"\x81\x05hell%d" % number
-    assert worker.pipeline.passages[0].told == ["head 101", "finish", "completed"]
-
-
 def test_an_upstream_that_switches_unasked_is_refused(worker: Worker, upstream: Upstream) -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw"
     upstream.answer("/switch", Reply(raw=switching))

@@ -168,7 +168,17 @@ def delivered(
         (304, (("content-length", "3"),), H1, b"GET", {"content-length": "3"}),
         (200, (), Wire(b"HEAD", b"", b"", b"/", b"HTTP/1.1"), b"HEAD", {}),
         (200, (("Content-Length", "3"),), H1, b"HEAD", {"content-length": "0"}),
-        (101, (), H1, b"GET", {"connection": "upgrade", "upgrade": "websocket"}),
+        (
+            101,
+            (("Sec-WebSocket-Accept", "for another key"),),
+            Wire(b"GET", b"", b"", b"/", b"HTTP/1.1", websocket_key="dGhlIHNhbXBsZSBub25jZQ=="),
+            b"GET",
+            {
+                "sec-websocket-accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+                "connection": "upgrade",
+                "upgrade": "websocket",
+            },
+        ),
         (200, (("Connection", "x"), ("Upgrade", "h2c"), ("Content-Length", "0")), H1, b"GET",
          {"Content-Length": "0"}),
     ],

@@ -387,14 +387,19 @@ UPGRADE = (
     (b"Host", b"a.example"),
     (b"Connection", b"Upgrade"),
     (b"Upgrade", b"websocket"),
-    (b"Sec-WebSocket-Key", b"abc"),
+    (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+    (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
 )
 
 
 def test_a_websocket_is_asked_for() -> None:
     request = canonicalise(replace(PLAIN, headers=UPGRADE))
     assert request.upgrade == "websocket"
-    assert request.headers == (("sec-websocket-key", "abc"),)
+    assert request.headers == (
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    )
 
 
 @pytest.mark.parametrize(
@@ -630,3 +635,20 @@ def test_forms_and_json_are_read_in_any_case(content_type: str | None, needed: b
     if content_type is not None:
         headers = (*headers, (b"Content-Type", content_type.encode()))
     assert needs_body(canonicalise(replace(UNREAD, headers=headers))) is needed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"Sec-WebSocket-Version", b"8"),
+        (b"Sec-WebSocket-Version", b"13, 8"),
+        (b"Sec-WebSocket-Key", b"abc"),
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ"),
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZR=="),
+    ],
+)
+def test_a_websocket_names_its_version_and_a_key(name: bytes, value: bytes) -> None:
+    headers = tuple((n, value if n == name else v) for n, v in UPGRADE)
+    assert "Sec-WebSocket-Key of 16 bytes" in refusal(PLAIN, headers=headers)
+    without = tuple(pair for pair in UPGRADE if pair[0] != name)
+    assert "Sec-WebSocket-Key of 16 bytes" in refusal(PLAIN, headers=without)

@@ -258,10 +258,10 @@ def test_two_credentials_for_one_slot_deny() -> None:
     assert decision.credentials == ()
 
 
-def test_a_websocket_with_a_credential_is_denied() -> None:
+def test_a_websocket_is_decided_like_any_call_and_named() -> None:
     decision = book(READ).decide(BOT, call(upgrade="websocket"))
-    assert decision.effect == "deny"
-    assert "would switch to websocket with the credential stripe" in decision.sentence
+    assert (decision.effect, decision.credentials) == ("allow", ("stripe",))
+    assert decision.sentence.endswith("/v1/charges as a WebSocket.")
 
 
 @pytest.mark.parametrize(
