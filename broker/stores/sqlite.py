@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Store:
             raise StoreUnavailable(f"the store {self.path} cannot be opened: {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            _create(self.path)
             connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -220,6 +220,18 @@ class Store:
         self._journal.close()
         for reading in list(self._readings):
             reading.close()
+
+
+def _create(path: Path) -> None:
+    """Makes the file, for its owner only, unless it is there.
+
+    One that is there is not even opened: to close it would drop every POSIX lock that this process
+    has on it (fcntl(2)), and with them SQLite's. If it is open here already, the next process to
+    leave would then take itself for the last one and remove the write-ahead log under everybody.
+    https://sqlite.org/howtocorrupt.html 2.2
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def bump(tx: Transaction, topic: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -45,6 +47,30 @@ def test_a_new_store_is_readable_by_its_owner_only_and_begins_its_ledger(tmp_pat
     verdict = verify(path, head_key=KEY)
     assert verdict.ok, verdict.faults
     assert verdict.records == 1
+
+
+def test_to_open_it_twice_in_one_process_takes_no_lock_away(tmp_path: Path) -> None:
+    """SQLite's locks are the process's: if one goes, another process removes the log in use."""
+    path = tmp_path / "keybroker.db"
+    first = open_store(path)
+    first.write(lambda tx: bump(tx, "agents"))
+    open_store(path).close()
+    before = first.counter("agents")
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+            "db.execute('UPDATE counters SET value = value + 1'); db.commit(); db.close()",
+            str(path),
+        ],
+        check=True,
+    )
+    assert path.with_name(path.name + "-wal").exists()
+    assert first.counter("agents") == before + 1
+    first.write(lambda tx: bump(tx, "agents"))
+    first.close()
+    assert verify(path, head_key=KEY).ok
 
 
 def test_many_may_open_a_new_store_at_once(tmp_path: Path) -> None:
