@@ -28,6 +28,8 @@ class Keys:
     """Derives the CSRF token from a page session."""
     placeholders: bytes = field(repr=False)
     """Derives the placeholders of credentials, so that every worker knows them again."""
+    vault: bytes = field(repr=False)
+    """Seals the token for Vault that a workspace's processes share."""
 
     @classmethod
     def derive(cls, root: bytes) -> Keys:
@@ -39,10 +41,5 @@ class Keys:
             info = f"keybroker/v1/{purpose}".encode()
             return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(root)
 
-        return cls(
-            key("digest"),
-            key("sealing"),
-            key("ledger-head"),
-            key("pages"),
-            key("placeholders"),
-        )
+        purposes = ("digest", "sealing", "ledger-head", "pages", "placeholders", "vault")
+        return cls(*(key(purpose) for purpose in purposes))

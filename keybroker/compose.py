@@ -1,35 +1,35 @@
-"""The composition root: the only module that names concrete classes and says how they fit together.
+"""The composition root: the only module that names concrete classes and says how they fit together
+(with compose_vault, its part about Vault).
 
 Imports stand inside the functions, so that a command loads only what it uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.errors import KeybrokerError
+from keybroker import compose_vault
+from keybroker.compose_vault import embedded_vault, external_access, vault_admin, wrapped_login
 from keybroker.errors import Unusable
 from keybroker.workspace import Workspace, choose
 
 if TYPE_CHECKING:
     from audit.journal import Watch
     from audit.verify import Verdict
-    from broker.secrets.access import Auth, VaultAccess
-    from broker.secrets.admin import Entry, VaultAdmin
-    from broker.secrets.embedded import EmbeddedVault
+    from broker.secrets.admin import Entry
     from broker.services import Services
     from broker.telemetry.metrics import Meters
     from certs.authority import Authority
-    from keybroker.settings import Listen, Settings, VaultAuth, VaultSettings
+    from keybroker.settings import Listen, Settings
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
 
-__all__ = ["Services"]
+__all__ = ["Services", "embedded_vault", "external_access", "vault_admin", "wrapped_login"]
 
 
 def open_workspace(
@@ -50,58 +50,6 @@ def open_workspace(
 # --- the vault ---------------------------------------------------------------------------------
 
 
-def embedded_vault(workspace: Workspace) -> EmbeddedVault:
-    """The OpenBao that lives in the workspace, running or not."""
-    from broker.secrets.embedded import EmbeddedVault
-
-    return EmbeddedVault(workspace.vault)
-
-
-def external_access(settings: VaultSettings) -> VaultAccess:
-    """How to reach and enter the vault that the settings name."""
-    from broker.secrets.access import VaultAccess
-
-    return VaultAccess(
-        settings.url,
-        _external_auth(settings.auth),
-        namespace=settings.namespace,
-        ca_bundle=settings.ca_bundle,
-        client_certificate=settings.client_certificate,
-        client_key=settings.client_key,
-    )
-
-
-def _external_auth(auth: VaultAuth) -> Auth:
-    from broker.secrets.access import AppRole, JwtFile, TokenFile
-
-    if (role := auth.approle) is not None:
-        return AppRole(role.role_id, secret_id_file=role.secret_id_file, mount=role.mount)
-    if auth.token_file is not None:
-        return TokenFile(auth.token_file)
-    if (jwt := auth.kubernetes or auth.jwt) is not None:
-        return JwtFile(jwt.role, jwt.jwt_file, jwt.mount)
-    raise Unusable("vault.auth: give a way to log in")
-
-
-@contextmanager
-def vault_admin(workspace: Workspace, settings: Settings) -> Iterator[VaultAdmin]:
-    """The vault as the operator uses it. An embedded one is started for the while if it is down."""
-    from broker.secrets.admin import VaultAdmin
-
-    if settings.vault is not None:
-        with VaultAdmin(external_access(settings.vault)) as admin:
-            yield admin
-        return
-    from broker.secrets.embedded import running
-    from keybroker.recovery import print_recovery_keys
-
-    with (
-        running(workspace.vault, hand_over=print_recovery_keys) as vault,
-        VaultAdmin(vault.operator_access()) as admin,
-    ):
-        yield admin
-
-
 def write_secret(
     workspace: Workspace,
     services: Services,
@@ -117,7 +65,7 @@ def write_secret(
     from audit.record import Draft
 
     ref = f"{mount}/{path}#{field}"
-    with vault_admin(workspace, workspace.settings()) as admin:
+    with vault_admin(workspace, workspace.settings(), services) as admin:
         # Durable before visible: no secret comes into force that the ledger could not take.
         begun = Draft("secret.writing", {"ref": ref, "by": by})
         services.store.write(lambda tx: tx.append(begun))
@@ -208,7 +156,6 @@ def worker_parts(
     from broker.notifiers.console import ConsoleNotifier
     from broker.parts import Limits, Parts
     from broker.pipeline import Pipeline
-    from broker.secrets.vault import VaultSource
     from broker.services import new_id
     from broker.telemetry.journey import counted
     from certs.bundle import system_bundle
@@ -229,13 +176,7 @@ def worker_parts(
         names=[_place(admin_url), *gateway],
         timeout=patience.resolve,
     )
-    if settings.vault is not None:
-        vault = None
-        secrets = VaultSource(external_access(settings.vault), limit=float(settings.vault.timeout))
-    else:
-        vault = embedded_vault(workspace)
-        # Asked again after a failure: a vault that was started again may be elsewhere.
-        secrets = VaultSource(vault.broker_access)
+    secrets, vault = compose_vault.secret_source(workspace, settings, services)
     pipeline = Pipeline(
         Parts(
             agents=services.agents,

@@ -311,10 +311,12 @@ AuthMount = Annotated[str, BeforeValidator(_auth_mount)]
 
 
 class AppRoleSettings(_Strict):
-    """A RoleID, and a file with the SecretID."""
+    """A RoleID, and a file with the SecretID or with a wrapping token for one."""
 
     role_id: Annotated[str, Field(min_length=1)]
     secret_id_file: PathIn
+    wrapped: bool = False
+    """Whether the file holds a wrapping token, which can be used once, instead of the SecretID."""
     mount: AuthMount = "approle"
 
 

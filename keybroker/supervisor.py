@@ -40,12 +40,15 @@ from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
     from broker.secrets.embedded import EmbeddedVault
+    from broker.secrets.wrapped import WrappedLogin
     from broker.services import Services
 
 TICK = 0.1
 """Seconds between looks at children and signals."""
 TEND = 2.0
 """Seconds between looks at the embedded vault."""
+TEND_LOGIN = 0.2
+"""Seconds between looks at a log-in that is held for all; workers wait for a new one."""
 SWEEP = 1.0
 """Seconds between looks for approvals whose time is over."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -126,6 +129,7 @@ class Supervisor:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._vault: EmbeddedVault | None = None
+        self._login: WrappedLogin | None = None
         self._services: Services
         self._watch: PolicyWatch
         self._certificates: list[CertificateWatch] = []
@@ -208,10 +212,17 @@ class Supervisor:
 
     def _start_vault(self) -> None:
         if self._settings.vault is not None:
-            with compose.vault_admin(self._workspace, self._settings) as admin:
+            login = compose.wrapped_login(self._settings, self._services)
+            if login is not None:
+                self._stack.callback(login.stop)
+                login.start()
+                self._login = login
+            with compose.vault_admin(self._workspace, self._settings, self._services) as admin:
                 health = admin.check()
             if not health.reachable or health.sealed:
-                raise Unusable(f"vault {self._settings.vault.url}: {health.sentence}")
+                raise Unusable(
+                    health.cause or f"vault {self._settings.vault.url}: {health.sentence}"
+                )
             return
         vault = compose.embedded_vault(self._workspace)
         self._stack.callback(vault.stop)
@@ -312,13 +323,19 @@ class Supervisor:
                 self._expire()
 
     def _start_tending(self) -> None:
-        """The embedded vault has a thread: to bring a dead one back takes seconds."""
-        if (vault := self._vault) is None:
+        """The vault has a thread: to bring a dead one back, or to log in anew, takes seconds."""
+        tended = self._vault or self._login
+        if tended is None:
             return
+        pause = TEND if tended is self._vault else TEND_LOGIN
 
         def tend() -> None:
-            while not self._stopping.wait(TEND):
-                if (sentence := vault.tend()) is not None:
+            while not self._stopping.wait(pause):
+                try:
+                    sentence = tended.tend()
+                except KeybrokerError as error:
+                    sentence = str(error)
+                if sentence is not None:
                     warn(sentence)
 
         thread = threading.Thread(target=tend, name="vault", daemon=True)

@@ -38,7 +38,16 @@ class JwtFile:
     mount: str = "jwt"
 
 
-Auth = TokenFile | AppRole | JwtFile
+@dataclass(frozen=True, slots=True)
+class WrappedAppRole:
+    """A RoleID with a SecretID that can be unwrapped once: see `wrapped` and `handover`."""
+
+    role_id: str
+    wrapping_token_file: Path
+    mount: str = "approle"
+
+
+Auth = TokenFile | AppRole | WrappedAppRole | JwtFile
 
 
 @dataclass(frozen=True, slots=True)

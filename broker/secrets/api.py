@@ -52,12 +52,12 @@ class Health:
     date: str = ""
     """The Date field of the answer."""
     cause: str = ""
-    """Why it cannot be reached."""
+    """Why it cannot be reached, with its URL: for operators."""
 
     @property
     def sentence(self) -> str:
         if not self.reachable:
-            return self.cause or "Vault cannot be reached."
+            return "Vault cannot be reached."
         if not self.initialized:
             return "Vault is not initialised."
         if self.sealed:
@@ -135,10 +135,13 @@ class Api:
 
     def health(self) -> Health:
         """How the server is; never raises."""
+        namespace, self._adapter.namespace = self._adapter.namespace, None
         try:
-            reply = self.ask("GET", "sys/health")
+            reply = self.ask("GET", "sys/health")  # answered outside of namespaces only
         except VaultUnavailable as error:
             return Health(reachable=False, cause=str(error))
+        finally:
+            self._adapter.namespace = namespace
         body = reply.body
         if "initialized" not in body:
             return Health(reachable=False)

@@ -13,7 +13,7 @@ from audit.schema import LEDGER_V1
 
 migrations = Migrations("keybroker")
 
-VERSIONS = frozenset({"v1", "v2_people"})
+VERSIONS = frozenset({"v1", "v2_people", "v3_vault"})
 """The names of all migrations; a store that has others is newer than this program."""
 
 STATE_V1 = """
@@ -159,6 +159,25 @@ CREATE INDEX sessions_user ON sessions(user);
 ALTER TABLE links ADD COLUMN user TEXT REFERENCES users(name);
 """
 
+VAULT_V3 = """
+-- The token for Vault where only one process can log in; one row at most.
+CREATE TABLE vault_token (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  serial INTEGER NOT NULL,
+  sealed BLOB,                       -- NULL: there is none
+  trouble TEXT,                      -- why there is none
+  refused INTEGER NOT NULL           -- the newest serial that Vault refused
+) STRICT;
+
+CREATE TABLE vault_wrappings (
+  mac BLOB PRIMARY KEY,              -- of a wrapping token that was used here
+  begun_at TEXT NOT NULL,
+  outcome TEXT                       -- 'unwrapped' or 'refused'; NULL: stopped in between
+) STRICT;
+
+INSERT INTO counters VALUES ('vault', 0);
+"""
+
 
 @migrations()
 def v1(db: Database) -> None:
@@ -172,6 +191,13 @@ def v1(db: Database) -> None:
 def v2_people(db: Database) -> None:
     """Sessions that can be listed and end when idle, tokens with names and ends, reset links."""
     for statement in _statements(PEOPLE_V2):
+        db.conn.execute(statement)
+
+
+@migrations()
+def v3_vault(db: Database) -> None:
+    """A token for Vault that processes share, and the wrapping tokens that were used."""
+    for statement in _statements(VAULT_V3):
         db.conn.execute(statement)
 
 

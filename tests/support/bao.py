@@ -40,14 +40,21 @@ def free_port() -> int:
 class RealBao:
     """`bao server -dev` without anything fake: KV v2 at `kv`, AppRole at `approle`."""
 
-    def __init__(self, directory: Path, *, tls: tuple[Path, Path] | None = None) -> None:
-        """`tls` is a certificate and its key (PEM) for 127.0.0.1; without it, plain http."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tls: tuple[Path, Path] | None = None,
+        roots: Path | None = None,
+    ) -> None:
+        """`tls` is a certificate and its key (PEM) for 127.0.0.1; without it, plain http. `roots`
+        is who signed it, if not itself."""
         self.directory = directory
         self.root_token = f"root-{secrets.token_hex(8)}"
         self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._tls = tls
-        self._pool = urllib3.PoolManager(ca_certs=str(tls[0]) if tls else None)
+        self._pool = urllib3.PoolManager(ca_certs=str(roots or tls[0]) if tls else None)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -80,7 +87,7 @@ class RealBao:
             self._await()
             self.root("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
             self.root("POST", "sys/auth/approle", {"type": "approle"})
-            self._await_kv()
+            self.await_kv("kv")
         except BaseException:
             self.stop()
             raise
@@ -184,6 +191,17 @@ class RealBao:
         path.write_text(made["data"]["secret_id"] + "\n")
         return role_id, path
 
+    def wrapped(self, path: str, ttl: str = "60s", method: str = "") -> str:
+        """A wrapping token for the answer to a request as root."""
+        answer = self._pool.request(
+            method or ("POST" if path.endswith("secret-id") else "GET"),
+            f"{self.url}/v1/{path}",
+            headers={"X-Vault-Token": self.root_token, "X-Vault-Wrap-TTL": ttl},
+            retries=False,
+        )
+        token: str = json.loads(answer.data)["wrap_info"]["token"]
+        return token
+
     def seal(self) -> None:
         """Seals it; see `unseal`."""
         self.root("PUT", "sys/seal")
@@ -212,10 +230,10 @@ class RealBao:
             time.sleep(0.05)
         raise AssertionError(f"bao did not start: {(self.directory / 'bao.log').read_text()}")
 
-    def _await_kv(self) -> None:
-        # A new KV v2 engine answers 400 for about half a second while it sets itself up.
-        for _ in range(200):
-            if self.request("GET", "kv/config", token=self.root_token)[0] == 200:
+    def await_kv(self, mount: str) -> None:
+        """A new KV v2 engine answers 400 for about half a second while it sets itself up."""
+        for _ in range(500):
+            if self.request("GET", f"{mount}/config", token=self.root_token)[0] == 200:
                 return
             time.sleep(0.02)
         raise AssertionError("the KV engine did not get ready")

@@ -163,7 +163,9 @@ def test_a_check_tells_a_refused_token_from_one_that_may_little(
 
 def test_a_check_of_what_is_not_there_says_so(token: TokenFile) -> None:
     with VaultAdmin(VaultAccess(f"http://127.0.0.1:{free_port()}", token)) as admin:
-        assert "cannot be used: no connection" in admin.check().sentence
+        health = admin.check()
+    assert health.sentence == "Vault cannot be reached."
+    assert "cannot be used: no connection" in health.cause
 
 
 def test_a_write_that_never_wins_gives_up_without_showing_the_value(token: TokenFile) -> None:
