@@ -26,6 +26,7 @@ from broker.grpc import MessageScrubber, compressed, has_messages
 from broker.scrub import Scrubber
 from broker.sending import Outcome, Sending, Uploaded
 from broker.telemetry.journey import Journey
+from broker.telemetry.logs import about
 from broker.telemetry.metrics import NO_CODE
 from broker.upload import Upload, encode_trailers
 from broker.websocket import Socket, odd_handshake
@@ -397,7 +398,12 @@ class Passage:
         # The agent has its response; recovery makes the call unknown.
         error = CancelledError() if recorded.cancelled() else recorded.exception()
         if error is not None:
-            log.error("the result of %s could not be recorded: %s", self.call, error)
+            log.error(
+                "the result of %s could not be recorded: %s",
+                self.call,
+                error,
+                extra=about("call.unrecorded", call=self.call, agent=self._agent),
+            )
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from broker.passage import Passage
 from broker.ports import Route
 from broker.refusals import as_origin, ledger_unavailable, unknown_agent
 from broker.telemetry.journey import Journey
+from broker.telemetry.logs import Fact, about
 from broker.tunnels import OpenTunnel
 from broker.waiting import WaitingRoom
 from rules.canonical import canonicalise, needs_body
@@ -149,10 +150,10 @@ class Pipeline:
                     as_origin(error)
                 return await self._refuse(journey, error)
             case LedgerUnavailable() | StoreUnavailable():
-                log.error("call %s: %s", journey.call, error)
+                log.error("call %s: %s", journey.call, error, extra=_about(journey))
                 return _refused(journey, ledger_unavailable())
             case _:
-                log.error("call %s failed", journey.call, exc_info=error)
+                log.error("call %s failed", journey.call, exc_info=error, extra=_about(journey))
                 failure = Refusal(
                     "internal_error", "Keybroker failed on this call; nothing was sent."
                 )
@@ -255,9 +256,18 @@ class Pipeline:
                 recorded = self._parts.sending.denied(journey.call, journey.agent, about, refusal)
                 await self._stages.within(asyncio.wrap_future(recorded))
             except Exception as error:  # noqa: BLE001 - said instead of the refusal itself
-                log.error("call %s: the refusal could not be recorded: %s", journey.call, error)
+                log.error(
+                    "call %s: the refusal could not be recorded: %s",
+                    journey.call,
+                    error,
+                    extra=_about(journey),
+                )
                 refusal = ledger_unavailable()
         return _refused(journey, refusal)
+
+
+def _about(journey: Journey) -> dict[str, dict[str, Fact]]:
+    return about("call.failed", call=journey.call, agent=journey.agent)
 
 
 def _refused(journey: Journey, refusal: Refusal) -> Answer:

@@ -22,11 +22,11 @@ from broker.services import utc_now
 from broker.telemetry.board import Board, Row
 from broker.telemetry.lookups import Lookups
 from broker.telemetry.monitor import Monitor
+from keybroker import logs
 from keybroker.children import Ready
 from keybroker.compose import open_workspace
-from keybroker.compose_telemetry import readiness
+from keybroker.compose_telemetry import log_style, readiness
 from keybroker.compose_tls import admin_serving
-from keybroker.logs import log_to_stderr
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def serve(
     workspace: Workspace, *, socket_fds: Sequence[int], url: str, board: Board, ready: Ready
 ) -> None:
     """Serves until SIGTERM."""
-    log_to_stderr("admin")
     settings = workspace.settings()
+    logs.start("admin", log_style(settings))
     serving = admin_serving(settings)
     row = board.row("admin")
     ledger = LedgerReader(workspace.database)

@@ -150,15 +150,14 @@ def worker_parts(
     meters: Meters,
 ) -> WorkerParts:
     """Everything of one worker, over its services. Raises KeybrokerError, CertsError."""
-    import click
 
     from broker.internal import Internal
     from broker.notifiers.console import ConsoleNotifier
     from broker.parts import Limits, Parts
     from broker.pipeline import Pipeline
     from broker.services import new_id
-    from broker.telemetry.journey import counted
     from certs.bundle import system_bundle
+    from keybroker.compose_telemetry import listeners
     from keybroker.compose_tls import proxy_serving
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
@@ -188,13 +187,13 @@ def worker_parts(
             secrets=secrets,
             egress=egress,
             internal=Internal(services.holds, services.policies, services.placeholders, signer.pem),
-            notifier=ConsoleNotifier(lambda line: click.echo(line, err=True), admin_url),
+            notifier=ConsoleNotifier(admin_url),
             digest_key=services.keys.digest,
             placeholders=services.placeholders,
             new_id=new_id,
             worker=name,
             meters=meters,
-            listeners=(counted(meters),),
+            listeners=listeners(settings, meters),
         ),
         Limits(
             hold_wait=float(settings.proxy.hold_wait),

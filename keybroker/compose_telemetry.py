@@ -1,13 +1,19 @@
-"""What /readyz looks at, put together: the store, the policy, the vault, the workers, the disk."""
+"""What operators see, put together: the style of the log, who is told of calls, and what /readyz
+looks at: the store, the policy, the vault, the workers, the disk."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from broker.errors import StoreUnavailable
+from broker.telemetry.journey import Listener, counted
 from broker.telemetry.lookups import free_bytes
+from broker.telemetry.metrics import Meters
 from broker.telemetry.readiness import Check, Readiness
 from keybroker import compose
+from keybroker.logs import Style
+from keybroker.settings import bracketed
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,6 +26,25 @@ LEAST_FREE = 32 * 1024 * 1024
 """Bytes on the store's disk; below that nothing can be recorded before long."""
 PATIENCE = 5.0
 """Seconds that the store and the vault have for an answer, whoever waits for it."""
+
+
+def log_style(settings: Settings) -> Style:
+    """How to log, by the settings and the environment. Raises Unusable."""
+    return Style(settings.log.format, settings.log.level).overridden()
+
+
+def listeners(settings: Settings, meters: Meters) -> tuple[Listener, ...]:
+    """Who is told of every call that ended."""
+    from broker.telemetry.logs import called
+
+    told: list[Listener] = [counted(meters)]
+    if settings.log.calls:
+        told.append(called(logging.getLogger("keybroker.calls"), place=_place))
+    return tuple(told)
+
+
+def _place(host: str, port: int) -> str:
+    return f"{bracketed(host)}:{port}"
 
 
 def readiness(

@@ -385,6 +385,15 @@ class EgressSettings(_Strict):
     """Networks allowed besides public addresses."""
 
 
+class LogSettings(_Strict):
+    """What `up` and its children write to stderr."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["error", "warning", "info", "debug"] = "info"
+    calls: bool = False
+    """One line at the end of each call (the ledger has them all anyway)."""
+
+
 class TelemetrySettings(_Strict):
     """What operators see of the running program."""
 
@@ -401,6 +410,7 @@ class Settings(_Strict):
     vault: Annotated[VaultSettings | None, BeforeValidator(_vault)] = None
     """None: the embedded OpenBao in state/vault."""
     egress: EgressSettings = EgressSettings()
+    log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
 

@@ -26,10 +26,11 @@ import click
 from audit.record import Draft
 from broker.errors import KeybrokerError
 from broker.telemetry.board import Board, Row
-from keybroker import children, compose, compose_tls, listeners
+from keybroker import children, compose, compose_telemetry, compose_tls, listeners, logs
 from keybroker.children import Child
-from keybroker.cli.frame import complain, paint, warn
+from keybroker.cli.frame import paint
 from keybroker.errors import Unusable
+from keybroker.logs import complain, tell, warn
 from keybroker.recovery import print_recovery_keys
 from keybroker.runstate import Running, UpLock
 from keybroker.service_manager import ServiceManager
@@ -66,6 +67,7 @@ def supervise(workspace: Workspace, *, as_json: bool) -> int:
     Raises KeybrokerError or InvalidFile with what to mend if it cannot start.
     """
     settings = workspace.settings()
+    logs.start("up", compose_telemetry.log_style(settings))
     with ExitStack() as stack:
         lock = UpLock(workspace)
         stack.callback(lock.release)
@@ -204,7 +206,7 @@ class Supervisor:
         for problem in warnings:
             warn(str(problem))
         if self._workers:
-            click.echo(f"policy version {number} is in force", err=True)
+            tell(f"policy version {number} is in force")
 
     def _rejected(self, sentence: str) -> None:
         self._row.meters.policy_rejected.add()

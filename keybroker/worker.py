@@ -14,10 +14,10 @@ from contextlib import closing
 
 from broker.errors import KeybrokerError, SecretUnavailable
 from broker.telemetry.board import Board, Row
-from keybroker import compose
+from keybroker import compose, logs
 from keybroker.children import Ready
+from keybroker.compose_telemetry import log_style
 from keybroker.errors import Unusable
-from keybroker.logs import log_to_stderr
 from keybroker.settings import Listen
 from keybroker.workspace import Workspace
 from rules.errors import InvalidFile
@@ -46,8 +46,8 @@ def work(
     ready: Ready,
 ) -> None:
     """Serves until SIGTERM, then finishes what is under way. Raises KeybrokerError, OSError."""
-    log_to_stderr(worker_name(index))
     settings = workspace.settings()
+    logs.start(worker_name(index), log_style(settings))
     row = board.row(worker_name(index))
     with closing(compose.open_workspace(workspace, settings, row.meters)) as services:
         if services.policies.refresh() is None:

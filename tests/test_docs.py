@@ -148,7 +148,7 @@ def test_settings_table_has_the_defaults(tmp_path: Path) -> None:
         for parent in parents:
             at = at.setdefault(parent, {})  # type: ignore[assignment]
         at[last] = yaml.safe_load(value[1])
-    assert len(written) == 6
+    assert len(written) == 7
     text = yaml.safe_dump(written)
     assert load_settings(text, file="", base=tmp_path) == Settings()
 

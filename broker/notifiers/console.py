@@ -3,9 +3,12 @@ page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
+from broker.telemetry.logs import about
 from rules.words import visible
+
+log = logging.getLogger(__name__)
 
 LONGEST_SUMMARY = 120
 
@@ -14,13 +17,17 @@ class ConsoleNotifier:
     """Writes one line a held call. The summary is made inert and short: it has an agent's words
     in it."""
 
-    def __init__(self, write: Callable[[str], None], admin_url: str) -> None:
-        self._write = write
+    def __init__(self, admin_url: str) -> None:
         self._admin_url = admin_url
 
     def opened(self, approval_id: str, summary: str, agent: str, risk: str) -> None:
         """One line; never raises."""
-        self._write(
-            f"held for review ({risk}) from {agent}: {visible(summary, LONGEST_SUMMARY)}"
-            f" - {self._admin_url}/approvals/{approval_id}"
+        log.info(
+            "held for review (%s) from %s: %s - %s/approvals/%s",
+            risk,
+            agent,
+            visible(summary, LONGEST_SUMMARY),
+            self._admin_url,
+            approval_id,
+            extra=about("approval.opened", approval=approval_id, agent=agent, risk=risk),
         )
