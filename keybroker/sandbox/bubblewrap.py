@@ -22,9 +22,13 @@ EMPTY = ("/proc/keys", "/proc/kcore", "/proc/timer_list")
 """What other users' processes hold."""
 
 
-def arguments(view: View, nothing: str) -> tuple[str, ...]:
-    """Everything from the first option to `--`. `nothing` is an empty file."""
-    return (*NAMESPACES, *_mounts(view, nothing), "--chdir", view.cwd, "--")
+def arguments(view: View, nothing: str, filter_fd: int) -> tuple[str, ...]:
+    """Everything from the first option to `--`. `nothing` is an empty file.
+
+    bwrap reads the seccomp filter from `filter_fd`, and sets it for its own process 1 too.
+    """
+    filtered = ("--seccomp", str(filter_fd))
+    return (*NAMESPACES, *_mounts(view, nothing), *filtered, "--chdir", view.cwd, "--")
 
 
 def _mounts(view: View, nothing: str) -> Iterator[str]:

@@ -35,6 +35,7 @@ HELD_BACK = frozenset(
 )
 """Blocked in the processes between `run` and the command, which get them too on a terminal."""
 
+_PYTHON = (sys.executable, "-I", "-S", "-c")
 _ROOT = str(Path(__file__).parents[2])
 _BY_ITSELF = (
     f"import sys; sys.path.insert(0, {_ROOT!r});"
@@ -126,11 +127,12 @@ def start(
     machine = seccomp.machine()
     if machine is None:
         raise Unusable("the sandbox is made for x86-64 and 64-bit Arm")
+    program = seccomp.program(machine)
     orders = {
         "command": list(command),
         "cwd": sandbox.view.cwd,
         "port": sandbox.port,
-        "filter": base64.b64encode(seccomp.program(machine)).decode(),
+        "filter": base64.b64encode(program).decode(),
         "hidden": sandbox.view.hidden,
         "places": [(place.path, place.kind, place.folder) for place in sandbox.view.places],
         "read_only": bubblewrap.READ_ONLY,
@@ -139,8 +141,16 @@ def start(
     with ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
-        with theirs, _blocked():
-            keeper = _popen(sandbox, theirs.fileno(), environment, folder, stderr)
+        with theirs, _in_memory(program) as filter_fd, _blocked():
+            fds = [theirs.fileno()]
+            if sandbox.backend == "unshare":
+                words = [*_PYTHON, _BY_ITSELF]
+            else:
+                source = Path(inner.__file__).read_text(encoding="utf-8")
+                options = bubblewrap.arguments(sandbox.view, str(_empty(folder)), filter_fd)
+                words = ["bwrap", *options, *_PYTHON, source]
+                fds.append(filter_fd)
+            keeper = _popen([*words, str(theirs.fileno())], environment, fds, stderr)
         stack.callback(_kill, keeper)
         ours.settimeout(READY_WITHIN)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -163,23 +173,14 @@ def start(
 
 
 def _popen(
-    sandbox: Sandbox, fd: int, environment: Mapping[str, str], folder: Path, stderr: int | None
+    words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], stderr: int | None
 ) -> subprocess.Popen[bytes]:
-    python = [sys.executable, "-I", "-S", "-c"]
-    if sandbox.backend == "unshare":
-        words = [*python, _BY_ITSELF, str(fd)]
-    else:
-        nothing = folder / "nothing"
-        nothing.touch(0o444)
-        source = Path(inner.__file__).read_text(encoding="utf-8")
-        options = bubblewrap.arguments(sandbox.view, str(nothing))
-        words = ["bwrap", *options, *python, source, str(fd)]
     alone = _terminal(close=True) is None
     try:
         return subprocess.Popen(
             words,
             env=dict(environment),
-            pass_fds=(fd,),
+            pass_fds=fds,
             stderr=stderr,
             # Of its own, so that a signal to "my group" from inside ends nobody outside.
             start_new_session=alone,
@@ -187,6 +188,23 @@ def _popen(
         )
     except OSError as error:
         raise Unusable(f"{words[0]} cannot be started ({error.strerror})") from error
+
+
+def _empty(folder: Path) -> Path:
+    """What stands in the place of a hidden file."""
+    file = folder / "nothing"
+    file.touch(0o444)
+    return file
+
+
+@contextmanager
+def _in_memory(data: bytes) -> Iterator[int]:
+    """A descriptor from which `data` can be read."""
+    with os.fdopen(os.memfd_create("filter"), "w+b") as file:
+        file.write(data)
+        file.flush()
+        file.seek(0)
+        yield file.fileno()
 
 
 @contextmanager

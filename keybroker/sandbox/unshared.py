@@ -8,6 +8,7 @@ one before it. Standard library and `inner` only. Needs Linux 5.12 (mount_setatt
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import errno
 import fcntl
@@ -26,8 +27,9 @@ _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_SETATTR = 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
@@ -62,6 +64,8 @@ def start(fd: int) -> NoReturn:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _build(orders)
         _give_up()
+        # Here, not only in the command: whoever traces process 1 must not find it unfiltered.
+        _filter(base64.b64decode(orders["filter"]))
         command = os.fork()
     except (OSError, Refused) as error:
         inner.complain(control, str(error))
@@ -216,6 +220,18 @@ def _give_up() -> None:
         _fail("capset")
 
 
+class _Program(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def _filter(program: bytes) -> None:
+    code = _Program(len(program) // 8, program)
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(code), 0, 0):
+        _fail("the seccomp filter")
+
+
 # --- waiting -----------------------------------------------------------------------------------
 
 
@@ -228,7 +244,6 @@ def _keep(control: socket.socket, child: int) -> NoReturn:
 def _reap(control: socket.socket, command: int) -> NoReturn:
     """Process 1: it gets the orphans, and when the command ends, everything ends."""
     control.close()
-    _prctl(_PR_SET_DUMPABLE, 0)
     _follow(command)
 
 

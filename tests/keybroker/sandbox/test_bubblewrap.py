@@ -17,7 +17,7 @@ VIEW = View(
     ),
     "/home/u/project",
 )
-WORDS = arguments(VIEW, "/tmp/run/nothing")
+WORDS = arguments(VIEW, "/tmp/run/nothing", 7)
 
 
 def at(*words: str) -> int:
@@ -55,6 +55,10 @@ def test_what_root_owns_in_proc_is_read_only() -> None:
     for path in READ_ONLY:
         assert at("--ro-bind-try", path, path) > proc
     assert {"/proc/sys", "/proc/sysrq-trigger"} <= set(READ_ONLY)
+
+
+def test_the_filter_is_set_for_process_1_as_well() -> None:
+    assert at("--seccomp", "7") < at("--chdir", "/home/u/project")
 
 
 def test_it_starts_where_the_user_is() -> None:
