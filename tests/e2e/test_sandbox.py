@@ -311,9 +311,10 @@ class Terminal:
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
-            env = environment({"PS1": "", "PROMPT_COMMAND": ""})
+            env = environment({"PS1": "shell> ", "TERM": "dumb"})
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], env)
         self.shown = ""
+        self.expect("shell> ")  # what is typed before it is ready may get lost
 
     def type(self, text: str) -> None:
         os.write(self.screen, text.encode())
@@ -355,14 +356,17 @@ def test_keys_of_the_terminal_reach_the_command(box: Box, terminal: Terminal) ->
     terminal.expect("got-first")
     terminal.type("\x1a")
     terminal.expect("Stopped")
+    terminal.expect("shell> ")
     terminal.type("echo shell-$((40 + 2))\n")
     terminal.expect("shell-42")
+    terminal.expect("shell> ")
     terminal.type("fg\n")
     terminal.type("second\n")
     terminal.expect("got-second")
     terminal.type("\x03")
     terminal.expect("caught-42")
     terminal.type("end\n")
+    terminal.expect("shell> ")
     terminal.type("echo last-$?\n")
     terminal.expect("last-7")
 
@@ -370,9 +374,12 @@ def test_keys_of_the_terminal_reach_the_command(box: Box, terminal: Terminal) ->
 def test_a_shell_in_the_sandbox_has_the_terminal(box: Box, terminal: Terminal) -> None:
     """It makes itself the terminal's group; afterwards the terminal comes back."""
     terminal.type(shlex.join(box.command("bash", "--norc", "-i")) + "\n")
+    terminal.expect("shell> ")
     terminal.type("echo inside-$((40 + 2)) $$\n")
     terminal.expect("inside-42")
+    terminal.expect("shell> ")
     terminal.type("exit 9\n")
+    terminal.expect("shell> ")
     terminal.type("echo outside-$?\n")
     terminal.expect("outside-9")
 
