@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,9 +18,8 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.net.tls import starts_like_tls_record
-from mitmproxy.proxy import commands, events, layer, layers, mode_specs
+from mitmproxy.proxy import events, layer, layers, mode_specs
 from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.server import LiveConnectionHandler
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from broker.errors import Refusal
@@ -30,6 +28,7 @@ from broker.refusals import as_origin
 from proxy import gateway, pages, translate
 from proxy.compat import CoreOptions, Watchdog
 from proxy.exchange import Exchange, exchange_of
+from proxy.handler import Handler
 from proxy.patience import Dials, Timeouts, overdue_sentence
 from proxy.ports import Answer, Passage, Pipeline, Tunnel
 from proxy.tls import Tls
@@ -64,13 +63,13 @@ class Setup:
     draining: bool = False
 
 
-class AgentConnection(LiveConnectionHandler):
+class AgentConnection(Handler):
     """Handles one connection from an agent, with its connections to upstreams."""
 
     def __init__(
         self, setup: Setup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        super().__init__(reader, writer, setup.options, _MODE)  # type: ignore[arg-type]
+        super().__init__(reader, writer, setup.options, _MODE)
         outer = writer.get_extra_info("ssl_object")
         self._outer_tls = outer is not None
         if outer is not None and outer.selected_alpn_protocol() == "h2":
@@ -93,7 +92,7 @@ class AgentConnection(LiveConnectionHandler):
         self._timer: asyncio.TimerHandle | None = None
         self._dials = Dials(setup.timeouts, self._hang_up)
         self.timeout_watchdog = Watchdog(setup.timeouts.idle, self.on_timeout, self._at_upstream)
-        self._hooks: dict[str, Callable[[Any], Awaitable[None] | None]] = {
+        self._hooks = {
             "client_connected": self._client_connected,
             "client_disconnected": self._client_disconnected,
             "server_connect": lambda data: self._dials.begun(data.server),
@@ -117,23 +116,8 @@ class AgentConnection(LiveConnectionHandler):
 
     # -- what mitmproxy's core calls
 
-    async def handle_hook(self, hook: commands.StartHook) -> None:
-        handler = self._hooks.get(hook.name)
-        if handler is None:
-            return
-        with self.timeout_watchdog.disarm():  # waiting for people is not idleness
-            try:
-                (argument,) = hook.args()
-                result = handler(argument)
-                if inspect.isawaitable(result):
-                    await result
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                _report(f"the {hook.name} hook", error)  # cancelled inside, not us
-            except Exception as error:  # noqa: BLE001 - what the hook had not lifted stays refused
-                _report(f"the {hook.name} hook", error)
+    def failed_hook(self, name: str, error: BaseException) -> None:
+        _report(f"the {name} hook", error)
 
     async def server_event(self, event: events.Event) -> None:
         if self._tunnel is not None and isinstance(event, events.DataReceived):
@@ -141,7 +125,7 @@ class AgentConnection(LiveConnectionHandler):
         await super().server_event(event)
 
     async def drain_writers(self) -> None:
-        await super().drain_writers()  # type: ignore[no-untyped-call]
+        await super().drain_writers()
         # The core buffers without limit what an HTTP/2 agent's window does not admit. The agent's
         # own side must go on being read, since the window opens there.
         own = self.transports.get(self.client)
