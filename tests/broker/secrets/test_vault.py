@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from broker.errors import SecretUnavailable
+from broker.secret import SecretVersion
 from broker.secrets.access import AppRole, TokenFile, VaultAccess
+from broker.secrets.breaker import Breaker
 from broker.secrets.server import make_certificate
 from broker.secrets.vault import VaultSource
 from rules.model import SecretRef
 from tests.support.bao import READ_ALL, RealBao, free_port
+from tests.support.faults import FaultProxy
 from tests.support.servers import Answer, answering, hanging
 
 CANARY = "sk_canary_5150"
@@ -234,6 +239,7 @@ def token(tmp_path: Path) -> TokenFile:
     return TokenFile(file)
 
 
+FOUND = b'{"data": {"data": {"api_key": "v-canary"}, "metadata": {"version": 1}}}'
 ENGINE = b'{"data": {"path": "kv/", "type": "kv", "options": {"version": "2"}}}'
 
 
@@ -325,4 +331,190 @@ async def test_a_kept_connection_that_died_is_replaced(token: TokenFile) -> None
         source = VaultSource(VaultAccess(server.url, token))
         for _ in range(3):
             assert (await source.read(REF)).version == 1
+        source.close()
+
+
+# --- trouble that lasts ------------------------------------------------------------------------
+
+
+async def test_a_vault_that_is_ill_is_not_asked_for_a_while(token: TokenFile) -> None:
+    """After five failures in a row reads fail at once, with the cause and since when."""
+    status = 503
+
+    def script(method: str, path: str) -> Answer:
+        return reading((200, {}, FOUND))(method, path) if status == 200 else (status, {}, b"{}")
+
+    clock = [100.0]
+    breaker = Breaker(clock=lambda: clock[0], now=lambda: datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC))
+    with answering(script) as server:
+        source = VaultSource(VaultAccess(server.url, token), breaker=breaker)
+        for _ in range(5):
+            assert "sealed or down" in await refusal(source)
+        asked = len(server.asked)
+        said = await refusal(source)
+        assert "has not served since 2026-05-04 03:02:01 UTC" in said and "sealed" in said
+        assert len(server.asked) == asked
+        health = source.health()
+        assert (health.state, health.last_error, health.short_circuited) == ("open", "sealed", 1)
+        assert health.failures == {"sealed": 5}
+        status = 200
+        clock[0] += 1.0
+        results = await asyncio.gather(
+            *(source.read(REF) for _ in range(9)), return_exceptions=True
+        )
+        assert sum(isinstance(result, SecretVersion) for result in results) == 1  # the one trial
+        assert source.health().state == "closed"
+        assert (await source.read(REF)).version == 1
+        source.close()
+
+
+@pytest.mark.parametrize("status", [403, 404, 400])
+async def test_a_no_is_no_illness(token: TokenFile, status: int) -> None:
+    with answering(reading((status, {}, b"{}"))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        for _ in range(8):
+            assert "has not served" not in await refusal(source)
+        assert source.health().state == "closed"
+        source.close()
+
+
+async def test_only_so_many_ask_at_a_time(token: TokenFile) -> None:
+    gate = threading.Event()
+    most = now = 0
+    lock = threading.Lock()
+
+    def script(method: str, path: str) -> Answer:
+        nonlocal most, now
+        if "/data/" not in path:
+            return reading((200, {}, FOUND))(method, path)
+        with lock:
+            now += 1
+            most = max(most, now)
+        gate.wait(10)
+        with lock:
+            now -= 1
+        return 200, {}, FOUND
+
+    with answering(script) as server:
+        source = VaultSource(VaultAccess(server.url, token), bulkhead=3)
+        reads = [asyncio.create_task(source.read(REF)) for _ in range(12)]
+        while now < 3:
+            await asyncio.sleep(0.01)
+        health = source.health()
+        assert (health.in_flight, health.waiting) == (3, 9)
+        gate.set()
+        assert {(await read).value.reveal() for read in reads} == {"v-canary"}
+        assert most == 3
+        assert source.health().latency.count == 12
+        source.close()
+
+
+async def test_who_waits_in_vain_for_a_turn_is_told_and_blames_nobody(token: TokenFile) -> None:
+    gate = threading.Event()
+
+    def script(method: str, path: str) -> Answer:
+        if "/data/" in path:
+            gate.wait(10)
+        return reading((200, {}, FOUND))(method, path)
+
+    with answering(script) as server:
+        source = VaultSource(VaultAccess(server.url, token), bulkhead=1, limit=0.3)
+        said = await asyncio.gather(*(refusal(source) for _ in range(4)))
+        assert sum("other reads have been waiting" in text for text in said) == 3
+        assert source.health().failures == {"timeout": 1, "busy": 3}
+        gate.set()
+        source.close()
+
+
+async def test_an_answer_that_drips_is_given_up_in_time(token: TokenFile) -> None:
+    with (
+        answering(reading((200, {}, FOUND))) as server,
+        FaultProxy(int(server.url.rsplit(":", 1)[1])) as way,
+    ):
+        source = VaultSource(VaultAccess(f"http://127.0.0.1:{way.port}", token), limit=0.4)
+        await source.read(REF)
+        way.slow(0.05)
+        async with asyncio.timeout(10):
+            assert "It had 0.4 s" in await refusal(source)
+        source.close()
+
+
+async def test_a_rate_limit_is_waited_for_where_there_is_time(token: TokenFile) -> None:
+    answers = [(429, {"Retry-After": "1"}, b"{}")]
+
+    def script(method: str, path: str) -> Answer:
+        if "/data/" in path and answers:
+            return answers.pop()
+        return reading((200, {}, FOUND))(method, path)
+
+    with answering(script) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert (await source.read(REF)).version == 1
+        answers.append((429, {"Retry-After": "3600"}, b"{}"))
+        assert "limits the rate of requests (429)" in await refusal(source)
+        before = len(server.asked)
+        assert "limits the rate of requests (429)" in await refusal(source)
+        assert len(server.asked) == before  # nobody asks while it said not to
+        assert source.health().state == "closed"
+        source.close()
+
+
+@pytest.mark.e2e
+async def test_a_quota_of_a_real_vault_slows_reads_down_and_loses_none(
+    bao: RealBao, access: VaultAccess
+) -> None:
+    source = VaultSource(access)
+    await source.read(REF)
+    quota = {"path": "kv", "rate": 3, "interval": "1s"}
+    bao.root("POST", "sys/quotas/rate-limit/slow", quota)
+    try:
+        results = await asyncio.gather(*(source.read(REF) for _ in range(5)))
+        assert {found.value.reveal() for found in results} == {CANARY}
+        limited = await asyncio.gather(
+            *(source.read(REF) for _ in range(60)), return_exceptions=True
+        )
+        told = {str(found) for found in limited if isinstance(found, SecretUnavailable)}
+        assert told and all("429" in text or "waiting for Vault" in text for text in told)
+        assert source.health().state == "closed"
+    finally:
+        bao.root("DELETE", "sys/quotas/rate-limit/slow")
+    source.close()
+
+
+# --- a hostile answer --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"path": "sys/", "type": "kv", "options": {"version": "2"}},
+        {"path": "kv/stripe/../../sys/", "type": "kv"},
+        {"path": "kv/../", "type": "kv"},
+        {"path": "kv\r\nX-Vault-Token: x/", "type": "kv"},
+    ],
+)
+async def test_no_answer_leads_a_read_elsewhere(token: TokenFile, data: dict[str, object]) -> None:
+    def script(method: str, path: str) -> Answer:
+        if "mounts" in path:
+            return 200, {}, json.dumps({"data": data}).encode()
+        return (403, {}, b"{}") if path.endswith("lookup-self") else (200, {}, FOUND)
+
+    with answering(script) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert "does not say which engine" in await refusal(source)
+        source.close()
+    assert {path for _, path, _, _ in server.asked} <= {
+        "/v1/auth/token/lookup-self",
+        "/v1/sys/internal/ui/mounts/kv/stripe",
+    }
+
+
+@pytest.mark.parametrize("size", [17_000, 900_000])
+async def test_a_value_that_would_cost_the_scrubber_dear_is_refused(
+    token: TokenFile, size: int
+) -> None:
+    body = {"data": {"data": {"api_key": "x" * size}, "metadata": {"version": 1}}}
+    with answering(reading((200, {}, json.dumps(body).encode()))) as server:
+        source = VaultSource(VaultAccess(server.url, token))
+        assert "longer than 16384 characters" in await refusal(source)
         source.close()
