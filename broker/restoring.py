@@ -47,6 +47,8 @@ def end_what_was_open(services: Services, *, backup: str, by: str, end_tokens: b
             " WHERE revoked_at IS NULL AND (purpose = 'run' OR ?)",
             (now, end_tokens),
         ).rowcount
+        # Where the backup was taken, somebody may still hold and give back that token for Vault.
+        db.execute("UPDATE vault_token SET sealed = NULL")
         if end_tokens:
             tokens += db.execute(
                 "UPDATE user_tokens SET revoked_at = ? WHERE revoked_at IS NULL", (now,)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import closing
 from pathlib import Path
 
 from broker.restoring import Ended, end_what_was_open
+from broker.secrets.handover import Handover
+from broker.secrets.login import Grant
 from broker.services import create_state, open_services
 from tests.broker.test_sending import outcome_of, send
 from tests.support.holding import approved, claim, hold, state_of
@@ -48,6 +51,14 @@ def test_sessions_links_and_runs_end_and_standing_tokens_stay(world: World) -> N
     assert services.agents.authenticate("bot", run) is None
     assert services.agents.current(standing) is not None
     assert services.tokens.user(token) is not None
+
+
+def test_a_token_for_vault_is_not_brought_back(world: World) -> None:
+    services = world.services
+    handover = Handover(services.store, services.keys.vault, secrets.token_bytes)
+    handover.publish(Grant("hvs.x", 60, renewable=True))
+    restored(world)
+    assert handover.read().grant is None
 
 
 def test_all_tokens_end_where_that_is_asked(world: World) -> None:
