@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from broker.telemetry.metrics import Meters
     from certs.authority import Authority
     from keybroker.settings import Listen, Settings
+    from proxy.chain import Chain
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
     from proxy.engine import Engine
@@ -165,6 +166,7 @@ def worker_parts(
     from proxy.patience import Timeouts
 
     patience = settings.proxy.timeouts
+    chain = egress_chain(settings)
     signer = authority(workspace)
     serving = proxy_serving(workspace, settings, signer)
     gateway = [_place(settings.proxy.gateway)] if settings.proxy.gateway else []
@@ -174,6 +176,8 @@ def worker_parts(
         # A TLS proxy may stand there, on any machine.
         names=[_place(admin_url), *gateway],
         timeout=patience.resolve,
+        proxy=None if chain is None else chain.place,
+        by_name=chain is not None and chain.by_name,
     )
     secrets, vault = compose_vault.secret_source(workspace, settings, services)
     pipeline = Pipeline(
@@ -221,6 +225,8 @@ def worker_parts(
             reuse_port=True,
             ca_bundle=settings.egress.ca_bundle or system_bundle(),
             names=gateway,
+            chain=chain,
+            proxy_bundle=settings.egress.proxy.ca_bundle if settings.egress.proxy else None,
             traffic=meters,
             timeouts=Timeouts(
                 head=patience.head,
@@ -239,6 +245,21 @@ def worker_parts(
         vault_ports=vault_ports,
         drain=pipeline.drain,
         close=secrets.close,
+    )
+
+
+def egress_chain(settings: Settings) -> Chain | None:
+    """The proxy that calls leave by; None if they leave directly."""
+    from proxy.chain import Chain, Credentials
+
+    proxy = settings.egress.proxy
+    if proxy is None:
+        return None
+    return Chain(
+        "https" if proxy.url.startswith("https:") else "http",
+        *proxy.place,
+        None if proxy.username is None else Credentials(proxy.username, proxy.password),
+        by_name=proxy.resolve == "proxy",
     )
 
 

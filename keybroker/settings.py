@@ -26,6 +26,7 @@ from pydantic import (
 
 from broker.secrets.access import SERVICE_ACCOUNT_TOKEN
 from rules.errors import InvalidFile, Problem
+from rules.request import DEFAULT_PORTS
 from rules.yamlfile import parse_duration, parse_size, parse_yaml, problems_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -151,15 +152,23 @@ def _vault(value: object) -> object:
 def _web_url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("write a URL")
+    if "@" in value:  # not quoted: it may hold a password
+        raise ValueError("leave user name and password out of the URL: https://HOST[:PORT]")
     try:
         parts = urlsplit(value)
         sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port != 0)
     except ValueError:
         sound = False
         parts = urlsplit("")
-    if not sound or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in value:
+    if not sound or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT]")
     return value.rstrip("/")
+
+
+def _username(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x39\x3b-\x7e]+", value):
+        raise ValueError("write a user name in visible ASCII without a colon")
+    return value
 
 
 def _vault_url(value: object) -> str:
@@ -374,6 +383,39 @@ class VaultSettings(_Strict):
         return self
 
 
+class EgressProxySettings(_Strict):
+    """A proxy of somebody else, through which every call leaves by CONNECT."""
+
+    url: Annotated[str, BeforeValidator(_web_url)]
+    username: Annotated[str, BeforeValidator(_username)] | None = None
+    password_file: PathIn | None = None
+    """Its first line; read anew for every connection."""
+    resolve: Literal["here", "proxy"] = "here"
+    """Who looks names up. `proxy`: addresses cannot be checked here."""
+    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    """What a proxy with an https URL is verified against; None: as upstreams are."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> EgressProxySettings:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("give `username` and `password_file` together")
+        return self
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+
+    def password(self) -> str:
+        """Raises OSError, ValueError."""
+        assert self.password_file is not None
+        password = self.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        if not password:
+            raise ValueError("the file is empty")
+        return password
+
+
 class EgressSettings(_Strict):
     """Where calls may go and whose certificates are believed."""
 
@@ -383,6 +425,8 @@ class EgressSettings(_Strict):
         default=(), strict=False
     )
     """Networks allowed besides public addresses."""
+    proxy: EgressProxySettings | None = None
+    """None: calls leave directly."""
 
 
 class LogSettings(_Strict):

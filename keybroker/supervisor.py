@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ class Supervisor:
 
     def run(self, *, as_json: bool) -> int:
         """Starts everything in order of what can fail cheaply, then looks after it."""
-        check_bundle(self._settings)
+        check_egress(self._settings)
         self._certificates = self._load_certificates()
         warn_of_clear_text(self._settings)
         proxy, admin = self._claim_ports()
@@ -441,16 +442,36 @@ def warn_of_clear_text(settings: Settings) -> None:
         )
 
 
-def check_bundle(settings: Settings) -> None:
-    """Raises Unusable if the file of trusted certificates cannot be used."""
-    path = settings.egress.ca_bundle
+def check_egress(settings: Settings) -> None:
+    """Raises Unusable if a file that calls need on their way out cannot be used."""
+    egress = settings.egress
+    _check_bundle(egress.ca_bundle, "egress.ca_bundle")
+    if egress.proxy is None:
+        return
+    _check_bundle(egress.proxy.ca_bundle, "egress.proxy.ca_bundle")
+    file = egress.proxy.password_file
+    if file is None:
+        return
+    try:
+        egress.proxy.password()
+    except OSError as error:
+        raise Unusable(
+            f"{file} cannot be read: {error.strerror} (`egress.proxy.password_file`)"
+        ) from error
+    except ValueError as error:
+        raise Unusable(
+            f"{file} holds no password in its first line (`egress.proxy.password_file`)"
+        ) from error
+
+
+def _check_bundle(path: Path | None, setting: str) -> None:
     if path is None:
         return
     try:
         ssl.create_default_context(cafile=str(path))
     except ssl.SSLError as error:
-        raise Unusable(f"{path} holds no certificates in PEM (`egress.ca_bundle`)") from error
+        raise Unusable(f"{path} holds no certificates in PEM (`{setting}`)") from error
     except OSError as error:
         raise Unusable(
-            f"{path} cannot be read: {error.strerror} (`egress.ca_bundle` in keybroker.yaml)"
+            f"{path} cannot be read: {error.strerror} (`{setting}` in keybroker.yaml)"
         ) from error

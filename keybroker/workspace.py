@@ -51,6 +51,7 @@ vault: embedded               # an OpenBao run by Keybroker in state/vault; or y
 egress:
   ca_bundle: system           # or a PEM file
   allow_networks: []          # CIDRs allowed besides public addresses
+  # proxy: {url: http://corp-proxy:3128, username: keybroker, password_file: corp-password}
 """
 
 

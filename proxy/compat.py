@@ -21,7 +21,7 @@ from mitmproxy import http, version
 from mitmproxy.connection import Connection
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http import _http1, _upstream_proxy
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -41,6 +41,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Connection
 from mitmproxy.proxy.server import TimeoutWatchdog
 
 from proxy import http2, pages, websocket
+from proxy.chain import Chain, ChainedTunnel
 from proxy.exchange import Exchange, Wire, attach
 from proxy.http2 import Commands, Drained, StopSending
 from proxy.translate import takes_trailers
@@ -55,6 +56,10 @@ MAX_INFORMATIONAL = 32
 
 class EngineMismatch(RuntimeError):
     """The installed mitmproxy is not the minor version that this file was written against."""
+
+
+def _none(host: str, port: int) -> tuple[str, ...]:
+    return ()
 
 
 @dataclass(slots=True)
@@ -81,6 +86,11 @@ class CoreOptions:
     http_connect_send_host_header: bool = True
     keep_host_header: bool = False
     proxy_debug: bool = False
+    chain: Chain | None = None
+    """The way out; this and what follows is read by `proxy.chain` alone."""
+    checked: Callable[[str, int], tuple[str, ...]] = _none
+    """The addresses of a place that the egress guard has checked."""
+    chain_timeout: float = 10.0
 
 
 def check_version(found: str = version.VERSION) -> None:
@@ -100,6 +110,7 @@ def install() -> None:
     http_layers.Http1Client = Http1Client  # type: ignore[attr-defined]
     http_layers.Http2Server = http2.Http2Server  # type: ignore[attr-defined]
     http_layers.Http2Client = http2.Http2Client  # type: ignore[attr-defined]
+    _upstream_proxy.HttpUpstreamProxy = ChainedTunnel  # type: ignore[misc]
     http_layers.websocket.WebsocketLayer = websocket.WebSocketLayer  # type: ignore[attr-defined]
     # Stock checks the types of all fields of every message that is made, which costs a tenth of a
     # call; mypy has checked those that we make.
@@ -432,6 +443,15 @@ class Stream(http_layers.HttpStream):
         self.flow.live = False
         yield http_layers.DropStream(self.stream_id)
 
+    def make_server_connection(self) -> Generator[commands.Command, Any, bool]:
+        # Stock remembers a failure for as long as the agent's connection lasts, and does not try
+        # again.
+        layer = self._layer()
+        for connection in layer.connections:
+            if connection not in layer.waiting_for_establishment:
+                connection.error = None
+        return (yield from super().make_server_connection())
+
     def _giving_up(self) -> events.Event:
         """The event that ends this exchange: the core finds its way by the command it answers."""
         command = commands.RequestWakeup(0)
@@ -597,10 +617,14 @@ class Stream(http_layers.HttpStream):
             connection.waiting(self.stream_id) if isinstance(connection, http2.Http2Client) else 0
         )
 
-    def _connection(self, of: Connection) -> Http2Connection | None:
-        """The HTTP/2 side of a connection; None if it is HTTP/1."""
+    def _layer(self) -> http_layers.HttpLayer:
         layer = self.context.layers[self.context.layers.index(self) - 1]
         assert isinstance(layer, http_layers.HttpLayer)
+        return layer
+
+    def _connection(self, of: Connection) -> Http2Connection | None:
+        """The HTTP/2 side of a connection; None if it is HTTP/1."""
+        layer = self._layer()
         # A connection to an upstream is the last of a stack: TLS, then the protocol.
         found: Any = layer.connections.get(of)
         while found is not None and not isinstance(found, Http2Connection):

@@ -18,7 +18,7 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.net.tls import starts_like_tls_record
-from mitmproxy.proxy import events, layer, layers, mode_specs
+from mitmproxy.proxy import events, layer, layers, mode_specs, tunnel
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.tls import ClientHelloData, TlsData
 
@@ -26,6 +26,7 @@ from broker.errors import Refusal
 from broker.model import Client
 from broker.refusals import as_origin
 from proxy import gateway, pages, translate
+from proxy.chain import SAID, stack_to, tunnel_below
 from proxy.compat import CoreOptions, Watchdog
 from proxy.exchange import Exchange, exchange_of
 from proxy.handler import Handler
@@ -42,6 +43,8 @@ _HIGH_WATER = 1024 * 1024
 """Bytes that may wait for one agent's HTTP/2 windows before the upstream is read no further."""
 _READ = 65536
 """Bytes, at most, that the core reads at once."""
+_MOST_CHAINED = 100
+"""Connections that one agent's connection may have open through the proxy on the way out."""
 _SNI = 0
 """The TLS extension server_name (RFC 6066)."""
 
@@ -90,7 +93,12 @@ class AgentConnection(Handler):
         """Bytes, at most, that came while heads were being decided."""
         self._endings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._dials = Dials(setup.timeouts, self._hang_up)
+        chain = setup.options.chain
+        self._dials = Dials(setup.timeouts, self._hang_up, chain)
+        if chain is not None:
+            self.layer.context.server.via = chain.via  # type: ignore[assignment]
+            # Stock lets five connections be open to one address; here that is to all upstreams.
+            self.max_conns[chain.place] = asyncio.Semaphore(_MOST_CHAINED)
         self.timeout_watchdog = Watchdog(setup.timeouts.idle, self.on_timeout, self._at_upstream)
         self._hooks = {
             "client_connected": self._client_connected,
@@ -104,7 +112,8 @@ class AgentConnection(Handler):
             "http_connect": self._http_connect,
             "tls_clienthello": self._tls_clienthello,
             "tls_start_client": setup.tls.for_agent,
-            "tls_start_server": setup.tls.for_upstream,
+            "tls_start_server": self._tls_start_server,
+            "tls_failed_server": lambda data: self._dials.not_established(data.conn),
             "tls_established_client": self._tls_established_client,
             "requestheaders": self._requestheaders,
             "request": self._request,
@@ -221,9 +230,12 @@ class AgentConnection(Handler):
         if not in_tls and data[:1] == b"\x16" and len(data) < 3:
             return  # too little to tell
         if not in_tls and starts_like_tls_record(data):
-            outer = layers.ServerTLSLayer(context)
-            outer.child_layer = layers.ClientTLSLayer(context)
-            next_layer.layer = outer
+            pile = tunnel.LayerStack()
+            if self.setup.options.chain is not None:
+                pile /= stack_to(context)
+            pile /= layers.ServerTLSLayer(context)
+            pile /= layers.ClientTLSLayer(context)
+            next_layer.layer = pile[0]
             return
         next_layer.layer = layers.HttpLayer(context, HTTPMode.transparent)
 
@@ -293,6 +305,14 @@ class AgentConnection(Handler):
         self._tunnel = tunnel
         self.unattended = self._agent
         data.ignore_connection = True
+
+    def _tls_start_server(self, data: TlsData) -> None:
+        self.setup.tls.for_upstream(data)
+        server = data.conn
+        if isinstance(server, Server) and server.via is not None:
+            carrier = tunnel_below(data.context)
+            if carrier is not None:
+                self._dials.chained(server, carrier)
 
     def _tls_established_client(self, _: TlsData) -> None:
         self._unwatch()
@@ -478,12 +498,14 @@ class AgentConnection(Handler):
             return (
                 "The upstream closed the connection, or answered with something that is not HTTP."
             )
-        if flow.error is not None and "verify failed" in flow.error.msg:
-            return "The upstream's certificate could not be verified."
+        if flow.error is not None and flow.error.msg.startswith(SAID):
+            return f"{flow.error.msg}."
         if exchange.passage is not None:
             request = exchange.passage.request
             if (slow := self._dials.sentence(request.host, request.port)) is not None:
                 return slow
+        if flow.error is not None and "verify failed" in flow.error.msg:
+            return "The upstream's certificate could not be verified."
         if server.timestamp_tcp_setup is None:
             return "No connection to the upstream could be made."
         return "The connection to the upstream could not be set up."

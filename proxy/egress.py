@@ -17,12 +17,16 @@ from broker.errors import Refusal
 from broker.ports import Route
 from proxy.addresses import Address, Network, embedded, objection, parse
 from proxy.dialing import Pins
+from rules.hosts import is_address
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, in order of preference. Raises OSError."""
 
 LOOPBACK = ("127.0.0.1", "::1")
 _OWN = "one of Keybroker's own listeners"
+_WAY_OUT = "the proxy that calls leave by"
+BY_NAME = "looked up by the egress proxy"
+"""Stands for an address in the ledger, where none was known here."""
 
 
 class EgressGuard:
@@ -37,6 +41,8 @@ class EgressGuard:
         resolve: Resolve | None = None,
         timeout: float = 5.0,
         keep: float = 5.0,
+        proxy: tuple[str, int] | None = None,
+        by_name: bool = False,
     ) -> None:
         """`listeners`: Keybroker's own (address, port); `0.0.0.0` and `::` are any local address.
 
@@ -44,8 +50,18 @@ class EgressGuard:
 
         `timeout`: seconds a resolution may take. `keep`: seconds for which one resolution serves
         later checks of the same host, so that a burst of calls asks the resolver once.
+
+        `proxy`: (host, port) through which every upstream is reached. It alone is then pinned, and
+        what was checked of upstreams is in `targets`. `by_name`: it looks names up itself, so that
+        only addresses that stand in the request are checked here.
         """
         self.pins = Pins()
+        """What may be dialled."""
+        self.targets = Pins()
+        """What the proxy may be asked for, by address."""
+        self._proxy = proxy
+        self._by_name = by_name
+        self._ways_out: set[Address] = set()
         allowed = tuple(allow_networks)
         # What an address is never changes, nor does what is allowed.
         self._kind = lru_cache(4096)(lambda text: objection(parse(text), allowed))
@@ -73,6 +89,12 @@ class EgressGuard:
         """See `broker.ports.Egress`. `host` is canonical (`rules.hosts`)."""
         if (host, port) in self._names:
             raise _refused(host, _OWN)
+        if self._proxy is not None:
+            await self._pin_proxy()
+            if (host, port) == self._proxy:
+                raise _refused(host, _WAY_OUT)
+            if self._by_name and not _is_local_name(host) and not is_address(host):
+                return Route(host, port, (BY_NAME,))
         found = await self._addresses(host, port)
         objections = {text: self._objection(text, port) for text in found}
         good = tuple(text for text, against in objections.items() if against is None)
@@ -80,14 +102,30 @@ class EgressGuard:
             # The kind, not the address: an agent must not map the inside by asking for names.
             kinds = " and ".join(sorted({str(against) for against in objections.values()}))
             raise _refused(host, kinds)
-        self.pins.pin(host, port, good)
+        (self.pins if self._proxy is None else self.targets).pin(host, port, good)
         return Route(host, port, good)
+
+    async def _pin_proxy(self) -> None:
+        """The proxy is where the settings say, be it inside; agents may not call it themselves."""
+        assert self._proxy is not None
+        try:
+            found = await self._addresses(*self._proxy)
+        except Refusal as refusal:
+            raise Refusal(
+                "upstream_unreachable", "The name of the egress proxy does not resolve."
+            ) from refusal
+        self.pins.pin(*self._proxy, found)
+        self._ways_out.update(parse(text) for text in found)
 
     def _objection(self, text: str, port: int) -> str | None:
         if any(own_port == port for _, own_port in self._listeners):
             address = parse(text)
             if any(self._is_own(candidate, port) for candidate in (address, *embedded(address))):
                 return _OWN
+        if self._proxy is not None and port == self._proxy[1]:
+            address = parse(text)
+            if not self._ways_out.isdisjoint((address, *embedded(address))):
+                return _WAY_OUT
         return self._kind(text)
 
     def _is_own(self, address: Address, port: int) -> bool:
@@ -106,7 +144,7 @@ class EgressGuard:
             return (str(parse(host)),)
         except ValueError:
             pass
-        if host == "localhost" or host.endswith(".localhost"):
+        if _is_local_name(host):
             return LOOPBACK  # RFC 6761 6.3: never asked of DNS
         key = (host, port)
         task = self._running.get(key)
@@ -144,6 +182,10 @@ class EgressGuard:
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
         )
         return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+def _is_local_name(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _refused(host: str, kinds: str) -> Refusal:

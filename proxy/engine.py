@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from proxy import compat
+from proxy.chain import Chain
 from proxy.connection import AgentConnection, Setup
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
@@ -43,10 +44,15 @@ class Engine:
         timeouts: Timeouts | None = None,
         names: Iterable[tuple[str, int]] = (),
         traffic: Traffic | None = None,
+        chain: Chain | None = None,
+        proxy_bundle: Path | None = None,
     ) -> None:
         """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
 
         `tls`: to listen with; None is clear text.
+
+        `chain`: the proxy through which every upstream is reached, and `proxy_bundle` what it is
+        verified against (None is `ca_bundle`); the egress guard must know of it too.
 
         `names`: (host, port) that the gateway answers to besides the address of its listener.
 
@@ -55,10 +61,24 @@ class Engine:
         compat.install()
         timeouts = timeouts or Timeouts()
         options = compat.CoreOptions(
-            body_size_limit=str(body_limit), tcp_timeout=timeouts.idle, head_timeout=timeouts.head
+            body_size_limit=str(body_limit),
+            tcp_timeout=timeouts.idle,
+            head_timeout=timeouts.head,
+            chain=chain,
+            checked=egress.targets.addresses,
+            chain_timeout=timeouts.connect,
         )
         self._setup = Setup(
-            pipeline, Tls(authority, ca_bundle), options, timeouts, frozenset(names)
+            pipeline,
+            Tls(
+                authority,
+                ca_bundle,
+                proxy=None if chain is None else chain.place,
+                proxy_bundle=proxy_bundle,
+            ),
+            options,
+            timeouts,
+            frozenset(names),
         )
         self._egress = egress
         self._listen = listen

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mitmproxy.connection import Server
 
+from proxy.chain import Chain
 from proxy.dialing import TOO_SLOW
 
 
@@ -33,8 +34,14 @@ class Timeouts:
 class Dials:
     """What became of one agent connection's connections to upstreams, by host and port."""
 
-    def __init__(self, timeouts: Timeouts, hang_up: Callable[[Server], None]) -> None:
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        hang_up: Callable[[Server], None],
+        chain: Chain | None = None,
+    ) -> None:
         self._timeouts = timeouts
+        self._chain = None if chain is None else chain.place
         self._hang_up = hang_up
         self._timers: dict[Server, asyncio.TimerHandle] = {}
         self._sentences: dict[tuple[str, int], str] = {}
@@ -48,13 +55,24 @@ class Dials:
         """There was no TCP connection."""
         if TOO_SLOW in (server.error or ""):
             within = f"{self._timeouts.connect:g} s"
-            self._note(server, f"The upstream did not accept a connection within {within}.")
+            self._note(server, f"{self._who(server)} did not accept a connection within {within}.")
+        elif self._is_proxy(server):
+            self._note(server, f"{self._who(server)} could not be reached.")
 
     def connected(self, server: Server) -> None:
         """There is a TCP connection; where TLS is to follow, it must in time."""
         if server.tls:
-            loop = asyncio.get_running_loop()
-            self._timers[server] = loop.call_later(self._timeouts.tls, self._expired, server)
+            self._watch(server, server)
+
+    def chained(self, server: Server, tunnel: Server) -> None:
+        """TLS begins with an upstream, over a connection to the proxy on the way out."""
+        self._watch(server, tunnel)
+
+    def not_established(self, server: Server) -> None:
+        """TLS failed."""
+        if self._is_proxy(server) and _place(server) not in self._sentences:
+            self._note(server, f"TLS with {self._who(server).lower()} failed.")
+        self.over(server)
 
     def established(self, server: Server) -> None:
         """TLS is there."""
@@ -68,14 +86,26 @@ class Dials:
 
     def sentence(self, host: str, port: int) -> str | None:
         """Why there is no connection to a place, if it took too long."""
-        return self._sentences.get((host, port))
+        found = self._sentences.get((host, port))
+        if found is None and self._chain is not None:
+            found = self._sentences.get(self._chain)
+        return found
 
-    def _expired(self, server: Server) -> None:
-        self._note(
-            server, f"The upstream did not complete the TLS handshake in {self._timeouts.tls:g} s."
-        )
+    def _watch(self, server: Server, carrier: Server) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[server] = loop.call_later(self._timeouts.tls, self._expired, server, carrier)
+
+    def _expired(self, server: Server, carrier: Server) -> None:
+        who, within = self._who(server), f"{self._timeouts.tls:g} s"
+        self._note(server, f"{who} did not complete the TLS handshake in {within}.")
         self.over(server)
-        self._hang_up(server)
+        self._hang_up(carrier)
+
+    def _is_proxy(self, server: Server) -> bool:
+        return server.address is not None and _place(server) == self._chain
+
+    def _who(self, server: Server) -> str:
+        return "The egress proxy" if self._is_proxy(server) else "The upstream"
 
     def _note(self, server: Server, sentence: str) -> None:
         self._sentences[_place(server)] = sentence

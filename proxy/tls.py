@@ -45,19 +45,26 @@ class TlsFiles(ValueError):
 class Tls:
     """Makes the TLS connections for one engine; its contexts are shared by all of them."""
 
-    def __init__(self, authority: Authority, ca_bundle: Path | None) -> None:
-        """`ca_bundle`: PEM file that upstreams are verified against; None is certifi's."""
+    def __init__(
+        self,
+        authority: Authority,
+        ca_bundle: Path | None,
+        *,
+        proxy: tuple[str, int] | None = None,
+        proxy_bundle: Path | None = None,
+    ) -> None:
+        """`ca_bundle`: PEM file that upstreams are verified against; None is certifi's.
+
+        `proxy`: (host, port) of the proxy on the way out, and `proxy_bundle` likewise for it; None
+        is `ca_bundle`.
+        """
+        self._proxy = proxy
         self._authority = authority
         self._parsed: dict[str, tuple[Leaf, _Parsed]] = {}
         self._server = _context(SSL.TLS_SERVER_METHOD)
         self._server.set_alpn_select_callback(_choose)
-        self._client = _context(SSL.TLS_CLIENT_METHOD)
-        self._client.set_verify(SSL.VERIFY_PEER)
-        bundle = str(ca_bundle or certifi.where())
-        try:
-            self._client.load_verify_locations(bundle)
-        except SSL.Error as error:
-            raise TlsFiles(f"{bundle} holds no usable CA certificates (PEM)") from error
+        self._client = _verifying(ca_bundle)
+        self._to_proxy = self._client if proxy_bundle is None else _verifying(proxy_bundle)
 
     def for_agent(self, data: TlsData) -> None:
         """Sets `data.ssl_conn` with a certificate for the name that the agent asked for."""
@@ -78,9 +85,10 @@ class Tls:
         host = address[0]
         # mitmproxy fills this from the agent's own SNI; the name that counts is the one dialled.
         server.sni = host
-        connection = SSL.Connection(self._client)
+        to_proxy = address == self._proxy
+        connection = SSL.Connection(self._to_proxy if to_proxy else self._client)
         _verify_name(connection, host)
-        offers = _HTTP if client.alpn == b"h2" else _HTTP[1:]
+        offers = _HTTP if client.alpn == b"h2" and not to_proxy else _HTTP[1:]
         server.alpn_offers = offers
         connection.set_alpn_protos(list(offers))
         connection.set_connect_state()
@@ -106,6 +114,17 @@ def _name(sni: str | None, host: str) -> str:
         return parse_host(sni) if sni else host
     except Ambiguous:
         return host
+
+
+def _verifying(ca_bundle: Path | None) -> SSL.Context:
+    context = _context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_PEER)
+    bundle = str(ca_bundle or certifi.where())
+    try:
+        context.load_verify_locations(bundle)
+    except SSL.Error as error:
+        raise TlsFiles(f"{bundle} holds no usable CA certificates (PEM)") from error
+    return context
 
 
 def _context(method: int) -> SSL.Context:

@@ -24,7 +24,7 @@ from keybroker.policy import account_warnings
 from keybroker.runstate import running
 from keybroker.sandbox.probe import state as sandbox_state
 from keybroker.settings import Listen, Settings
-from keybroker.supervisor import check_bundle
+from keybroker.supervisor import check_egress
 from keybroker.workspace import Workspace, choose, read_text
 from rules.errors import RulesError
 from rules.load import load_policy
@@ -225,9 +225,25 @@ def _answers(place: Listen) -> bool:
 
 
 def _egress(settings: Settings) -> Iterator[Finding]:
-    check_bundle(settings)
+    check_egress(settings)
     trusted = settings.egress.ca_bundle or "the system's certificates"
     yield Finding("egress", "ok", f"upstreams are verified against {trusted}")
+    proxy = settings.egress.proxy
+    if proxy is None:
+        return
+    host, port = proxy.place
+    if _answers(Listen(host, port)):
+        yield Finding("egress", "ok", f"calls leave through {proxy.url}")
+    else:
+        fix = "correct `egress.proxy.url`, or ask whoever runs it"
+        yield Finding("egress", "wrong", f"{proxy.url} does not answer", fix)
+    if proxy.resolve == "proxy":
+        yield Finding(
+            "egress",
+            "warning",
+            f"{proxy.url} looks names up, so the addresses of upstreams are not checked here",
+            "use `resolve: here`, or have that proxy refuse inside addresses",
+        )
 
 
 def _containment(workspace: Workspace) -> Iterator[Finding]:

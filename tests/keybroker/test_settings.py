@@ -207,3 +207,44 @@ def test_each_stage_has_its_time() -> None:
 )
 def test_times_that_make_no_sense_are_refused(text: str, because: str) -> None:
     assert because in "\n".join(problems(f"proxy: {{timeouts: {text}}}"))
+
+
+def test_a_proxy_on_the_way_out(tmp_path: Path) -> None:
+    settings = load("""
+egress:
+  proxy: {url: "http://corp-proxy:3128", username: kb, password_file: corp-password}
+""")
+    proxy = settings.egress.proxy
+    assert proxy is not None
+    assert proxy.place == ("corp-proxy", 3128)
+    assert proxy.password_file == Path("/ws/corp-password")
+    assert proxy.resolve == "here"
+    whole = load("egress: {proxy: {url: https://corp.example, resolve: proxy, ca_bundle: ca.pem}}")
+    assert whole.egress.proxy is not None
+    assert whole.egress.proxy.place == ("corp.example", 443)
+    for content, password in (("s3cret\n", "s3cret"), ("with space \r\nx", "with space ")):
+        (tmp_path / "password").write_text(content)
+        named = proxy.model_copy(update={"password_file": tmp_path / "password"})
+        assert named.password() == password
+    (tmp_path / "password").write_text("\nx")
+    with pytest.raises(ValueError, match="empty"):
+        named.password()
+
+
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("{}", "url"),
+        ("{url: corp:3128}", "is no URL"),
+        ("{url: 'http://me:pw@corp:3128'}", "leave user name and password out"),
+        ("{url: 'socks5://corp:1080'}", "is no URL"),
+        ("{url: 'http://corp:3128', username: kb}", "together"),
+        ("{url: 'http://corp:3128', username: 'a:b', password_file: x}", "without a colon"),
+        ("{url: 'http://corp:3128', password: x}", "password_file"),
+        ("{url: 'http://corp:3128', resolve: there}", "resolve"),
+    ],
+)
+def test_a_proxy_that_cannot_be_meant_is_refused(text: str, because: str) -> None:
+    found = "\n".join(problems(f"egress: {{proxy: {text}}}"))
+    assert because in found
+    assert "pw@" not in found

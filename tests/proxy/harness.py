@@ -24,6 +24,7 @@ from broker.errors import CODES, Refusal
 from broker.frames import BadFrame
 from broker.model import Client
 from certs.authority import Authority
+from proxy.chain import Chain
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.engine import Engine
@@ -221,12 +222,18 @@ class Worker:
         body_limit: int = 1 << 20,
         head_timeout: float = 30,
         timeouts: Timeouts | None = None,
+        chain: Chain | None = None,
+        proxy_ca: Path | None = None,
         allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
         reuse_port: bool = False,
         port: int = 0,
     ) -> None:
         self.connect_timeout = (timeouts or Timeouts()).connect
-        self.egress = EgressGuard([ip_network(n) for n in allow])
+        self.egress = EgressGuard(
+            [ip_network(n) for n in allow],
+            proxy=None if chain is None else chain.place,
+            by_name=chain is not None and chain.by_name,
+        )
         self.pipeline = FakePipeline(self.egress)
         self.authority = Authority.load_or_create(directory / "ca")
         self.ca_file = directory / "proxy-ca.pem"
@@ -240,6 +247,8 @@ class Worker:
             reuse_port=reuse_port,
             ca_bundle=upstream_ca,
             timeouts=timeouts or Timeouts(head=head_timeout),
+            chain=chain,
+            proxy_bundle=proxy_ca,
         )
 
     def __enter__(self) -> Self:
