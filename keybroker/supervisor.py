@@ -338,6 +338,8 @@ class Supervisor:
                     sentence = tended.tend()
                 except KeybrokerError as error:
                     sentence = str(error)
+                except Exception as error:  # noqa: BLE001 -- the next look must come
+                    sentence = f"the vault could not be looked after ({type(error).__name__})"
                 if sentence is not None:
                     warn(sentence)
 
