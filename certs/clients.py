@@ -123,6 +123,14 @@ CLIENTS = (
     Client("Node fetch", _NODE, "fetch failed", 300),
     Client("Node https", _NODE, "407"),
     Client("undici", _NODE, "RequestAbortedError", 300),
+    Client(
+        "Node before 22.21",
+        ("HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"),
+        "fetch failed",
+        300,
+        by_hand="`setGlobalDispatcher(new EnvHttpProxyAgent())` of undici, which its fetch then"
+        " uses; without it, it goes past the proxy, as its `https` does",
+    ),
     Client("axios", ("HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"), "407"),
     Client("got", _NODE, "407"),
     Client("npm", ("HTTPS_PROXY", "npm_config_cafile"), "407", 300),
@@ -133,5 +141,19 @@ CLIENTS = (
         "No credentials provided",
         by_hand="an `Authenticator` for `RequestorType.PROXY` with the name and token of"
         " `HTTPS_PROXY`; no option can give them",
+    ),
+    Client(
+        "grpcio",
+        ("https_proxy", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
+        "HTTP proxy returned response code 407",
+    ),
+    Client("MCP over HTTP", _OPENSSL, _PROXY_407, 300),
+    Client(
+        "MCP over stdio",
+        _OPENSSL,
+        _PROXY_407,
+        by_hand="what starts the server must hand these variables on, and the key's: most MCP"
+        " clients pass a few harmless ones only, so name them in their configuration"
+        " (`StdioServerParameters(env=dict(os.environ))`)",
     ),
 )

@@ -3,6 +3,7 @@
 /repository.git/    git's own smart HTTP server (git http-backend), for clone and push
 /simple/            a package index for pip and uv, with one package, `tiny`
 /npm/tiny           a package registry for npm, with the same
+/mcp                an MCP server over streamable HTTP, which runs beside it
 /v1/                the OpenAI and Anthropic APIs, as far as one question goes
 /                   S3's list of buckets
 """
@@ -10,7 +11,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -34,8 +37,9 @@ BUCKETS = b"""<?xml version="1.0" encoding="UTF-8"?>
 class Origin(Upstream):
     """An upstream with these services; the repository lies in `directory`."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, mcp_port: int, **options: Any) -> None:
         super().__init__(**options)
+        self._mcp_port = mcp_port
         self._root = directory
         self._repository = make_repository(directory)
         self._wheel = make_wheel()
@@ -62,6 +66,8 @@ class Origin(Upstream):
             if path.endswith(".tgz"):
                 return Reply(body=self._tarball)
             return _json(self._packument(request))
+        if path == "/mcp":
+            return relayed(request, self._mcp_port)
         if path == "/v1/chat/completions":
             message = {"role": "assistant", "content": TEXT}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -134,6 +140,21 @@ def make_repository(directory: Path) -> Path:
     ):
         subprocess.run(["git", *arguments], input=given, text=True, check=True)
     return repository
+
+
+def relayed(request: Received, port: int) -> Reply:
+    """What a plain server on this machine answers to the same request."""
+    kept = {
+        n: v for n, v in request.headers if n.lower().startswith(("mcp-", "content-t", "accept"))
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(request.method, request.path, request.body, kept)
+        answer = connection.getresponse()
+        headers = [
+            (n, v) for n, v in answer.getheaders() if n.lower().startswith(("mcp-", "content-t"))
+        ]
+        return Reply(answer.status, headers=headers, body=answer.read())
 
 
 def git_backend(root: Path, request: Received) -> Reply:

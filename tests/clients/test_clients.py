@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from certs.clients import CLIENTS, Client
 from keybroker.compose import authority, client_environment
 from keybroker.workspace import Workspace
 from tests.clients.origin import Origin
-from tests.support.program import Program, environment
+from tests.support.bao import free_port
+from tests.support.grpc_upstream import GrpcUpstream
+from tests.support.program import Program, environment, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,21 +37,36 @@ SECRET = "sk_live_clients_Zt6wQ1nB8r"
 POLICY = """
 version: 1
 credentials:
-  bearer: {secret: "kv/up#key", hosts: ["*.bearer.localhost:$PORT"], inject: bearer,
+  bearer: {secret: "kv/up#key", inject: bearer,
+           hosts: ["*.bearer.localhost:$PORT", "*.bearer.localhost:$GRPC"],
            env: {name: OPENAI_API_KEY, shape: "sk-{alnum:48}"}}
   keyed:
     secret: "kv/up#key"
     hosts: ["*.keyed.localhost:$PORT"]
     inject: {header: X-Api-Key, format: "{secret}"}
+  claude:
+    secret: "kv/up#key"
+    hosts: ["*.claude.localhost:$PORT"]
+    inject: bearer
     env: {name: ANTHROPIC_API_KEY, shape: "sk-ant-api03-{alnum:64}"}
 tiers: {medium: {exclude: []}}
 rules:
-  - {id: allowed, agents: [bot], match: {host: "allowed.bearer.localhost:$PORT"}, effect: allow,
-     use: [bearer]}
-  - {id: held, agents: [bot], match: {host: "held.bearer.localhost:$PORT"}, effect: hold,
-     use: [bearer]}
+  - id: allowed
+    agents: [bot]
+    match: {host: ["allowed.bearer.localhost:$PORT", "allowed.bearer.localhost:$GRPC"]}
+    effect: allow
+    use: [bearer]
+  - id: held
+    agents: [bot]
+    match: {host: ["held.bearer.localhost:$PORT", "held.bearer.localhost:$GRPC"]}
+    effect: hold
+    use: [bearer]
   - {id: allowed-keyed, agents: [bot], match: {host: "allowed.keyed.localhost:$PORT"},
      effect: allow, use: [keyed]}
+  - {id: allowed-claude, agents: [bot], match: {host: "allowed.claude.localhost:$PORT"},
+     effect: allow, use: [claude]}
+  - {id: held-claude, agents: [bot], match: {host: "held.claude.localhost:$PORT"}, effect: hold,
+     use: [claude]}
   - {id: held-keyed, agents: [bot], match: {host: "held.keyed.localhost:$PORT"}, effect: hold,
      use: [keyed]}
 """
@@ -61,11 +80,11 @@ class Start:
     path: str = "/echo"
     """What is asked for; clients of services add their own paths to the host."""
     slot: str = "bearer"
-    """The credential that its hosts take."""
-    needs: tuple[str, ...] = ()
-    """Programs without which it cannot be tried."""
+    """The credential of its hosts."""
+    grpc: bool = False
+    """It calls the gRPC server, which has a port of its own."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """What it will not start without, where no `keybroker run` sets it."""
+    """For tries without `keybroker run`: a key to start with, or an end to its own repeats."""
 
 
 def python(script: str, **options: object) -> Start:
@@ -91,17 +110,21 @@ STARTS = {
     "urllib": python("urllib_.py"),
     "boto3": python("boto3_.py", path="", slot="keyed"),
     "openai": python("openai_.py", path="", env={"OPENAI_API_KEY": "any"}),
-    "anthropic": python("anthropic_.py", path="", slot="keyed", env={"ANTHROPIC_API_KEY": "any"}),
-    "pip": shell("pip.sh"),
-    "uv": shell("uv.sh"),
+    "anthropic": python("anthropic_.py", path="", slot="claude", env={"ANTHROPIC_API_KEY": "any"}),
+    "pip": shell("pip.sh", env={"PIP_RETRIES": "0"}),
+    "uv": shell("uv.sh", env={"UV_HTTP_RETRIES": "0"}),
     "Node fetch": node("fetch.mjs"),
     "Node https": node("https.mjs"),
     "undici": node("undici_.mjs"),
+    "Node before 22.21": node("env_agent.mjs"),
     "axios": node("axios_.mjs"),
     "got": node("got_.mjs"),
     "npm": shell("npm.sh"),
     "Go net/http": Start((str(INSTALLED / "go" / "client"),)),
     "Java HttpClient": Start(("java", "-cp", str(INSTALLED / "java"), "Client")),
+    "grpcio": python("grpc_.py", grpc=True),
+    "MCP over HTTP": python("mcp_http.py", path=""),
+    "MCP over stdio": python("mcp_stdio.py", env={"OPENAI_API_KEY": f"sk-{'x' * 48}"}),
 }
 
 # Programs and files without which a client cannot be tried, besides those of its own command.
@@ -114,11 +137,14 @@ class Setting:
 
     kb: Program
     origin: Origin
+    grpc: GrpcUpstream
     boss: str
     variables: Mapping[str, str]
     """What the table's variables are set to, with a token of the agent's own."""
 
     def url(self, effect: str, start: Start) -> str:
+        if start.grpc:
+            return f"{effect}.bearer.localhost:{self.grpc.port}"
         return self.origin.url_for(f"{effect}.{start.slot}.localhost") + start.path
 
     def start(self, client: str, effect: str) -> subprocess.Popen[str]:
@@ -150,23 +176,61 @@ class Setting:
     def arrived(self, client: str, effect: str) -> list[str]:
         """The credentials of the requests that reached the upstream for this client's host."""
         start = STARTS[client]
+        if start.grpc:
+            return [metadata["authorization"] for _, metadata in self.grpc.calls]
         host = f"{effect}.{start.slot}.localhost:{self.origin.port}"
-        slot = {"bearer": "authorization", "keyed": "x-api-key"}[start.slot]
+        slot = "x-api-key" if start.slot == "keyed" else "authorization"
         here = [
             r for r in self.origin.requests if host in (r.header("host"), r.header(":authority"))
         ]
         return [request.header(slot) or "" for request in here]
+
+    def clear(self) -> None:
+        """Nothing has arrived yet."""
+        self.origin.clear()
+        self.grpc.calls.clear()
+
+    @property
+    def count(self) -> int:
+        """How much has arrived, wherever."""
+        return len(self.origin.requests) + len(self.grpc.calls)
 
 
 def search_path() -> str:
     return os.pathsep.join([str(INSTALLED / "node" / "bin"), str(PYTHON), os.environ["PATH"]])
 
 
+@contextmanager
+def mcp_upstream() -> Iterator[int]:
+    """The MCP server that the upstream passes requests on to."""
+    port = free_port()
+    command = [str(PYTHON / "python"), str(SCRIPTS / "mcp_upstream.py"), str(port)]
+    if not Path(command[0]).exists():
+        yield port  # its client is not there either, and says so
+        return
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment()) as server:
+        try:
+            wait_until(lambda: answers(port), what="the MCP server listens")
+            yield port
+        finally:
+            server.terminate()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     directory = tmp_path_factory.mktemp("clients")
-    with Origin(directory, http2=True) as origin:
-        policy = POLICY.replace("$PORT", str(origin.port))
+    names = [f"{effect}.bearer.localhost" for effect in ("allowed", "held", "denied")]
+    with (
+        mcp_upstream() as mcp_port,
+        Origin(directory, mcp_port, http2=True) as origin,
+        GrpcUpstream(origin.ca, names) as grpc,
+    ):
+        policy = POLICY.replace("$PORT", str(origin.port)).replace("$GRPC", str(grpc.port))
         # The body of a push is whole before it is decided on.
         settings = "60s, body_limit: 32MiB"
         with Program(directory, origin, policy=policy, hold_wait=settings) as kb:
@@ -175,7 +239,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
             folder = directory / "trust"
             folder.mkdir()
             made = client_environment(folder, authority(Workspace(kb.workspace)), bot.proxy_url)
-            yield Setting(kb, origin, kb.user("boss"), made)
+            yield Setting(kb, origin, grpc, kb.user("boss"), made)
 
 
 @pytest.fixture
@@ -204,7 +268,7 @@ def test_the_table_has_every_client_that_is_tried() -> None:
 
 @clients
 def test_an_allowed_call_gets_through_with_the_credential(at: Setting, client: Client) -> None:
-    at.origin.clear()
+    at.clear()
     process = at.start(client.name, "allowed")
     out, err = process.communicate(timeout=90)
     assert process.returncode == 0, out + err
@@ -215,23 +279,23 @@ def test_an_allowed_call_gets_through_with_the_credential(at: Setting, client: C
 
 @clients
 def test_a_denied_call_fails_and_does_not_leave(at: Setting, client: Client) -> None:
-    at.origin.clear()
+    at.clear()
     process = at.start(client.name, "denied")
     out, err = process.communicate(timeout=90)
     assert process.returncode != 0, out + err
-    assert not at.origin.requests
+    assert at.count == 0
     assert at.kb.records(type="call.denied")[-1]["agent"] == "bot"
 
 
 @clients
 def test_a_held_call_goes_out_once_it_is_approved(at: Setting, client: Client) -> None:
-    at.origin.clear()
+    at.clear()
     process = at.start(client.name, "held")
     approved = 0
     # A tool makes several calls, and each is held.
     while process.poll() is None:
         for card in at.kb.api(at.boss, "/api/v1/approvals?state=pending")[1]["approvals"]:
-            assert len(at.origin.requests) == approved
+            assert at.count == approved
             assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
             approved += 1
         time.sleep(0.02)
@@ -244,7 +308,7 @@ def test_a_held_call_goes_out_once_it_is_approved(at: Setting, client: Client) -
 
 @clients
 def test_it_needs_no_more_than_the_table_says(at: Setting, client: Client, tmp_path: Path) -> None:
-    at.origin.clear()
+    at.clear()
     needed = {name: at.variables[name] for name in client.needs}
     done = at.bare(client.name, needed, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -255,11 +319,11 @@ def test_it_needs_no_more_than_the_table_says(at: Setting, client: Client, tmp_p
 def test_it_shows_what_the_table_says_without_a_token(
     at: Setting, client: Client, tmp_path: Path
 ) -> None:
-    at.origin.clear()
+    at.clear()
     nobody = f"http://127.0.0.1:{at.kb.proxy_port}"
     known = at.variables["HTTPS_PROXY"]
     changed = {name: nobody if value == known else value for name, value in at.variables.items()}
     done = at.bare(client.name, changed, tmp_path)
     assert done.returncode != 0
     assert client.refused in done.stdout + done.stderr
-    assert not at.origin.requests
+    assert at.count == 0

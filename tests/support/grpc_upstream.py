@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -23,13 +23,14 @@ from tests.support.throwaway_ca import ThrowawayCA
 class GrpcUpstream:
     """The server; a context manager."""
 
-    def __init__(self, ca: ThrowawayCA) -> None:
+    def __init__(self, ca: ThrowawayCA, names: Sequence[str] = ()) -> None:
+        """`names` are further host names for its certificate."""
         self.calls: list[tuple[str, dict[str, str]]] = []
         """Methods, with their metadata."""
         self.go_on = threading.Semaphore(0)
         """Let go once for each message of a download."""
         self.cancelled = threading.Event()
-        key, mark, chain = ca.issue(["localhost"]).partition(b"-----BEGIN CERTIFICATE-----")
+        key, mark, chain = ca.issue(["localhost", *names]).partition(b"-----BEGIN CERTIFICATE-----")
         self._server = grpc.server(
             ThreadPoolExecutor(16), handlers=[self._service()], options=[("grpc.so_reuseport", 0)]
         )
