@@ -7,7 +7,6 @@ guides a willing program; an unwilling one is contained by the sandbox (keybroke
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -15,11 +14,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from certs.environment import led_through
+from keybroker.account import Account, named, present
 from keybroker.cli.frame import warn
 from keybroker.compose import authority, client_environment, open_workspace
 from keybroker.errors import Unusable
@@ -60,9 +61,12 @@ def run_as(
     *,
     reason: str | None,
     by: str,
+    user: str | None = None,
     confinement: Confinement | None = None,
 ) -> int:
     """Runs `command` as `agent` and returns its exit status; 128 + N if signal N ended it.
+
+    `user` is the system's user that it runs as; else the present one.
 
     Raises Unusable if the proxy does not run, the command cannot be started or the sandbox that
     `confinement` asks for cannot be had, NotFound and Conflict for an agent that is unknown or
@@ -71,6 +75,7 @@ def run_as(
     _require_proxy(workspace)
     if shutil.which(command[0]) is None:
         raise Unusable(f"there is no command {command[0]}")
+    account = present() if user is None else named(user)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_public_folder()))
         cell = None if confinement is None else confinement.prepare(workspace, folder)
@@ -83,13 +88,17 @@ def run_as(
         ours = client_environment(folder, authority(workspace), url)
         environment = child_environment(os.environ, ours | _placeholders(services, agent))
         if cell is not None:
-            return _wait(command, cell.environment(environment), cell.start)
-        warn(
-            f"{command[0]} runs as {_user()}, who can read the workspace {workspace.directory}, so"
-            " nothing keeps it from acting as an administrator; contain it with --sandbox, or run"
-            " agents as another user"
-        )
-        return _wait(command, environment)
+            # It has a process group of its own, and the terminal signals that one.
+            return _wait(command, cell.environment(environment), cell.start, together=False)
+        if account.can_read(workspace.key_file):
+            warn(
+                f"{command[0]} runs as {account}, who can read the workspace"
+                f" {workspace.directory}, so nothing keeps it from acting as an administrator;"
+                " contain it with --sandbox, or run it as another user"
+            )
+        if account.present:
+            return _wait(command, environment)
+        return _wait(command, environment | account.environment(), partial(_open, account=account))
 
 
 def _placeholders(services: Services, agent: str) -> dict[str, str]:
@@ -136,18 +145,31 @@ class Child(Protocol):
 Start = Callable[[Sequence[str], Mapping[str, str]], Child]
 
 
-def _open(command: Sequence[str], environment: Mapping[str, str]) -> Child:
+def _open(
+    command: Sequence[str], environment: Mapping[str, str], account: Account | None = None
+) -> Child:
     try:
-        return subprocess.Popen(list(command), env=dict(environment))
+        return subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else account.groups,
+        )
     except OSError as error:
         raise Unusable(f"{command[0]} cannot be started ({error.strerror})") from error
 
 
-def _wait(command: Sequence[str], environment: Mapping[str, str], start: Start = _open) -> int:
+def _wait(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    start: Start = _open,
+    *,
+    together: bool = True,
+) -> int:
+    """`together`: whether the terminal signals the command along with this process."""
     waiting: list[int] = []
     child: Child | None = None
-    # In the sandbox the command has a process group of its own, and the terminal signals that one.
-    together = start is _open
 
     def forward(number: int, _: FrameType | None) -> None:
         if child is None:
@@ -165,13 +187,6 @@ def _wait(command: Sequence[str], environment: Mapping[str, str], start: Start =
         for number, handler in before.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
-
-
-def _user() -> str:
-    try:
-        return f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
-    except KeyError:
-        return f"uid {os.geteuid()}"
 
 
 def _shares_terminal() -> bool:

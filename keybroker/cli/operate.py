@@ -52,6 +52,11 @@ def demo(context: click.Context, serve: bool, directory: Path | None, as_json: b
 @click.option("--agent", required=True, metavar="NAME", help="Whose rules apply.")
 @click.option("--reason", metavar="TEXT", help="Your word on what this run is for.")
 @click.option(
+    "--user",
+    metavar="NAME",
+    help="Start it as this user of the machine, as root can: one who cannot read the workspace.",
+)
+@click.option(
     "--sandbox",
     is_flag=True,
     help="Contain it (Linux): only the proxy can be reached, the workspace cannot be seen.",
@@ -90,6 +95,7 @@ def run(
     context: click.Context,
     agent: str,
     reason: str | None,
+    user: str | None,
     sandbox: bool,
     writable: tuple[Path, ...],
     readable: tuple[Path, ...],
@@ -105,6 +111,8 @@ def run(
     from keybroker.runner import run_as
 
     confinement = None
+    if sandbox and user is not None:
+        raise click.UsageError("--sandbox keeps the user: leave --user out")
     if sandbox:
         from keybroker.sandbox.confine import Confinement
         from keybroker.sandbox.view import Wishes
@@ -112,11 +120,16 @@ def run(
         confinement = Confinement(Wishes(writable or None, readable, hide), backend)
     elif writable or readable or hide or backend:
         raise click.UsageError("--writable, --readable, --hide and --backend need --sandbox")
-    context.exit(
-        run_as(
-            app.workspace(), agent, command, reason=reason, by=app.actor, confinement=confinement
-        )
+    status = run_as(
+        app.workspace(),
+        agent,
+        command,
+        reason=reason,
+        by=app.actor,
+        user=user,
+        confinement=confinement,
     )
+    context.exit(status)
 
 
 INHERITED = click.IntRange(min=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import select
 import shlex
 import shutil
@@ -414,3 +415,24 @@ def test_without_a_sandbox_nothing_runs(box: Box) -> None:
 def test_options_of_the_sandbox_alone_are_a_mistake(kb: Program) -> None:
     done = kb.run("run", "--agent", "bot", "--hide", "/opt", "--", "true")
     assert done.returncode == 2 and "need --sandbox" in done.stderr
+
+
+# As another user
+
+
+def test_the_warning_is_for_who_can_read_the_workspace(kb: Program) -> None:
+    """As oneself: warned. As another who cannot: not; and only root can do that."""
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    own = kb.run("run", "--agent", "bot", "--user", me, "--", "true")
+    assert own.returncode == 0 and f"runs as {me}" in own.stderr
+    assert str(kb.workspace) in own.stderr
+    script = f'id -un; echo "$HOME"; cat "{kb.workspace}/policy.yaml" || echo unreadable'
+    done = kb.run("run", "--agent", "bot", "--user", "nobody", "--", "sh", "-c", script)
+    if os.geteuid() == 0:
+        home = pwd.getpwnam("nobody").pw_dir
+        assert done.stdout.splitlines() == ["nobody", home, "unreadable"]
+        assert "warning" not in done.stderr
+    else:
+        assert done.returncode == 1 and "only root" in done.stderr
+    both = kb.run("run", "--agent", "bot", "--user", me, "--sandbox", "--", "true")
+    assert both.returncode == 2 and "leave --user out" in both.stderr
