@@ -1,4 +1,5 @@
-"""Takes off gzip and deflate content codings (RFC 9110 8.4.1), in a stream of bounded pieces. Pure.
+"""Takes off the content codings gzip, deflate (RFC 9110 8.4.1), br (RFC 7932) and zstd (RFC 8878),
+in a stream of bounded pieces. Pure.
 
 Anything else is unsupported: what cannot be read cannot be scrubbed. Malformed input raises
 CorruptBody; nothing is guessed or skipped.
@@ -6,9 +7,17 @@ CorruptBody; nothing is guessed or skipped.
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
+
+import brotli
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from broker.errors import KeybrokerError
 
@@ -17,8 +26,24 @@ PIECE = 1 << 20
 MAX_CODINGS = 2
 """More on top of each other are unsupported: nobody needs them but who hides something."""
 
+MAX_WINDOW_LOG = 23
+"""8 MiB: the most that a zstd decoder must keep for a content coding (RFC 9659)."""
+
 _GZIP = ("gzip", "x-gzip")
-_MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_MAGIC = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\x1f\x9d": "compress",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{bytes((low,)) + b"\x2a\x4d\x18": "zstd" for low in range(0x50, 0x60)},
+    **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+    # No text in UTF-8 begins so; the fourth level (`x^`) could be one.
+    b"\x78\x01": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
+}
+"""How compressed data begin. Bare deflate and br have no such mark."""
 
 
 class CorruptBody(KeybrokerError):
@@ -34,11 +59,11 @@ def codings(content_encoding: str | None) -> tuple[str, ...]:
 def unsupported(content_encoding: str | None) -> bool:
     """Whether a body with this Content-Encoding (several lines joined by commas) cannot be read."""
     named = codings(content_encoding)
-    return len(named) > MAX_CODINGS or any(name not in (*_GZIP, "deflate") for name in named)
+    return len(named) > MAX_CODINGS or any(name not in _CODINGS for name in named)
 
 
 def compressed_as(start: bytes) -> str | None:
-    """`gzip` or `zstd` if a body that begins so (4 bytes suffice) is compressed that way."""
+    """What a body that begins so (10 bytes suffice) is compressed with, as far as one can tell."""
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -52,8 +77,8 @@ class Decoder:
     """One body, in order: iterate over `feed` for each chunk, then over `finish`.
 
     Every piece has at most PIECE bytes and is made when it is asked for, so who stops asking stops
-    a decompression bomb. A body without a coding passes as it is; if it begins as gzip or zstd do
-    all the same, `disguise` says so before anything of it comes out.
+    a decompression bomb. A body without a coding passes as it is; if it begins as compressed ones
+    do all the same, `disguise` says so before anything of it comes out.
     """
 
     def __init__(self, content_encoding: str | None) -> None:
@@ -61,12 +86,10 @@ class Decoder:
         if unsupported(content_encoding):
             raise CorruptBody("the response has a content encoding that Keybroker cannot read")
         named = codings(content_encoding)
-        self._stages: list[_Coding] = [
-            _Gzip() if name in _GZIP else _Deflate() for name in reversed(named)
-        ]
+        self._stages: list[_Coding] = [_CODINGS[name]() for name in reversed(named)]
         self._start: bytes | None = None if named else b""
         self.disguise: str | None = None
-        """`gzip` or `zstd`: what an undeclared body turned out to be; None if nothing."""
+        """What an undeclared body turned out to be compressed with; None if with nothing."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The decoded pieces of `chunk`. Raises CorruptBody; then the body is over."""
@@ -163,3 +186,65 @@ class _Deflate:
     def _refuse(self, rest: bytes) -> None:
         if rest:
             raise CorruptBody("there is something behind the end of the deflate body")
+
+
+class _Brotli:
+    """RFC 7932: one stream, and nothing behind it."""
+
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+        self._begun = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data or self._begun:
+            self._begun = True
+            try:
+                out: bytes = self._stream.process(data, output_buffer_limit=PIECE)
+            except brotli.error as error:
+                raise CorruptBody("the response is not what its content encoding says") from error
+            # The limit is passed by as much as one of its inner blocks has.
+            yield from (out[at : at + PIECE] for at in range(0, len(out), PIECE))
+            data = b""
+            if not out and self._stream.can_accept_more_data():
+                return
+            if self._stream.is_finished():
+                return
+
+    def finish(self) -> None:
+        if self._begun and not self._stream.is_finished():
+            raise CorruptBody("the br body ends in the middle")
+
+
+class _Zstd:
+    """RFC 8878: one or more frames, skippable ones among them."""
+
+    def __init__(self) -> None:
+        self._frame: zstd.ZstdDecompressor | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data or (self._frame is not None and not self._frame.needs_input):
+            if self._frame is None:
+                limit: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
+                self._frame = zstd.ZstdDecompressor(options=limit)
+            try:
+                piece = self._frame.decompress(data, PIECE)
+            except zstd.ZstdError as error:
+                raise CorruptBody("the response is not what its content encoding says") from error
+            data = b""
+            if piece:
+                yield piece
+            if self._frame.eof:
+                data = self._frame.unused_data
+                self._frame = None
+
+    def finish(self) -> None:
+        if self._frame is not None:
+            raise CorruptBody("the zstd body ends in the middle")
+
+
+_CODINGS: Mapping[str, Callable[[], _Coding]] = {
+    **dict.fromkeys(_GZIP, _Gzip),
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _Zstd,
+}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,7 +26,7 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from broker.errors import Refusal
 from broker.model import Client
 from broker.refusals import as_origin
-from proxy import gateway, pages, translate
+from proxy import gateway, http2, pages, translate
 from proxy.chain import SAID, stack_to, tunnel_below
 from proxy.compat import CoreOptions, Watchdog
 from proxy.exchange import Exchange, exchange_of
@@ -78,6 +79,9 @@ class AgentConnection(Handler):
         if outer is not None and outer.selected_alpn_protocol() == "h2":
             self.client.alpn = b"h2"
         self.layer = layers.modes.HttpProxy(self.layer.context)
+        # Stock: 5, so that the sixth call at a time over HTTP/2 waits, where the upstream speaks
+        # HTTP/1. Streams are limited already.
+        self.max_conns = defaultdict(lambda: asyncio.Semaphore(http2.MOST_STREAMS))
         self.setup = setup
         self.live: set[Exchange] = set()
         """Exchanges that have begun and are not answered yet."""

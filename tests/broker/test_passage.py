@@ -122,7 +122,9 @@ async def test_without_a_body_its_headers_stay(world: World, method: str, status
 
 async def test_without_a_credential_everything_passes_as_it_is(world: World) -> None:
     passage = await plain(world)
-    head = passage.head(200, "OK", [*TEXT, ("Content-Encoding", "br"), ("Content-Length", "4")])
+    head = passage.head(
+        200, "OK", [*TEXT, ("Content-Encoding", "compress"), ("Content-Length", "4")]
+    )
     assert [name for name, _ in head.headers][:3] == [
         "content-type",
         "Content-Encoding",
@@ -149,7 +151,7 @@ async def test_encoded_bodies_are_decoded_and_scrubbed(
     assert result(world)["received_size"] == len(coded)
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "x" * 100, CANARY])
+@pytest.mark.parametrize("encoding", ["dcb", "zstd, lz4", "gzip, x", "x" * 100, CANARY])
 async def test_an_encoding_that_cannot_be_looked_into_is_refused(
     world: World, encoding: str
 ) -> None:

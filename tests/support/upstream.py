@@ -121,6 +121,9 @@ class Upstream:
         self.requests: list[Received] = []
         self.connections = 0
         self.routes: dict[str, Route] = {}
+        self.left = threading.Event()
+        """HTTP/2 only: a goodbye was said (see `say_goodbye`)."""
+        self.goodbyes: list[Callable[[], None]] = []
         self.windows_open = True
         """HTTP/2 only: False leaves what arrives unacknowledged, so that no more may come."""
         self.heads: dict[str, Callable[[Received, Conversation], None]] = {}
@@ -164,6 +167,13 @@ class Upstream:
     def answer(self, path: str, reply: Reply | Route) -> None:
         """From now on `path` (without query) is answered so; wins over the built-in paths."""
         self.routes[path] = (lambda _: reply) if isinstance(reply, Reply) else reply
+
+    def say_goodbye(self) -> None:
+        """HTTP/2 only: GOAWAY without an error on every connection; what was begun goes on."""
+        for say in self.goodbyes:
+            say()
+        self.goodbyes.clear()
+        self.left.set()
 
     def wait_for(self, count: int = 1, timeout: float = 10) -> list[Received]:
         """All requests, once there are `count`; TimeoutError after `timeout` seconds."""

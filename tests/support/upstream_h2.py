@@ -58,6 +58,7 @@ class _Connection:
         with self.turn:
             self.h2.initiate_connection()
             self.flush()
+        self.server.goodbyes.append(self.leave)
         try:
             while not self.closed:
                 # Wait without the lock, read with it: an SSL object serves one thread at a time.
@@ -80,6 +81,13 @@ class _Connection:
                 self.turn.notify_all()
             for thread in answers:
                 thread.join(10)
+
+    def leave(self) -> None:
+        """GOAWAY; hyper-h2 would take its own for the end."""
+        with self.turn:
+            last = max(self.h2.highest_inbound_stream_id, 0)
+            payload = last.to_bytes(4, "big") + bytes(4)
+            self.tls.sendall(len(payload).to_bytes(3, "big") + b"\x07\0" + bytes(4) + payload)
 
     def on_event(self, event: h2.events.Event, answers: list[threading.Thread]) -> None:
         if isinstance(event, h2.events.RequestReceived):

@@ -94,6 +94,12 @@ def _brotli(data: bytes) -> bytes:
     return packed
 
 
+def _zstd(data: bytes) -> bytes:
+    from backports import zstd
+
+    return zstd.compress(data)
+
+
 def _split(token: str) -> Iterator[bytes]:
     for letter in f"you said {token} letter by letter\n":
         yield letter.encode()
@@ -129,6 +135,7 @@ REFLECTIONS: dict[str, Callable[[str], Reply]] = {
     "deflate": _encoded("deflate", zlib.compress),
     "deflate-raw": _encoded("deflate", _raw_deflate),
     "br": _encoded("br", _brotli),
+    "zstd": _encoded("zstd", _zstd),
     "header": lambda t: Reply(headers=(("X-Reflected", t), *TEXT_TYPE), body=b"see the headers\n"),
     "header-name": lambda t: Reply(headers=((f"X-{t}", "1"), *TEXT_TYPE), body=b"see the names\n"),
     "location": lambda t: Reply(302, "Found", (("Location", f"/next?token={quote(t, safe='')}"),)),
