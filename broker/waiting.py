@@ -194,6 +194,9 @@ class WaitingRoom:
             if ended.state not in ENDED:
                 raise StoreUnavailable(f"the stored request of {approval.id} is missing")
             raise held_answer(ended)
+        if approval.call != call:
+            theirs = (v for n, v in stored.outgoing.headers if n == "traceparent")
+            journey.opener = (approval.call, tuple(theirs))
         try:
             ruling = self._judge.rule(agent, stored.matched)
             basis = ruling.decision.basis

@@ -136,6 +136,8 @@ class WorkerParts:
     """Where the embedded vault listens now; agents must not reach it."""
     drain: Callable[[], None]
     """Held calls are told "pending"."""
+    watch_vault: Callable[[], None]
+    """Tells the metrics how the vault is for this worker."""
     close: Callable[[], None]
 
 
@@ -158,7 +160,7 @@ def worker_parts(
     from broker.pipeline import Pipeline
     from broker.services import new_id
     from certs.bundle import system_bundle
-    from keybroker.compose_telemetry import listeners
+    from keybroker.compose_telemetry import observers
     from keybroker.compose_tls import proxy_serving
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard
@@ -168,6 +170,7 @@ def worker_parts(
     patience = settings.proxy.timeouts
     chain = egress_chain(settings)
     signer = authority(workspace)
+    watching = observers(settings, name, meters)
     serving = proxy_serving(workspace, settings, signer)
     gateway = [_place(settings.proxy.gateway)] if settings.proxy.gateway else []
     egress = EgressGuard(
@@ -197,7 +200,7 @@ def worker_parts(
             new_id=new_id,
             worker=name,
             meters=meters,
-            listeners=listeners(settings, meters),
+            listeners=watching.listeners,
         ),
         Limits(
             hold_wait=float(settings.proxy.hold_wait),
@@ -210,6 +213,10 @@ def worker_parts(
     def look() -> None:
         if serving is not None:
             serving.look()  # what is wrong with a new certificate is said once, by `up`
+
+    def close() -> None:
+        secrets.close()
+        watching.close()
 
     def vault_ports() -> tuple[int, ...]:
         return () if vault is None else vault.ports
@@ -244,7 +251,8 @@ def worker_parts(
         look=look,
         vault_ports=vault_ports,
         drain=pipeline.drain,
-        close=secrets.close,
+        watch_vault=lambda: meters.breakers_open.set(float(secrets.health().state != "closed")),
+        close=close,
     )
 
 

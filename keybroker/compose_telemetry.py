@@ -4,6 +4,10 @@ looks at: the store, the policy, the vault, the workers, the disk."""
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from broker.errors import StoreUnavailable
@@ -33,14 +37,49 @@ def log_style(settings: Settings) -> Style:
     return Style(settings.log.format, settings.log.level).overridden()
 
 
-def listeners(settings: Settings, meters: Meters) -> tuple[Listener, ...]:
-    """Who is told of every call that ended."""
-    from broker.telemetry.logs import called
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Who is told of every call that ended. Close them."""
 
+    listeners: tuple[Listener, ...]
+    close: Callable[[], None]
+
+
+def observers(settings: Settings, name: str, meters: Meters) -> Observers:
+    """Those of the worker `name`. Raises InvalidInput."""
     told: list[Listener] = [counted(meters)]
     if settings.log.calls:
+        from broker.telemetry.logs import called
+
         told.append(called(logging.getLogger("keybroker.calls"), place=_place))
-    return tuple(told)
+    telemetry = settings.telemetry
+    if telemetry.otlp is None:
+        return Observers(tuple(told), lambda: None)
+
+    from broker.telemetry.otlp import Exporter
+    from broker.telemetry.traces import traced
+    from certs.bundle import system_bundle
+
+    exporter = Exporter(
+        telemetry.otlp,
+        roots=str(telemetry.ca_bundle or system_bundle()),
+        resource={
+            "service.name": "keybroker",
+            "service.version": version("keybroker"),
+            "service.instance.id": name,
+        },
+        headers_file=telemetry.headers_file,
+        tell=lambda result, count: meters.spans.add(result, by=count),
+    )
+    told.append(
+        traced(
+            exporter.emit,
+            ratio=telemetry.sample,
+            clock=time.monotonic,
+            unix_ns=time.time_ns,
+        )
+    )
+    return Observers(tuple(told), exporter.close)
 
 
 def _place(host: str, port: int) -> str:

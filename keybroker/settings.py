@@ -179,6 +179,19 @@ def _vault_url(value: object) -> str:
     return url
 
 
+def _collector(value: object) -> str:
+    """An http(s) URL; without a path the one that OTLP gives to traces."""
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+        parts = urlsplit("")
+    if not sound or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT][/PATH]")
+    return str(value) if parts.path not in ("", "/") else f"{str(value).rstrip('/')}/v1/traces"
+
+
 PathIn = Annotated[Path, BeforeValidator(_path)]
 Seconds = Annotated[int, BeforeValidator(_seconds)]
 Size = Annotated[int, BeforeValidator(_bytes)]
@@ -443,6 +456,24 @@ class TelemetrySettings(_Strict):
 
     metrics: Literal["open", "token"] = "open"
     """Who may read /metrics: everyone who reaches the admin port, or holders of an API token."""
+    otlp: Annotated[str | None, BeforeValidator(_collector)] = None
+    """Where traces go, by OTLP over HTTP in JSON; None: there are none."""
+    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    """Roots that the collector is verified against; None: the system's."""
+    headers_file: PathIn | None = None
+    """`Name: value` lines that the collector asks for."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Which part of the traces is told of."""
+
+    @model_validator(mode="after")
+    def _private(self) -> TelemetrySettings:
+        if self.headers_file is not None and self.otlp is not None:
+            parts = urlsplit(self.otlp)
+            if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+                raise ValueError(
+                    "plain http would carry `headers_file` in the clear; use an https:// URL"
+                )
+        return self
 
 
 class Settings(_Strict):

@@ -95,7 +95,7 @@ async def _serve(
     engine = parts.new_engine()
     await engine.start()
     follower.start()
-    beating = asyncio.create_task(row.keep_beating())
+    beating = asyncio.create_task(row.keep_beating(parts.watch_vault))
     row.accept(True)
     ready()
     try:

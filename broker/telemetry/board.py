@@ -56,10 +56,14 @@ class Row:
         """Says that this process is alive."""
         self._cells[_BEAT] = self._clock()
 
-    async def keep_beating(self) -> None:
-        """Beats on the event loop until cancelled: a loop that hangs stops it, as it should."""
+    async def keep_beating(self, look: Callable[[], None] = lambda: None) -> None:
+        """Beats on the event loop until cancelled: a loop that hangs stops it, as it should.
+
+        `look` is called each time, to set gauges.
+        """
         while True:
             self.beat()
+            look()
             await asyncio.sleep(BEAT)
 
     def accept(self, yes: bool) -> None:

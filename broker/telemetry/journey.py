@@ -55,7 +55,7 @@ class Journey:
         "delivered",
         "ended",
         "masked",
-        "method",
+        "opener",
         "outcome",
         "policy",
         "raw",
@@ -85,6 +85,9 @@ class Journey:
         self.rules: tuple[str, ...] = ()
         self.policy: int | None = None
         self.approval: str | None = None
+        self.opener: tuple[str, tuple[str, ...]] | None = None
+        """The call that opened the approval under which this one goes out, if that is another, and
+        its `traceparent` values."""
         self.stages: list[tuple[str, float, float, bool]] = []
         """Name, begin, end, and whether it went well."""
         self.began = monotonic()
@@ -127,18 +130,16 @@ def counted(meters: Meters) -> Listener:
     """The listener that counts calls."""
 
     def count(journey: Journey) -> None:
-        meters.calls.add(journey.outcome, journey.code)
-        meters.call_duration.observe(journey.ended - journey.began)
-        for name, begin, end, _ in journey.stages:
-            meters.stage_duration.observe(end - begin, name)
+        meters.call_ended(
+            journey.outcome,
+            journey.code,
+            journey.ended - journey.began,
+            [(name, end - begin) for name, begin, end, _ in journey.stages],
+        )
         if journey.outcome in ("completed", "failed"):
-            meters.bytes.add("request", by=journey.sent)
-            meters.bytes.add("received", by=journey.received)
-            meters.bytes.add("delivered", by=journey.delivered)
-        if journey.outcome == "completed":
-            first = journey.status // 100
-            meters.responses.add(f"{first}xx" if 1 <= first <= 5 else "other")
-        if journey.masked:
-            meters.masked.add(by=journey.masked)
+            first = journey.status // 100 if journey.outcome == "completed" else None
+            meters.bodies_passed(
+                journey.sent, journey.received, journey.delivered, journey.masked, first
+            )
 
     return count

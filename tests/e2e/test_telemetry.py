@@ -9,11 +9,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from broker.telemetry.metrics import METRICS
+from tests.support.collector import Collector
 from tests.support.program import AgentKey, Program, wait_until
 from tests.support.upstream import Upstream
 
@@ -34,10 +36,11 @@ type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class Watched:
-    """The program, with one agent and one person, and its numbers."""
+    """The program, with one agent and one person, its numbers and its traces."""
 
-    def __init__(self, kb: Program) -> None:
+    def __init__(self, kb: Program, collector: Collector) -> None:
         self.kb = kb
+        self.collector = collector
         self.bot: AgentKey
         self.alice: str
 
@@ -85,10 +88,13 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with Upstream() as upstream:
+    with Upstream() as upstream, Collector() as collector:
         directory = tmp_path_factory.mktemp("telemetry")
-        with Program(directory, upstream, policy=POLICY, workers=2) as kb:
-            watched = Watched(kb)
+        headers = directory / "headers"
+        headers.write_text("Authorization: Bearer collector-token\n")
+        extra = f"telemetry: {{otlp: {collector.url}, headers_file: {headers}}}\n"
+        with Program(directory, upstream, policy=POLICY, workers=2, extra_settings=extra) as kb:
+            watched = Watched(kb, collector)
             kb.secret("kv/pay", "api_key", CANARY)
             watched.alice = kb.user("alice")
             watched.bot = kb.agent("named-bot", "--owner", "owen")
@@ -176,6 +182,54 @@ def test_no_client_can_make_a_series(at: Watched) -> None:
     after = {key for key in at.samples() if "process" not in str(key)}
     assert after == before
     assert "evil" not in at.page()
+
+
+def test_an_agents_trace_is_continued(at: Watched) -> None:
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    parent = f"00-{trace}-{span}-01"
+    url = f"{at.kb.upstream.url}/echo/pathsecret88?q=querysecret99"
+    reply = at.kb.curl(
+        at.bot, url, "-H", f"traceparent: {parent}", "-H", "tracestate: x=statesecret"
+    )
+    assert parent in reply.body.decode()  # what was matched is what went out
+
+    def arrived() -> list[Any]:
+        return [s for s in at.collector.spans() if s["traceId"] == trace]
+
+    wait_until(lambda: len(arrived()) == 7, what="the spans arrive")
+    found = {s["name"]: s for s in arrived()}
+    root = found.pop("keybroker.call")
+    assert root["parentSpanId"] == span
+    assert {s["parentSpanId"] for s in found.values()} == {root["spanId"]}
+    assert set(found) == {
+        f"keybroker.{stage}"
+        for stage in ("decide", "route", "fetch", "commit", "upstream", "deliver")
+    }
+    for stage in found.values():
+        assert int(stage["startTimeUnixNano"]) <= int(stage["endTimeUnixNano"])
+    facts = {a["key"]: a["value"] for a in root["attributes"]}
+    assert facts["keybroker.call"] == {"stringValue": reply.headers["keybroker-request-id"]}
+    assert facts["keybroker.agent"] == {"stringValue": "named-bot"}
+    path, headers, document = at.collector.got[-1]
+    assert (path, headers["Authorization"]) == ("/v1/traces", "Bearer collector-token")
+    [instance] = [
+        a["value"]["stringValue"]
+        for a in document["resourceSpans"][0]["resource"]["attributes"]
+        if a["key"] == "service.instance.id"
+    ]
+    assert instance.startswith("worker-")
+    everything = str(at.collector.got)
+    for secret in (CANARY, at.bot.token, "pathsecret88", "querysecret99", "statesecret", "alice"):
+        assert secret not in everything
+
+
+def test_a_call_does_not_wait_for_the_collector(at: Watched) -> None:
+    """It hangs for longer than anybody would wait."""
+    at.collector.delay = 30
+    try:
+        assert [at.get() for _ in range(5)] == [200] * 5
+    finally:
+        at.collector.delay = 0
 
 
 def test_no_counter_falls_when_a_worker_is_killed(at: Watched) -> None:
