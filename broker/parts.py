@@ -17,7 +17,7 @@ from broker.policies import Policies
 from broker.ports import Egress, NewId, Notifier, SecretSource
 from broker.sending import Sending
 from broker.telemetry.journey import Listener
-from broker.telemetry.metrics import Meters
+from broker.telemetry.meters import Meters
 from broker.tunnels import Tunnels
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from audit.verify import Verdict
     from broker.secrets.admin import Entry
     from broker.services import Services
-    from broker.telemetry.metrics import Meters
+    from broker.telemetry.meters import Meters
     from certs.authority import Authority
     from keybroker.settings import Listen, Settings
     from proxy.chain import Chain

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from broker.errors import StoreUnavailable
 from broker.telemetry.journey import Listener, counted
 from broker.telemetry.lookups import free_bytes
-from broker.telemetry.metrics import Meters
+from broker.telemetry.meters import Meters
 from broker.telemetry.readiness import Check, Readiness
 from keybroker import compose
 from keybroker.logs import Style

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.telemetry.metrics import CELLS, COUNTED, PLACES, Meters, Metric
+from broker.telemetry.meters import Meters
+from broker.telemetry.metrics import CELLS, COUNTED, PLACES, Metric
 
 BEAT = 1.0
 """Seconds between two beats of a process."""

@@ -12,7 +12,8 @@ from time import monotonic
 from types import TracebackType
 
 from broker.errors import Refusal
-from broker.telemetry.metrics import NO_CODE, Meters
+from broker.telemetry.meters import Meters
+from broker.telemetry.metrics import NO_CODE
 from rules.request import RawRequest, Request
 
 log = logging.getLogger(__name__)

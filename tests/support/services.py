@@ -50,7 +50,7 @@ from broker.services import Services
 from broker.sessions import Sessions
 from broker.stores.sqlite import Store
 from broker.telemetry.journey import Journey, counted
-from broker.telemetry.metrics import Meters
+from broker.telemetry.meters import Meters
 from broker.tunnels import Tunnels
 from broker.user_tokens import UserTokens
 from rules.model import SecretRef

@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from broker.telemetry import metrics
 from broker.telemetry.exposition import family, gauge, render
-from broker.telemetry.metrics import COUNTED, PLACES, Meters
+from broker.telemetry.meters import Meters
+from broker.telemetry.metrics import COUNTED, PLACES
 
 
 def test_everything_counted_can_be_parsed() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from broker.telemetry import metrics
 from broker.telemetry.journey import Journey, counted
-from broker.telemetry.metrics import CELLS, PLACES, Meters
+from broker.telemetry.meters import Meters
+from broker.telemetry.metrics import CELLS, PLACES
 
 
 def test_it_ends_once_and_everybody_is_told() -> None:
