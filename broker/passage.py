@@ -181,6 +181,9 @@ class Passage:
                     )
                 self._bodies = Scrubber(self._masked, keep_length=True)
                 self._body = MessageScrubber(self._bodies)
+            elif status == 206:
+                # Content-Range, and the ranges of a multipart body, count bytes.
+                self._body = self._bodies = Scrubber(self._masked, keep_length=True)
             has_body = self.request.method != "HEAD" and status not in (101, 204, 304)
             if has_body:
                 self._decoder = Decoder(encoding)

@@ -127,6 +127,13 @@ class AgentConnection(Handler):
             "websocket_end": self._websocket_end,
         }
 
+    @property
+    def watched(self) -> Client | None:
+        """Whose tunnel, WebSocket or streaming body this is: no decision looks at it any more."""
+        if self.unattended is not None:
+            return self.unattended
+        return next((exchange.agent for exchange in self.live if exchange.streaming), None)
+
     # -- what mitmproxy's core calls
 
     def failed_hook(self, name: str, error: BaseException) -> None:

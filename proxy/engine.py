@@ -150,7 +150,7 @@ class Engine:
             await asyncio.sleep(OVERSEE)
             for connection in tuple(self._connections):
                 connection.give_up_late()
-                agent = connection.unattended
+                agent = connection.watched
                 if agent is not None and not self._setup.pipeline.knows(agent):
                     connection.cut()
 

@@ -41,6 +41,7 @@ CANARIES = {
 """With the letters that make spellings differ."""
 FORBIDDEN = ("private", "held", "smuggled")
 """Paths that hold one of these, in any reading, must never arrive."""
+HEAD_ONLY = frozenset({"host", "content-length", "transfer-encoding", "authorization", "x-api-key"})
 OVERRIDE = re.compile(r"(?i)^x-(http-)?method|^x-original-|^x-rewrite-|^x-forwarded|^forwarded$|_")
 
 POLICY = """\
@@ -72,6 +73,18 @@ rules:
       path: ["/echo", "/reflect", "/early", "/trailers", "/sse", "/status/*", "/made/**", "/ws"]
     effect: allow
     use: [bearer]
+  - id: stream
+    agents: [bot, "tag:streamer"]
+    match: {{host: "localhost:{port}", path: "/stream/**"}}
+    except: {{path: "/stream/private/**"}}
+    effect: allow
+    body: stream
+    body_limit: 1MiB
+    use: [bearer]
+  - id: stream-held
+    agents: [bot]
+    match: {{host: "localhost:{port}", path: "/stream/held/**"}}
+    effect: hold
   - id: private
     agents: [bot, other]
     match: {{host: "localhost:{port}", path: "/open/private/**"}}
@@ -295,7 +308,9 @@ class Stage:
                 mark = next((m for m in FORBIDDEN if m in reading), None)
                 assert mark is None, f"{request.method} {request.target} arrived ({mark})"
             assert not [n for n, _ in request.headers if OVERRIDE.search(n)], request.headers
-            assert request.trailers == (), "trailers arrived"
+            if not request.path.startswith("/stream/"):
+                assert request.trailers == (), "trailers arrived"
+            assert not {n.lower() for n, _ in request.trailers} & HEAD_ONLY, request.trailers
             self._well_placed(request, host)
 
     def _well_placed(self, request: Received, host: str) -> None:

@@ -330,3 +330,12 @@ async def test_trailers_for_an_agent_that_takes_none_are_only_committed_to(world
     passage.head(200, "OK", TEXT)
     passage.finish()
     assert passage.trailers((("x-a", "1"),), deliver=False) == ()
+
+
+async def test_a_range_keeps_its_length(world: World) -> None:
+    passage = await sent(world)
+    head = passage.head(206, "", [*TEXT, ("content-range", "bytes 10-59/100")])
+    assert ("content-range", "bytes 10-59/100") in head.headers
+    part = f"<{CANARY}>".encode().ljust(50, b".")
+    out = passage.feed(part) + passage.finish()
+    assert len(out) == 50 and CANARY.encode() not in out

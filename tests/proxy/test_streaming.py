@@ -312,3 +312,24 @@ def _put(
 
 def _h2_put(place: str, path: str) -> list[tuple[str, str]]:
     return [(":method", "PUT"), (":scheme", "https"), (":authority", place), (":path", path)]
+
+
+def test_a_revoked_agents_body_is_broken_off(streaming: Worker, upstream: Upstream) -> None:
+    closed = threading.Event()
+
+    def until_the_end(_: Received, connection: Conversation) -> None:
+        while connection.read(65536):
+            pass
+        closed.set()
+
+    upstream.heads["/revoked"] = until_the_end
+    with streaming.tls(f"localhost:{upstream.port}") as tls:
+        tls.sendall(_put(upstream, "/revoked", 100_000) + b"x" * 1000)
+        upstream.wait_for(1)
+        [agent] = {connection.watched for connection in streaming.engine._connections}
+        assert agent is not None
+        streaming.pipeline.forgotten.add(agent)
+        assert closed.wait(10)
+    [passage] = streaming.pipeline.passages
+    wait_until(lambda: bool(passage.told))
+    assert passage.told[0].startswith("failed sent=True")

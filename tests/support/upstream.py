@@ -293,7 +293,10 @@ def serve_h1(server: Upstream, connection: socket.socket, sni: str | None, numbe
             if "chunked" in named.get("transfer-encoding", "").lower():
                 body, trailers = _read_chunked(reader.readline, reader.read)
             else:
-                body = reader.read(int(named.get("content-length", "0")))
+                length = int(named.get("content-length", "0"))
+                body = reader.read(length)
+                if len(body) < length:
+                    return  # broken off: not a request
             reply = server.reply_to(
                 Received(method, target, version, headers, body, head, trailers, sni, number)
             )
