@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import urllib.request
@@ -233,7 +234,8 @@ def test_a_call_does_not_wait_for_the_collector(at: Watched) -> None:
 
 
 def test_no_counter_falls_when_a_worker_is_killed(at: Watched) -> None:
-    before = at.value("keybroker_calls_total", outcome="completed", code="none")
+    before = len(at.kb.records(type="call.completed"))
+    at.becomes(before, "keybroker_calls_total", outcome="completed", code="none")
     restarts = at.value("keybroker_worker_restarts_total")
     for pid in at.kb.processes("worker"):
         os.kill(pid, signal.SIGKILL)
@@ -264,6 +266,18 @@ def test_a_store_that_is_locked_is_not_ready(at: Watched) -> None:
         status, told = at.kb.api(at.alice, "/readyz")
         assert status == 503 and "store" in told["faults"]
         db.execute("ROLLBACK")
+    at.recovers()
+
+
+def test_a_store_that_cannot_be_written_is_not_ready(at: Watched) -> None:
+    """As on a disk without room: readable, and no file can grow."""
+    (admin,) = at.kb.processes("admin")
+    limits = resource.prlimit(admin, resource.RLIMIT_FSIZE)
+    resource.prlimit(admin, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        at.fails("store")
+    finally:
+        resource.prlimit(admin, resource.RLIMIT_FSIZE, limits)
     at.recovers()
 
 

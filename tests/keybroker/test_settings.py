@@ -248,3 +248,41 @@ def test_a_proxy_that_cannot_be_meant_is_refused(text: str, because: str) -> Non
     found = "\n".join(problems(f"egress: {{proxy: {text}}}"))
     assert because in found
     assert "pw@" not in found
+
+
+# What operators see
+
+
+def test_a_collector_gets_the_path_of_traces_unless_it_has_one() -> None:
+    def url(text: str) -> str | None:
+        return load(f"telemetry: {{otlp: {text}}}").telemetry.otlp
+
+    assert url("https://otel.example:4318") == "https://otel.example:4318/v1/traces"
+    assert url("http://10.0.0.7:4318/") == "http://10.0.0.7:4318/v1/traces"
+    assert url("https://otel.example/own/path") == "https://otel.example/own/path"
+    assert load("telemetry: {sample: 1}").telemetry.sample == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("telemetry: {otlp: otel.example:4318}", "is no URL of the form"),
+        ("telemetry: {otlp: 'ftp://otel.example'}", "is no URL of the form"),
+        ("telemetry: {otlp: 'https://u:p@otel.example'}", "is no URL of the form"),
+        ("telemetry: {otlp: 'https://otel.example/?k=v'}", "is no URL of the form"),
+        ("telemetry: {otlp: 7}", "is no URL of the form"),
+        ("telemetry: {otlp: 'http://otel.example', headers_file: h}", "in the clear"),
+        ("telemetry: {sample: 1.5}", "less than or equal to 1"),
+        ("telemetry: {metrics: everyone}", "'open' or 'token'"),
+        ("log: {format: xml}", "'text' or 'json'"),
+        ("log: {level: loud}", "'error', 'warning', 'info' or 'debug'"),
+        ("log: {calls: 'yes'}", "boolean"),
+    ],
+)
+def test_what_operators_cannot_have_is_said(text: str, complaint: str) -> None:
+    [problem] = problems(text)
+    assert complaint in problem
+
+
+def test_headers_may_go_to_this_machine_in_the_clear() -> None:
+    assert load("telemetry: {otlp: 'http://localhost:4318', headers_file: h}").telemetry.otlp

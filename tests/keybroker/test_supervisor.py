@@ -64,10 +64,10 @@ def kb(tmp_path: Path, upstream: Upstream) -> Iterator[Program]:
     ],
 )
 def test_clear_text_on_the_network_is_warned_of(
-    text: str, warnings: list[str], capsys: pytest.CaptureFixture[str]
+    text: str, warnings: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_of_clear_text(load_settings(text, file="keybroker.yaml", base=Path()))
-    lines = capsys.readouterr().err.splitlines()
+    lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(warnings)
     assert all(word in line for word, line in zip(warnings, lines, strict=True))
 
@@ -286,7 +286,10 @@ def test_votes_on_the_command_line_need_a_person(kb: Program) -> None:
         ("proxy: {listen: '$TAKEN'}", "is in use by another program"),
         ("egress: {ca_bundle: none.pem}", "cannot be read"),
         ("egress: {ca_bundle: policy.yaml}", "holds no certificates in PEM"),
-        ("vault: {url: 'http://127.0.0.1:1', auth: {token_file: t}}", "cannot be reached"),
+        (
+            "vault: {url: 'http://127.0.0.1:1', auth: {token_file: t}}",
+            "no connection",
+        ),
         ("proxy: {workers: many}", "keybroker.yaml:1: error"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -72,6 +73,20 @@ def test_a_process_that_stopped_beating_takes_no_calls(board: Board, clock: Cloc
     assert any(p.accepting for p in board.processes())
     row.accept(False)
     assert [(p.alive, p.accepting) for p in board.processes()][3] == (True, False)
+
+
+async def test_gauges_are_set_with_each_beat(board: Board, clock: Clock) -> None:
+    row = board.row("worker-0")
+    clock.now += STALE
+
+    def look() -> None:
+        row.meters.breakers_open.set(1.0)
+
+    beating = asyncio.create_task(row.keep_beating(look))
+    await asyncio.sleep(0)
+    assert board.totals()[metrics.BREAKERS_OPEN] == [1.0]
+    assert board.processes()[2].alive
+    beating.cancel()
 
 
 def test_a_row_belongs_to_a_process_of_this_up(board: Board) -> None:
