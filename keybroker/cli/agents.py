@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, emit, json_option, note, pass_app, table
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def _announce(app: App, name: str, token: str, as_json: bool) -> None:
 
 @agent.command()
 @click.argument("name")
-@click.option("--owner", metavar="USER", help="The person who answers for it.")
+@click.option(
+    "--owner",
+    metavar="USER",
+    help="The person who answers for it.",
+    shell_complete=complete.users,
+)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A tag that rules may name.")
 @click.option("--hold-wait", type=Duration(), metavar="4s", help="Instead of the proxy's setting.")
 @click.option(
@@ -127,7 +133,7 @@ def _describe(agent: Agent) -> dict[str, object]:
 
 
 @agent.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.agents)
 @json_option
 @pass_app
 def rotate(app: App, name: str, as_json: bool) -> None:
@@ -136,7 +142,7 @@ def rotate(app: App, name: str, as_json: bool) -> None:
 
 
 @agent.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.agents)
 @json_option
 @pass_app
 def revoke(app: App, name: str, as_json: bool) -> None:

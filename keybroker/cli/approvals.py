@@ -13,6 +13,7 @@ import click
 
 from broker.errors import KeybrokerError, NotEntitled
 from broker.model import ApprovalState
+from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, emit, inert, json_option, paint, pass_app, table
 from keybroker.cli.users import read_line
 from rules.request import authority
@@ -65,7 +66,7 @@ def _what(card: Any) -> str:
 
 
 @approvals.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete.approvals)
 @json_option
 @pass_app
 def show(app: App, id_: str, as_json: bool) -> None:
@@ -174,7 +175,7 @@ def _vote(
 
 
 @approvals.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete.pending)
 @click.option("--reason", help="Why, for the record.")
 @click.option("--confirm", help="The value to retype, where the tier asks for it.")
 @json_option
@@ -185,7 +186,7 @@ def approve(app: App, id_: str, reason: str | None, confirm: str | None, as_json
 
 
 @approvals.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete.pending)
 @click.option("--reason", help="Why; the agent is told.")
 @json_option
 @pass_app

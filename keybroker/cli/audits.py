@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from audit.filters import FIELDS, OUTCOMES, BadFilter, read_filter
+from keybroker.cli import complete
 from keybroker.cli.frame import (
     App,
     Group,
@@ -111,13 +112,17 @@ def filter_options[F: Callable[..., object]](function: F) -> F:
             type=kind,
             metavar="TIME" if field.kind == "time" else None,
             help=field.help.replace("Calls", "Records of calls").replace("`", ""),
+            shell_complete=complete.BY_FIELD.get(field.name),
         )(function)
     return function
 
 
 @audit.command()
 @click.option(
-    "--type", "type_", help="A record type, such as call.sent; `call` is all of its kind."
+    "--type",
+    "type_",
+    help="A record type, such as call.sent; `call` is all of its kind.",
+    shell_complete=complete.types,
 )
 @click.option("--call", help="Records of this call.")
 @filter_options
@@ -155,7 +160,7 @@ def search(
 
 
 @audit.command()
-@click.argument("id_", metavar="CALL|APPROVAL")
+@click.argument("id_", metavar="CALL|APPROVAL", shell_complete=complete.told_of)
 @json_option
 @pass_app
 def show(app: App, id_: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keybroker.cli import complete
 from keybroker.cli.frame import App, Command, json_option, pass_app
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ def demo(context: click.Context, serve: bool, directory: Path | None, as_json: b
     cls=Command,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.option("--agent", required=True, metavar="NAME", help="Whose rules apply.")
+@click.option(
+    "--agent",
+    required=True,
+    metavar="NAME",
+    help="Whose rules apply.",
+    shell_complete=complete.agents,
+)
 @click.option("--reason", metavar="TEXT", help="Your word on what this run is for.")
 @click.option(
     "--user",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, complain, emit, inert, json_option, paint, pass_app
 from keybroker.errors import Unreadable, Unusable
 
@@ -77,7 +78,14 @@ def _report(path: str, problems: tuple[Problem, ...], as_json: bool, *, valid: b
 
 
 @policy.command()
-@click.option("--as", "agent", required=True, metavar="AGENT", help="The agent that would call.")
+@click.option(
+    "--as",
+    "agent",
+    required=True,
+    metavar="AGENT",
+    help="The agent that would call.",
+    shell_complete=complete.agents,
+)
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header.")
 @click.option("--body", type=FILE, help="A file with the body.")
 @click.option("--policy", "policy_file", type=FILE, help="Instead of the workspace's policy.")

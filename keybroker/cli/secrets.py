@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, emit, json_option, pass_app, table
 from keybroker.cli.users import read_line
 
@@ -33,8 +34,8 @@ def _read_value(from_stdin: bool, reference: str) -> str:
 
 
 @secret.command("set")
-@click.argument("path", metavar="MOUNT/PATH")
-@click.argument("field")
+@click.argument("path", metavar="MOUNT/PATH", shell_complete=complete.secret_paths)
+@click.argument("field", shell_complete=complete.secret_fields)
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the value from stdin.")
 @json_option
 @pass_app

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import click
 
+from keybroker.cli import complete
 from keybroker.cli.agents import Duration
 from keybroker.cli.frame import App, Group, emit, json_option, note, pass_app, table
 
@@ -84,7 +85,7 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @click.option("--name", "label", default="", metavar="TEXT", help="What it is for, to tell it by.")
 @click.option("--expires", type=Duration(), metavar="30d", help="When it stops working.")
 @json_option
@@ -101,7 +102,7 @@ def token(app: App, name: str, label: str, expires: int | None, as_json: bool) -
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @json_option
 @pass_app
 def tokens(app: App, name: str, as_json: bool) -> None:
@@ -140,8 +141,8 @@ def tokens(app: App, name: str, as_json: bool) -> None:
 
 
 @user.command("revoke-token")
-@click.argument("name")
-@click.argument("id_", metavar="ID")
+@click.argument("name", shell_complete=complete.users)
+@click.argument("id_", metavar="ID", shell_complete=complete.tokens)
 @json_option
 @pass_app
 def revoke_token(app: App, name: str, id_: str, as_json: bool) -> None:
@@ -151,7 +152,7 @@ def revoke_token(app: App, name: str, id_: str, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @json_option
 @pass_app
 def sessions(app: App, name: str, as_json: bool) -> None:
@@ -190,8 +191,10 @@ def sessions(app: App, name: str, as_json: bool) -> None:
 
 
 @user.command("end-sessions")
-@click.argument("name")
-@click.option("--session", "id_", metavar="ID", help="Only this one.")
+@click.argument("name", shell_complete=complete.users)
+@click.option(
+    "--session", "id_", metavar="ID", help="Only this one.", shell_complete=complete.sessions
+)
 @json_option
 @pass_app
 def end_sessions(app: App, name: str, id_: str | None, as_json: bool) -> None:
@@ -207,7 +210,7 @@ def end_sessions(app: App, name: str, id_: str | None, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @click.argument("role", type=click.Choice(["viewer", "approver", "admin"]))
 @json_option
 @pass_app
@@ -218,7 +221,7 @@ def role(app: App, name: str, role: str, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @json_option
 @pass_app
 def reset(app: App, name: str, as_json: bool) -> None:
@@ -238,7 +241,7 @@ def reset(app: App, name: str, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @json_option
 @pass_app
 def disable(app: App, name: str, as_json: bool) -> None:
@@ -248,7 +251,7 @@ def disable(app: App, name: str, as_json: bool) -> None:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.users)
 @json_option
 @pass_app
 def enable(app: App, name: str, as_json: bool) -> None:
