@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -454,7 +455,8 @@ def test_a_phone_needs_no_sideways_scrolling(office: Office, scheme: str) -> Non
     page = office.sign_in("dave", viewport=size, color_scheme=scheme)
     call = office.services.holds.get(held.id).call
     paths = [f"/approvals/{held.id}", f"/approvals/{high.id}", f"/history/{call}"]
-    for path in ["/", *paths, "/history", "/account", "/nope"]:
+    office.services.people.set_role("dave", "admin", "test")
+    for path in ["/", *paths, "/history?rule=x", "/history", "/account", "/people", "/nope"]:
         page.goto(path)
         no_overflow(page)
     page.goto(f"/approvals/{high.id}")
@@ -470,7 +472,103 @@ def test_history_and_records(office: Office) -> None:
     page.get_by_role("link", name="History").click()
     expect(page.locator("table.calls")).to_contain_text("/v1/notes/7")
     page.get_by_label("Outcome").select_option("denied")
-    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("button", name="Search").click()
+    expect(page).to_have_url(re.compile(r"outcome=denied"))
     page.locator("table.calls a").first.click()
     for kind in ("approval.opened", "approval.voted", "approval.resolved"):
         expect(page.locator(".trace")).to_contain_text(kind)
+
+
+def test_the_history_is_searched_by_keyboard_and_by_address(office: Office) -> None:
+    office.note("kept")
+    page = office.sign_in("dave")
+    trouble = watch(page)
+    page.goto("/history")
+    tab_to(page, lambda text: text == "f-host")
+    page.keyboard.type("api.pay.example:8443")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No calls match.")).to_be_visible()
+    expect(page.get_by_label("Host")).to_have_value("api.pay.example:8443")
+    page.get_by_role("link", name="Show all of them").click()
+    expect(page.locator("table.calls")).to_contain_text("/v1/notes/7")
+    # What is searched by further unfolds by itself where the address has it.
+    page.goto("/history?rule=note&since=2020-01-31T09:30:00Z")
+    expect(page.get_by_label("Rule")).to_have_value("note")
+    expect(page.get_by_label("From UTC")).to_have_value("2020-01-31T09:30")
+    expect(page.locator("table.calls tbody tr")).to_have_count(1)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert len(lines) == 2
+    assert ",api.pay.example,443,/v1/notes/7,pending," in lines[1]
+    page.get_by_role("link", name="Records of the call of bot").click()
+    page.get_by_role("link", name="its approval").click()
+    page.get_by_role("link", name="records").click()
+    expect(page.get_by_role("heading", name="approval.opened")).to_be_visible()
+    assert trouble == []
+
+
+def test_account_sessions_and_tokens(office: Office) -> None:
+    page, phone = office.sign_in("dave"), office.sign_in("dave", user_agent="x iPhone Safari/1")
+    page.goto("/account")
+    sessions = page.get_by_role("region", name="Sessions")
+    expect(sessions.get_by_role("listitem")).to_have_count(2)
+    expect(sessions).to_contain_text("Safari on iPhone")
+    sessions.get_by_role("button", name="End the session of Safari on iPhone").click()
+    expect(sessions.get_by_role("listitem")).to_have_count(1)
+    phone.goto("/account")
+    phone.wait_for_url("**/login**")
+    tokens = page.get_by_role("region", name="API tokens")
+    tokens.get_by_label("What it is for").fill("nightly")
+    tokens.get_by_label("Present password").fill("wrong")
+    tokens.get_by_role("button", name="Make a token").click()
+    expect(tokens.get_by_role("alert")).to_have_text("The password is wrong.")
+    expect(tokens.get_by_label("Present password")).to_be_focused()
+    expect(tokens.get_by_label("What it is for")).to_have_value("nightly")
+    tokens.get_by_label("Present password").fill(PASSWORD)
+    tokens.get_by_role("button", name="Make a token").click()
+    token = page.locator("#token").inner_text()
+    assert office.services.tokens.user(token) is not None
+    page.goto("/account")
+    tokens.get_by_role("button", name="Revoke the token nightly").click()
+    expect(tokens.get_by_role("listitem")).to_have_count(0)
+    assert office.services.tokens.user(token) is None
+
+
+def test_a_new_password_by_form_and_by_link(office: Office) -> None:
+    page = office.sign_in("dave")
+    page.goto("/account")
+    form = page.get_by_role("region", name="Password")
+    form.get_by_label("Present password").fill(PASSWORD)
+    form.get_by_label("New password", exact=True).fill("a second password")
+    form.get_by_label("New password again").fill("a second password")
+    form.get_by_role("button", name="Change the password").click()
+    expect(page.get_by_role("heading", name="dave")).to_be_visible()
+    link = office.services.people.reset("dave", "test")
+    other = office.open()
+    other.goto(f"/reset?token={link}")
+    other.get_by_label("New password", exact=True).fill("a third password")
+    other.get_by_label("New password again").fill("a third password")
+    other.get_by_role("button", name="Set the password").click()
+    expect(other.get_by_role("heading", name="Held calls")).to_be_visible()
+    assert office.services.people.check_password("dave", "a third password") is not None
+    page.goto("/account")
+    page.wait_for_url("**/login**")
+
+
+def test_an_admin_looks_after_people(office: Office) -> None:
+    office.services.people.add("root", "admin", PASSWORD, "test")
+    vera, page = office.sign_in("vera"), office.sign_in("root")
+    expect(vera.get_by_role("link", name="People")).to_have_count(0)
+    page.get_by_role("link", name="People").click()
+    page.get_by_label("Role of root").select_option("viewer")
+    page.get_by_role("button", name="Set the role of root").click()
+    expect(page.get_by_role("alert")).to_contain_text("root is the last admin")
+    page.get_by_role("button", name="Disable vera").click()
+    expect(page.get_by_role("button", name="Enable vera")).to_be_visible()
+    vera.goto("/")
+    vera.wait_for_url("**/login**")
+    page.get_by_label("Role of erin").select_option("admin")
+    page.get_by_role("button", name="Set the role of erin").click()
+    expect(page.get_by_label("Role of erin")).to_have_value("admin")
+    assert office.services.people.get("erin").role == "admin"
