@@ -37,6 +37,9 @@ _BROWSER = ("origin", "sec-fetch-site")
 _OF_THE_ORIGIN = frozenset({"alt-svc", "clear-site-data", "strict-transport-security"})
 """Response headers that speak for a whole origin, which here would be the gateway's."""
 _LINKS = frozenset({"location", "content-location"})
+_RELATIVE = re.compile(r"(?![/\\]{2}|[A-Za-z][A-Za-z0-9+.-]*:)[^\x00-\x1f\x7f\\]*")
+"""What stays at the origin for everybody who reads URLs: some drop control bytes, and take a
+backslash for a slash (WHATWG URL 4.4)."""
 _ABSOLUTE = re.compile(r"(?:https:)?//([^/?#\\]+)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -184,7 +187,8 @@ def localise(head: Head, agent: str, request: Request) -> Head:
     """An upstream's response head so that it means the same at the gateway.
 
     All upstreams share the gateway's origin. Redirects stay inside it (or the next call would go
-    past Keybroker), cookies stay with their upstream, and what speaks for an origin is left out.
+    past Keybroker, and most clients would take the agent's token along), cookies stay with their
+    upstream, and what speaks for an origin is left out.
     """
     if request.scheme != "https":
         return head  # a stored request that came by the proxy; the gateway has no name for it
@@ -195,7 +199,9 @@ def localise(head: Head, agent: str, request: Request) -> Head:
         if lower in _OF_THE_ORIGIN or lower.startswith("access-control-"):
             continue
         if lower in _LINKS:
-            kept.append((name, _link(value, agent, base)))
+            link = _link(value, agent, base)
+            if link is not None:
+                kept.append((name, link))
         elif lower == "set-cookie":
             cookie = _cookie(value, base)
             if cookie is not None:
@@ -205,16 +211,18 @@ def localise(head: Head, agent: str, request: Request) -> Head:
     return LocalHead(head.status, head.reason, tuple(kept), head.answer)
 
 
-def _link(value: str, agent: str, base: str) -> str:
+def _link(value: str, agent: str, base: str) -> str | None:
+    """The link as it is called here; None for one that would lead away from the gateway."""
+    value = value.strip(" \t")
     if value.startswith("/") and not value.startswith(("//", "/\\")):
         return base + value
     absolute = _ABSOLUTE.fullmatch(value)
     if absolute is None:
-        return value  # relative to the request's own path, or plain http, which has no gateway
+        return value if _RELATIVE.fullmatch(value) else None
     try:
         parse_authority(absolute[1], DEFAULT_PORTS["https"])
     except Ambiguous:
-        return value
+        return None
     rest = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     return f"{PREFIX}{agent}/{absolute[1].lower()}{rest}"
 
