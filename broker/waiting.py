@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 
 from audit.errors import LedgerUnavailable
 from broker import internal
@@ -29,8 +30,19 @@ from broker.telemetry.journey import Journey
 from rules.request import Request, Via
 
 RECHECK = 1.0
-"""Seconds after which a waiting call looks at the clocks and at its agent even if nothing
-changed."""
+"""Seconds between two rounds that look at the clocks and the agents of all that wait."""
+LOOK = 60.0
+"""Seconds after which a waiting call looks at its approval even if nothing woke it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Sleeper:
+    """One call that waits for people."""
+
+    client: Client
+    approval: Approval
+    """As it was when the call went to sleep."""
+    alarm: asyncio.Future[None]
 
 
 class WaitingRoom:
@@ -51,6 +63,8 @@ class WaitingRoom:
         self._dispatcher = dispatcher
         self.waiting: dict[str, int] = {}
         """How many calls of each agent wait at the moment."""
+        self._sleepers: set[_Sleeper] = set()
+        self._watchman: asyncio.Task[None] | None = None
         self._draining = False
 
     def drain(self) -> None:
@@ -137,13 +151,50 @@ class WaitingRoom:
                     raise pending(
                         approval, agent, respond_async=request.respond_async, via=request.via
                     )
-                pause = min(remaining, RECHECK)
-                await _either(parts.changes.wait_for(id, since, pause), gone, within=pause)
+                await self._sleep(
+                    _Sleeper(client, approval, loop.create_future()),
+                    since,
+                    gone,
+                    within=min(remaining, LOOK),
+                )
         finally:
             parts.meters.calls_held.add(by=-1)
             self.waiting[agent.name] -= 1
             if not self.waiting[agent.name]:
                 del self.waiting[agent.name]
+
+    async def _sleep(
+        self, sleeper: _Sleeper, since: int, gone: asyncio.Event, *, within: float
+    ) -> None:
+        """Until there may be a reason to look again; `within` is in seconds."""
+        self._sleepers.add(sleeper)
+        if self._watchman is None or self._watchman.done():
+            self._watchman = asyncio.create_task(self._go_round())
+        change = self._parts.changes.wait_for(sleeper.approval.id, since, within)
+        try:
+            await _either(change, gone, sleeper.alarm, within=within)
+        finally:
+            self._sleepers.discard(sleeper)
+
+    async def _go_round(self) -> None:
+        """Wakes those for whom a clock ran out, or whose agent ended: one look for all, so that
+        thousands of them wait for next to nothing."""
+        while self._sleepers:
+            await asyncio.sleep(RECHECK)
+            good: dict[Client, bool] = {}
+            for sleeper in tuple(self._sleepers):
+                if sleeper.client not in good:
+                    good[sleeper.client] = self._is_good(sleeper.client)
+                due = self._parts.holds.is_due(sleeper.approval)
+                if (self._draining or due or not good[sleeper.client]) and not sleeper.alarm.done():
+                    sleeper.alarm.set_result(None)
+
+    def _is_good(self, client: Client) -> bool:
+        try:
+            self._judge.agent(client)
+        except Exception:  # noqa: BLE001 - the call itself finds out, and says so
+            return False
+        return True
 
     async def execute(
         self, journey: Journey, client: Client, id: str, via: Via = "proxy"
@@ -265,12 +316,16 @@ class WaitingRoom:
             )
 
 
-async def _either(change: Awaitable[object], gone: asyncio.Event, *, within: float) -> None:
-    """Returns when `change` or `gone` came, or after `within` seconds; raises as `change` does."""
+async def _either(
+    change: Awaitable[object], gone: asyncio.Event, alarm: asyncio.Future[None], *, within: float
+) -> None:
+    """Returns when one of them came, or after `within` seconds; raises as `change` does."""
     changed = asyncio.ensure_future(change)
     left = asyncio.create_task(gone.wait())
     try:
-        await asyncio.wait((changed, left), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (changed, left, alarm), timeout=within, return_when=asyncio.FIRST_COMPLETED
+        )
         if changed.done():
             changed.result()
     finally:

@@ -13,7 +13,7 @@ from audit.schema import LEDGER_V1
 
 migrations = Migrations("keybroker")
 
-VERSIONS = frozenset({"v1", "v2_people", "v3_vault"})
+VERSIONS = frozenset({"v1", "v2_people", "v3_vault", "v4_burden"})
 """The names of all migrations; a store that has others is newer than this program."""
 
 STATE_V1 = """
@@ -178,6 +178,12 @@ CREATE TABLE vault_wrappings (
 INSERT INTO counters VALUES ('vault', 0);
 """
 
+BURDEN_V4 = """
+-- What an agent has held is counted for every call that is held; all it ever had is many more.
+CREATE INDEX approvals_burden ON approvals(agent, stored_bytes)
+  WHERE state IN ('pending', 'approved', 'executing');
+"""
+
 
 @migrations()
 def v1(db: Database) -> None:
@@ -198,6 +204,13 @@ def v2_people(db: Database) -> None:
 def v3_vault(db: Database) -> None:
     """A token for Vault that processes share, and the wrapping tokens that were used."""
     for statement in _statements(VAULT_V3):
+        db.conn.execute(statement)
+
+
+@migrations()
+def v4_burden(db: Database) -> None:
+    """An index over what is held."""
+    for statement in _statements(BURDEN_V4):
         db.conn.execute(statement)
 
 

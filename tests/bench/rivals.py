@@ -97,6 +97,12 @@ rules:
     match: {host: "$HOST", path: "/{name}"}
     effect: allow
     use: [pay]
+  - id: held
+    agents: ["tag:held"]
+    match: {host: "$HOST", path: "/held/*"}
+    effect: hold
+    risk: medium
+    use: [pay]
 """
 OTHER = """\
   - id: other-{number}
@@ -117,18 +123,19 @@ def running_keybroker(directory: Path, upstream: BenchUpstream) -> Iterator[Prog
         directory,
         upstream,  # type: ignore[arg-type]  # it uses the port and the CA
         policy=policy(),
+        hold_wait="10m",
         proxy_settings="body_limit: 128MiB",
     ) as program:
         program.secret("kv/pay", "key", SECRET)
         yield program
 
 
-def rival_of(program: Program, upstream: BenchUpstream, agent: str) -> Rival:
-    """Keybroker as this agent meets it."""
+def rival_of(program: Program, upstream: BenchUpstream, agent: str, *options: str) -> Rival:
+    """Keybroker as this agent, which is added with `options`, meets it."""
     assert program.process is not None
     (worker,) = program.processes("worker")
     helpers = [program.process.pid, *program.processes("admin"), *program.processes("server")]
-    key = program.agent(agent)
+    key = program.agent(agent, *options)
     context = ssl.create_default_context(cafile=str(program.ca_file))
     door = Door(upstream.port, context, program.proxy_port, basic(key))
     return Rival(door, worker, tuple(dict.fromkeys(helpers)))

@@ -2,7 +2,7 @@
 
 `python -m tests.bench.upstream DIR` writes its CA into DIR, prints its port, serves until killed.
 
-    GET /small       a JSON document of 1 KiB
+    GET /small       a JSON document of 1 KiB; so does every other path
     GET /events      five server-sent events, 20 ms apart; each says when it was written
     GET /down?N      N bytes
     POST /up         takes a body, says how long it was
@@ -41,7 +41,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             elif path == b"/down":
                 await _down(writer, int(query))
             else:
-                body = _SMALL if path == b"/small" else b"%d" % taken
+                body = b"%d" % taken if path == b"/up" else _SMALL
                 writer.write(
                     b"HTTP/1.1 200 OK\r\n%bContent-Type: application/json\r\n"
                     b"Content-Length: %d\r\n\r\n%b" % (_HEADERS, len(body), body)
