@@ -86,6 +86,13 @@ class Pipeline:
             log.error("the agent %s cannot be looked up: %s", client.agent, error)
             return False
 
+    def streams(self) -> bool:
+        """Whether some rule lets bodies leave before they are whole; in doubt it says so."""
+        try:
+            return self._judge.streams()
+        except Exception:  # noqa: BLE001 - `begin` finds out, and refuses
+            return True
+
     async def handle(
         self, client: Client, raw: RawRequest, gone: asyncio.Event
     ) -> Answer | Passage:

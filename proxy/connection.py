@@ -12,8 +12,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from mitmproxy import http
@@ -28,16 +26,15 @@ from broker.model import Client
 from broker.refusals import as_origin
 from proxy import gateway, http2, pages, translate
 from proxy.chain import SAID, stack_to, tunnel_below
-from proxy.compat import CoreOptions, Watchdog
+from proxy.compat import Watchdog
 from proxy.exchange import Exchange, exchange_of
+from proxy.faults import report
 from proxy.handler import Handler
-from proxy.patience import Dials, Timeouts, overdue_sentence
-from proxy.ports import Answer, Passage, Pipeline, Tunnel
-from proxy.tls import Tls
+from proxy.patience import Dials, overdue_sentence
+from proxy.ports import Answer, Passage, Tunnel, is_answer, is_passage
+from proxy.setup import Entered, Setup
 from rules.errors import Ambiguous
 from rules.request import RawRequest, Request
-
-log = logging.getLogger(__name__)
 
 _MODE = mode_specs.ProxyMode.parse("regular")
 _HIGH_WATER = 1024 * 1024
@@ -54,31 +51,21 @@ class ResponseRefused(Exception):
     """The passage found in mid-body that the response cannot be passed on."""
 
 
-@dataclass(slots=True)
-class Setup:
-    """What all connections of an engine share."""
-
-    pipeline: Pipeline
-    tls: Tls
-    options: CoreOptions
-    timeouts: Timeouts
-    names: frozenset[tuple[str, int]] = frozenset()
-    """The authority that the settings give the gateway."""
-    draining: bool = False
-
-
 class AgentConnection(Handler):
     """Handles one connection from an agent, with its connections to upstreams."""
 
     def __init__(
-        self, setup: Setup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        setup: Setup,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        entered: Entered | None = None,
     ) -> None:
+        """`entered`: what another lane found out before it handed the connection over."""
         super().__init__(reader, writer, setup.options, _MODE)
-        outer = writer.get_extra_info("ssl_object")
-        self._outer_tls = outer is not None
-        if outer is not None and outer.selected_alpn_protocol() == "h2":
-            self.client.alpn = b"h2"
-        self.layer = layers.modes.HttpProxy(self.layer.context)
+        self._entered = entered
+        self._outer_tls = False
+        self._begin_layers(writer)
         # Stock: 5, so that the sixth call at a time over HTTP/2 waits, where the upstream speaks
         # HTTP/1. Streams are limited already.
         self.max_conns = defaultdict(lambda: asyncio.Semaphore(http2.MOST_STREAMS))
@@ -87,9 +74,10 @@ class AgentConnection(Handler):
         """Exchanges that have begun and are not answered yet."""
         self.unattended: Client | None = None
         """Whose tunnel or WebSocket this is, which no call's decision looks at any more."""
-        self._agent: Client | None = None
-        self._connect: tuple[str, int] | None = None
-        self._sni: str | None = None
+        self._revoked = False
+        self._agent = None if entered is None else entered.agent
+        self._connect = None if entered is None else entered.place
+        self._sni = None if entered is None else entered.sni
         self._tunnel: Tunnel | None = None
         self._socket: Exchange | None = None
         self._passed = [0, 0]
@@ -127,17 +115,37 @@ class AgentConnection(Handler):
             "websocket_end": self._websocket_end,
         }
 
+    def _begin_layers(self, writer: asyncio.StreamWriter) -> None:
+        """The lowest of the core's layers, by what is known of the connection already."""
+        context, entered = self.layer.context, self._entered
+        if entered is None:
+            outer = writer.get_extra_info("ssl_object")
+            self._outer_tls = outer is not None
+            if outer is not None and outer.selected_alpn_protocol() == "h2":
+                self.client.alpn = b"h2"
+            self.layer = layers.modes.HttpProxy(context)
+            return
+        context.server.address = entered.place
+        if entered.encrypted:
+            self.layer = layer.NextLayer(context)
+            return
+        self.client.tls = context.server.tls = True
+        self.client.timestamp_tls_setup = time.time()
+        self.client.sni = entered.sni
+        self.layer = layers.HttpLayer(context, HTTPMode.transparent)
+
     @property
     def watched(self) -> Client | None:
         """Whose tunnel, WebSocket or streaming body this is: no decision looks at it any more."""
         if self.unattended is not None:
             return self.unattended
-        return next((exchange.agent for exchange in self.live if exchange.streaming), None)
+        passing = (x.agent for x in self.live if x.streaming or x.answered)
+        return next(passing, None)
 
     # -- what mitmproxy's core calls
 
     def failed_hook(self, name: str, error: BaseException) -> None:
-        _report(f"the {name} hook", error)
+        report(f"the {name} hook", error)
 
     async def server_event(self, event: events.Event) -> None:
         if self._tunnel is not None and isinstance(event, events.DataReceived):
@@ -176,7 +184,7 @@ class AgentConnection(Handler):
         """The core's own messages quote what agents and upstreams sent: only faults are told."""
         if level >= logging.ERROR:
             _, error, _ = exc_info if isinstance(exc_info, tuple) else (None, None, None)
-            _report("the protocol core", error)
+            report("the protocol core", error)
             self.cut()  # or the agent would wait for ever
 
     def cut(self) -> None:
@@ -184,6 +192,11 @@ class AgentConnection(Handler):
         transport = self.transports.get(self.client)
         if transport is not None and transport.handler is not None:
             transport.handler.cancel("closed by Keybroker")
+
+    def revoke(self) -> None:
+        """Closes the connection, as its agent is no longer known."""
+        self._revoked = True
+        self.cut()
 
     def give_up_late(self) -> None:
         """Ends the calls whose upstream takes too long; to be called about once a second."""
@@ -207,7 +220,8 @@ class AgentConnection(Handler):
     # -- the connection
 
     def _client_connected(self, _: object) -> None:
-        self._watch()
+        if self._entered is None or self._entered.encrypted:
+            self._watch()
 
     async def _client_disconnected(self, _: object) -> None:
         self._unwatch()
@@ -307,7 +321,9 @@ class AgentConnection(Handler):
         host, port = self._connect
         if self._sni is None or self._sni.lower() != host:
             return
-        tunnel = await self.setup.pipeline.tunnel(self._agent, host, port, self._sni)
+        tunnel = None if self._entered is None else self._entered.tunnel
+        if tunnel is None:
+            tunnel = await self.setup.pipeline.tunnel(self._agent, host, port, self._sni)
         if tunnel is None:
             return
         if not isinstance(tunnel, Tunnel):
@@ -360,11 +376,11 @@ class AgentConnection(Handler):
         if outcome is None:
             return
         exchange.agent = agent
-        if isinstance(outcome, Passage) and isinstance(outcome.request, Request):
+        if is_passage(outcome) and isinstance(outcome.request, Request):
             await self._lift(flow, exchange, outcome)
             if exchange.passage is None:
                 exchange.page = flow.response
-        elif isinstance(outcome, Answer):
+        elif is_answer(outcome):
             exchange.page = flow.response = self._answer(outcome, exchange)
         else:
             raise TypeError("begin gave neither an Answer nor a Passage")
@@ -397,9 +413,9 @@ class AgentConnection(Handler):
             return
         outcome = await self.setup.pipeline.handle(agent, raw, exchange.gone)
         exchange.agent = agent
-        if isinstance(outcome, Passage) and isinstance(outcome.request, Request):
+        if is_passage(outcome) and isinstance(outcome.request, Request):
             await self._lift(flow, exchange, outcome)
-        elif isinstance(outcome, Answer):
+        elif is_answer(outcome):
             flow.response = self._answer(outcome, exchange)
         else:
             raise TypeError("handle gave neither an Answer nor a Passage")
@@ -413,8 +429,8 @@ class AgentConnection(Handler):
         except Exception as error:  # noqa: BLE001 - told to the passage, whatever it was
             gone = isinstance(error, ConnectionResetError)
             if not gone:
-                _report("making the request", error)
-            sentence = "The agent hung up before anything was sent." if gone else pages.NOTHING_SENT
+                report("making the request", error)
+            sentence = pages.GONE_UNSENT if gone else pages.NOTHING_SENT
             exchange.settled = True
             flow.response = self._answer(await passage.failed(sentence, sent=False), exchange)
             return
@@ -440,7 +456,7 @@ class AgentConnection(Handler):
         if exchange.claim is not None:
             head = gateway.localise(head, exchange.claim.agent, passage.request)
         response = translate.delivered_response(
-            head, exchange, flow.request, close=self.setup.draining
+            head, exchange.wire, flow.request.data.method, close=self.setup.draining
         )
         response.stream = _pump(exchange, passage)
         response.timestamp_start = received.timestamp_start
@@ -497,18 +513,16 @@ class AgentConnection(Handler):
     def _sentence(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
         """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""
         server = flow.server_conn
+        if self._revoked and exchange.sent:
+            return pages.REVOKED
         if exchange.gone.is_set():
-            sent = exchange.sent
-            when = "before the response was delivered" if sent else "before anything was sent"
-            return f"The agent hung up {when}."
+            return pages.GONE_UNDELIVERED if exchange.sent else pages.GONE_UNSENT
         if exchange.late is not None:
             return overdue_sentence(exchange.late, self.setup.timeouts)
         if exchange.answered:
-            return "The response broke off while it was delivered."
+            return pages.BROKE_OFF
         if exchange.sent:
-            return (
-                "The upstream closed the connection, or answered with something that is not HTTP."
-            )
+            return pages.NOT_HTTP
         if flow.error is not None and flow.error.msg.startswith(SAID):
             return f"{flow.error.msg}."
         if exchange.passage is not None:
@@ -516,10 +530,10 @@ class AgentConnection(Handler):
             if (slow := self._dials.sentence(request.host, request.port)) is not None:
                 return slow
         if flow.error is not None and "verify failed" in flow.error.msg:
-            return "The upstream's certificate could not be verified."
+            return pages.UNVERIFIED
         if server.timestamp_tcp_setup is None:
-            return "No connection to the upstream could be made."
-        return "The connection to the upstream could not be set up."
+            return pages.NO_CONNECTION
+        return pages.NOT_SET_UP
 
     # -- answers
 
@@ -565,13 +579,3 @@ def _pump(exchange: Exchange, passage: Passage) -> Callable[[bytes], list[bytes]
         return [out] if out else []  # an empty chunk would end a chunked body
 
     return pump
-
-
-def _report(where: str, error: BaseException | None) -> None:
-    """Type and place of a fault, never its message: that may hold what is secret."""
-    trace: TracebackType | None = error.__traceback__ if error else None
-    place = "?"
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    log.error("fault in %s: %s at %s", where, type(error).__name__ if error else "unknown", place)

@@ -1,4 +1,7 @@
-"""The engine: listens for agents, hands each connection to `AgentConnection`, drains and stops.
+"""The engine: listens for agents, drains and stops.
+
+Each connection is met at the door (`proxy.express.door`); plain calls in a tunnel take the express
+lane (`proxy.express`), and everything else is `AgentConnection`'s.
 
 mitmproxy's protocol core is used directly, without its master and addons: each of them is one more
 thing that could touch a call, and together they cost more time than the core itself.
@@ -14,11 +17,13 @@ from pathlib import Path
 
 from proxy import compat
 from proxy.chain import Chain
-from proxy.connection import AgentConnection, Setup
+from proxy.connection import AgentConnection
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
+from proxy.express.door import Door
 from proxy.patience import Timeouts
 from proxy.ports import Authority, Pipeline, Traffic
+from proxy.setup import Connection, Entered, Setup
 from proxy.tls import Tls
 
 GOODBYE = 2.0
@@ -46,6 +51,7 @@ class Engine:
         traffic: Traffic | None = None,
         chain: Chain | None = None,
         proxy_bundle: Path | None = None,
+        express: bool = True,
     ) -> None:
         """`body_limit`: bytes of a request body. `ca_bundle`: PEM; None is certifi's.
 
@@ -53,6 +59,8 @@ class Engine:
 
         `chain`: the proxy through which every upstream is reached, and `proxy_bundle` what it is
         verified against (None is `ca_bundle`); the egress guard must know of it too.
+
+        `express`: plain calls take the express lane; never with a `chain`.
 
         `names`: (host, port) that the gateway answers to besides the address of its listener.
 
@@ -79,6 +87,7 @@ class Engine:
             options,
             timeouts,
             frozenset(names),
+            express=express and chain is None,
         )
         self._egress = egress
         self._listen = listen
@@ -86,7 +95,9 @@ class Engine:
         self._handshake = timeouts.head
         self._reuse_port = reuse_port
         self._server: asyncio.Server | None = None
-        self._connections: dict[AgentConnection, asyncio.Task[None]] = {}
+        self._connections: dict[Connection, asyncio.Future[None]] = {}
+        self._passed_on: set[Connection] = set()
+        """Those that another one goes on with."""
         self._overseer: asyncio.Task[None] | None = None
         self._traffic = traffic
         self.accepted = 0
@@ -98,8 +109,8 @@ class Engine:
         if not isinstance(loop, PinningLoop) or loop.pins is not self._egress.pins:
             raise RuntimeError("the engine needs a PinningLoop with its egress guard's pins")
         host, port = self._listen
-        self._server = await asyncio.start_server(
-            self._serve,
+        self._server = await loop.create_server(
+            lambda: Door(self._setup, self),
             host or None,
             port,
             reuse_port=self._reuse_port,
@@ -137,44 +148,75 @@ class Engine:
             self._overseer.cancel()
         for connection in tuple(self._connections):
             connection.cut()
-        tasks = set(self._connections.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=2)
-            for task in late:
-                task.cancel()
+        overs = set(self._connections.values())
+        if overs:
+            _, late = await asyncio.wait(overs, timeout=2)
+            for over in late:
+                over.cancel()
 
     async def _oversee(self) -> None:
-        """Cuts the tunnels and WebSockets of agents that are no longer known, and gives up calls
-        that take too long."""
+        """Cuts what streams to or from agents that are no longer known, and gives up calls that
+        take too long."""
         while True:
             await asyncio.sleep(OVERSEE)
             for connection in tuple(self._connections):
                 connection.give_up_late()
                 agent = connection.watched
                 if agent is not None and not self._setup.pipeline.knows(agent):
-                    connection.cut()
+                    connection.revoke()
 
     def _close_listeners(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or writer.get_extra_info("peername") is None:
-            writer.close()  # gone before it was taken
+    # -- what those ask who serve a connection (see `proxy.setup.Lanes`)
+
+    def serve(
+        self,
+        connection: Connection,
+        over: asyncio.Future[None],
+        after: Connection | None = None,
+    ) -> None:
+        """`connection` is served from now on, until `over` is done; `after` was the same one."""
+        self._connections[connection] = over
+        over.add_done_callback(lambda _: self._closed(connection))
+        if after is not None:
+            self._passed_on.add(after)
             return
         self.accepted += 1
-        connection = AgentConnection(self._setup, reader, writer)
-        self._connections[connection] = task
         if self._traffic is not None:
             self._traffic.opened()
-        try:
-            await connection.handle_client()
-        finally:
-            del self._connections[connection]
-            if self._traffic is not None:
-                self._traffic.closed()
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                # What was written last is still on its way to the agent.
-                await asyncio.wait_for(writer.wait_closed(), 1)
+
+    def hand_over(
+        self,
+        connection: Connection,
+        transport: asyncio.Transport,
+        data: bytes,
+        entered: Entered | None,
+    ) -> None:
+        """mitmproxy's core takes the transport from `connection`, with the `data` read already."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        served = AgentConnection(self._setup, reader, writer, entered)
+        task = loop.create_task(self._see_through(served, writer))
+        self.serve(served, task, after=connection)
+        if data:
+            protocol.data_received(data)
+
+    async def _see_through(self, connection: AgentConnection, writer: asyncio.StreamWriter) -> None:
+        await connection.handle_client()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            # What was written last is still on its way to the agent.
+            await asyncio.wait_for(writer.wait_closed(), 1)
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        if connection in self._passed_on:
+            self._passed_on.discard(connection)
+        elif self._traffic is not None:
+            self._traffic.closed()

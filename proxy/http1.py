@@ -43,6 +43,12 @@ def assembled(response: http.Response) -> bytes:
     return assembled
 
 
+def assembled_head(response: http.Response) -> bytes:
+    """The head of a response as it goes over HTTP/1."""
+    head: bytes = http1.assemble_response_head(response)  # type: ignore[no-untyped-call]
+    return head
+
+
 class _Reader:
     """A body reader that puts trailers aside: the stock one crashes on them, and hangs."""
 
@@ -174,7 +180,7 @@ class Http1Server(_Http1Trailers, _http1.Http1Server):
         self.state = self.done
 
 
-_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
+INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 
 
 class Http1Client(_Http1Trailers, _http1.Http1Client):
@@ -201,9 +207,7 @@ class Http1Client(_Http1Trailers, _http1.Http1Client):
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         if isinstance(event, events.DataReceived) and self.request:
-            while (start := bytes(self.buf)[:16]).startswith(b"\r\n") or _INFORMATIONAL.match(
-                start
-            ):
+            while (start := bytes(self.buf)[:16]).startswith(b"\r\n") or INFORMATIONAL.match(start):
                 if self.buf.maybe_extract_lines() is None:
                     return
                 self._skipped += 1

@@ -12,6 +12,8 @@ from mitmproxy.connection import Server
 from proxy.chain import Chain
 from proxy.dialing import TOO_SLOW
 
+UPSTREAM = "The upstream"
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -54,8 +56,7 @@ class Dials:
     def failed(self, server: Server) -> None:
         """There was no TCP connection."""
         if TOO_SLOW in (server.error or ""):
-            within = f"{self._timeouts.connect:g} s"
-            self._note(server, f"{self._who(server)} did not accept a connection within {within}.")
+            self._note(server, slow_connect_sentence(self._timeouts, self._who(server)))
         elif self._is_proxy(server):
             self._note(server, f"{self._who(server)} could not be reached.")
 
@@ -96,8 +97,7 @@ class Dials:
         self._timers[server] = loop.call_later(self._timeouts.tls, self._expired, server, carrier)
 
     def _expired(self, server: Server, carrier: Server) -> None:
-        who, within = self._who(server), f"{self._timeouts.tls:g} s"
-        self._note(server, f"{who} did not complete the TLS handshake in {within}.")
+        self._note(server, slow_tls_sentence(self._timeouts, self._who(server)))
         self.over(server)
         self._hang_up(carrier)
 
@@ -105,7 +105,7 @@ class Dials:
         return server.address is not None and _place(server) == self._chain
 
     def _who(self, server: Server) -> str:
-        return "The egress proxy" if self._is_proxy(server) else "The upstream"
+        return "The egress proxy" if self._is_proxy(server) else UPSTREAM
 
     def _note(self, server: Server, sentence: str) -> None:
         self._sentences[_place(server)] = sentence
@@ -114,6 +114,16 @@ class Dials:
 def _place(server: Server) -> tuple[str, int]:
     assert server.address is not None
     return server.address[0], server.address[1]
+
+
+def slow_connect_sentence(timeouts: Timeouts, who: str = UPSTREAM) -> str:
+    """Of a TCP connection that was not there in time."""
+    return f"{who} did not accept a connection within {timeouts.connect:g} s."
+
+
+def slow_tls_sentence(timeouts: Timeouts, who: str = UPSTREAM) -> str:
+    """Of a TLS handshake that was not over in time."""
+    return f"{who} did not complete the TLS handshake in {timeouts.tls:g} s."
 
 
 def overdue_sentence(stage: str, timeouts: Timeouts) -> str:

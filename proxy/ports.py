@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from broker.errors import Refusal
 from broker.model import Client
@@ -119,6 +119,26 @@ class Tunnel(Protocol):
         ...
 
 
+_answers: dict[type, bool] = {}
+_passages: dict[type, bool] = {}
+
+
+def is_answer(value: object) -> TypeGuard[Answer]:
+    """Whether it has the shape of an Answer: looked at once for each type, as that is dear."""
+    kind = type(value)
+    if kind not in _answers:
+        _answers[kind] = isinstance(value, Answer)
+    return _answers[kind]
+
+
+def is_passage(value: object) -> TypeGuard[Passage]:
+    """Whether it has the shape of a Passage, likewise."""
+    kind = type(value)
+    if kind not in _passages:
+        _passages[kind] = isinstance(value, Passage)
+    return _passages[kind]
+
+
 class Pipeline(Protocol):
     """The path of a call through the middle."""
 
@@ -142,6 +162,10 @@ class Pipeline(Protocol):
 
     async def begin(self, client: Client, raw: RawRequest) -> Answer | Passage | None:
         """Decides a call on its head, its body unread; None: it needs the body. Never raises."""
+        ...
+
+    def streams(self) -> bool:
+        """Whether some rule lets bodies leave before they are whole. Quick; raises nothing."""
         ...
 
     async def tunnel(self, client: Client, host: str, port: int, sni: str | None) -> Tunnel | None:
@@ -189,4 +213,6 @@ __all__ = [
     "Request",
     "Traffic",
     "Tunnel",
+    "is_answer",
+    "is_passage",
 ]

@@ -6,6 +6,7 @@ The upstream is verified against one CA bundle and the name of the host that is 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ _CIPHERS = b":".join(
 )
 """For TLS 1.2; those of TLS 1.3 are all good. Mozilla's intermediate list without plain DHE."""
 
-_HTTP = (b"h2", b"http/1.1")
+HTTP1 = (b"http/1.1",)
+_HTTP = (b"h2", *HTTP1)
 _MOST_LEAVES = 1000
 
 _Parsed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]
@@ -71,28 +73,36 @@ class Tls:
         server = data.context.server.address
         if server is None:
             raise ValueError("TLS without CONNECT")
-        certificate, key = self._leaf(_name(data.context.client.sni, server[0]))
-        connection = SSL.Connection(self._server)
-        connection.use_certificate(certificate)
-        connection.use_privatekey(key)
-        connection.set_accept_state()
-        data.ssl_conn = connection
+        data.ssl_conn = self.with_agent(data.context.client.sni, server[0])
 
     def for_upstream(self, data: TlsData) -> None:
         """Sets `data.ssl_conn`, which verifies the certificate for the host that is dialled."""
         server, client = data.conn, data.context.client
         address: tuple[str, int] = server.address  # type: ignore[attr-defined]
-        host = address[0]
         # mitmproxy fills this from the agent's own SNI; the name that counts is the one dialled.
-        server.sni = host
+        server.sni = address[0]
         to_proxy = address == self._proxy
-        connection = SSL.Connection(self._to_proxy if to_proxy else self._client)
-        _verify_name(connection, host)
-        offers = _HTTP if client.alpn == b"h2" and not to_proxy else _HTTP[1:]
-        server.alpn_offers = offers
+        server.alpn_offers = _HTTP if client.alpn == b"h2" and not to_proxy else HTTP1
+        data.ssl_conn = self.with_upstream(address, server.alpn_offers)
+
+    def with_agent(self, sni: str | None, host: str) -> SSL.Connection:
+        """Our side of TLS with an agent that asked for `sni` in a tunnel to `host`."""
+        certificate, key = self._leaf(_name(sni, host))
+        connection = SSL.Connection(self._server)
+        connection.use_certificate(certificate)
+        connection.use_privatekey(key)
+        connection.set_accept_state()
+        return connection
+
+    def with_upstream(
+        self, place: tuple[str, int], offers: Sequence[bytes] = HTTP1
+    ) -> SSL.Connection:
+        """Our side of TLS with whatever is at `place`, which must prove to be it."""
+        connection = SSL.Connection(self._to_proxy if place == self._proxy else self._client)
+        _verify_name(connection, place[0])
         connection.set_alpn_protos(list(offers))
         connection.set_connect_state()
-        data.ssl_conn = connection
+        return connection
 
     def _leaf(self, host: str) -> _Parsed:
         leaf = self._authority.leaf(host)

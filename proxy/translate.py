@@ -10,7 +10,7 @@ from urllib.parse import quote
 from mitmproxy import http
 
 from broker.frames import accept_of
-from proxy.exchange import Exchange, Wire
+from proxy.exchange import Wire
 from proxy.gateway import Claim
 from proxy.ports import Answer, Head
 from rules.errors import Ambiguous
@@ -231,16 +231,16 @@ def received_head(response: http.Response) -> tuple[int, str, Headers]:
 
 
 def delivered_response(
-    head: Head, exchange: Exchange, sent: http.Request, *, close: bool = False
+    head: Head, wire: Wire, method: bytes, *, close: bool = False
 ) -> http.Response:
     """The response to deliver, framed for the agent's connection. Raises UnsafeHead, ValueError.
+
+    `method`: of the request that was sent.
 
     A new message: mitmproxy judges the upstream's connection by the one received.
     """
     if head.status != 101 and not 200 <= head.status <= 599:
         raise UnsafeHead("not a final status")
-    wire = exchange.wire
-    method = sent.data.method
     fields = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in _checked(head.headers)

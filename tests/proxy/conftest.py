@@ -25,6 +25,12 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 
 
 @pytest.fixture
-def worker(upstream: Upstream, tmp_path: Path) -> Iterator[Worker]:
-    with Worker(tmp_path, upstream.ca_file) as worker:
+def lane() -> str:
+    """The way of plain calls; modules about such calls have both."""
+    return "express"
+
+
+@pytest.fixture
+def worker(upstream: Upstream, tmp_path: Path, lane: str) -> Iterator[Worker]:
+    with Worker(tmp_path, upstream.ca_file, express=lane == "express") as worker:
         yield worker

@@ -192,6 +192,9 @@ class FakePipeline:
         self.passages.append(passage)
         return passage
 
+    def streams(self) -> bool:
+        return self.streaming or self.begin_script is not None
+
     async def tunnel(self, client: Client, host: str, port: int, sni: str | None) -> Any:
         if host not in self.tunnel_hosts:
             return None
@@ -227,6 +230,7 @@ class Worker:
         allow: Sequence[str] = ("127.0.0.0/8", "::1/128"),
         reuse_port: bool = False,
         port: int = 0,
+        express: bool = True,
     ) -> None:
         self.connect_timeout = (timeouts or Timeouts()).connect
         self.egress = EgressGuard(
@@ -249,6 +253,7 @@ class Worker:
             timeouts=timeouts or Timeouts(head=head_timeout),
             chain=chain,
             proxy_bundle=proxy_ca,
+            express=express,
         )
 
     def __enter__(self) -> Self:

@@ -40,6 +40,11 @@ from tests.support.upstream import Reply, Upstream
 e2e = pytest.mark.e2e
 
 
+@pytest.fixture(params=["express", "core"])
+def lane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def get(path: str, upstream: Upstream, *lines: str) -> str:
     return "\n".join([f"GET {path} HTTP/1.1", f"Host: localhost:{upstream.port}", *lines])
 

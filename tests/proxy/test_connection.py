@@ -35,6 +35,11 @@ from tests.support.upstream import Reply, Upstream
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(params=["express", "core"])
+def lane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def call(worker: Worker, upstream: Upstream, path: str = "/echo") -> tuple[int, bytes, bytes]:
     with worker.tls(f"localhost:{upstream.port}") as tls:
         return exchange(tls, f"GET {path} HTTP/1.1\nHost: localhost:{upstream.port}")

@@ -9,7 +9,7 @@ from mitmproxy import http
 from mitmproxy.test import tflow
 
 from proxy import translate
-from proxy.exchange import Exchange, Wire
+from proxy.exchange import Wire
 from rules.errors import Ambiguous
 from rules.request import Request
 from tests.proxy.harness import FakeAnswer, FakeHead
@@ -153,7 +153,7 @@ def delivered(
 ) -> dict[str, str]:
     sent = received()
     sent.data.method = method
-    made = translate.delivered_response(head, Exchange(wire), sent, close=close)
+    made = translate.delivered_response(head, wire, sent.data.method, close=close)
     return {name.decode(): value.decode() for name, value in made.headers.fields}
 
 

@@ -1,0 +1,94 @@
+"""Heads of requests: the plainest kind as it comes from an agent, and as it goes upstream. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from rules.request import Request
+
+MOST_HEAD = 64 * 1024
+"""Bytes of a head, and of what may wait behind a request that is not answered yet."""
+MOST_BODY = 1024 * 1024
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_HEAD = re.compile(
+    rb"(" + _TOKEN + rb") (/[!-\xff]*) HTTP/1\.1\r\n((?:" + _TOKEN + rb":[^\r\n\x00]*\r\n)*)\r\n"
+)
+_FIELD = re.compile(rb"([^:\r\n]+):([^\r\n]*)\r\n")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,9}")
+_BEYOND = frozenset(
+    (
+        b"expect",
+        b"http2-settings",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""Headers that ask for more than a plain exchange of two messages."""
+_NO_BODY_NO_LENGTH = frozenset(("POST", "PUT", "PATCH"))
+"""Methods whose request says `Content-Length: 0` when it has no body (RFC 9110 8.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainHead:
+    """A request's head as it arrived, of which everything is plain."""
+
+    method: bytes
+    target: bytes
+    fields: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    length: int
+    """Bytes of the body."""
+    size: int
+    """Bytes of the head itself."""
+    close: bool
+    """The agent will not use its connection again."""
+
+
+def plain_head(data: bytes) -> PlainHead | None:
+    """The head that `data` begins with; None if it is not whole or not plain."""
+    found = _HEAD.match(data)
+    if found is None or found.end() > MOST_HEAD:
+        return None
+    method, target, lines = found.groups()
+    fields = tuple([(name, value.strip()) for name, value in _FIELD.findall(lines)])
+    length, close = 0, False
+    seen = False
+    for name, value in fields:
+        lower = name.lower()
+        if lower in _BEYOND:
+            return None
+        if lower == b"content-length":
+            if seen or not _LENGTH.fullmatch(value):
+                return None
+            seen, length = True, int(value)
+        elif lower == b"connection":
+            option = value.lower()
+            if option not in (b"close", b"keep-alive"):
+                return None
+            close = close or option == b"close"
+        elif lower == b"content-type" and value[:16].lower() == b"application/grpc":
+            return None
+    if length > MOST_BODY or method == b"CONNECT":
+        return None
+    return PlainHead(method, target, fields, length, found.end(), close)
+
+
+def request_head(request: Request) -> bytes:
+    """The head of exactly `request`, with Host and Content-Length made from it.
+
+    Raises ValueError for what would not be one head, UnicodeEncodeError for what is not Latin-1.
+    """
+    lines = [f"{request.method} {request.target} HTTP/1.1", f"host: {request.authority}"]
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if request.unread:
+        lines.append(f"content-length: {request.length}")
+    elif request.body or request.method in _NO_BODY_NO_LENGTH:
+        lines.append(f"content-length: {len(request.body)}")
+    head = "\r\n".join([*lines, "", ""])
+    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+        raise ValueError("a line break inside the head")
+    return head.encode("latin-1")

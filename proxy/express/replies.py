@@ -1,0 +1,124 @@
+"""Responses as they come from an upstream over HTTP/1, judged as the full engine judges them. Pure.
+
+The judgement of heads and lengths is mitmproxy's, the reading of bodies h11's, in both engines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import http
+from mitmproxy.net.http import http1
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy.layers.http._http1 import make_body_reader
+
+from proxy.http1 import INFORMATIONAL, MAX_INFORMATIONAL, MAX_RESPONSE_HEAD
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Unreadable(ValueError):
+    """What came is not a response that everybody would read alike, or not a whole one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the length of a response depends on besides its own head."""
+
+    method: str
+
+
+class ReplyReader:
+    """The responses on one connection, one after another: `begin`, `head`, then `body` until it
+    says so."""
+
+    def __init__(self) -> None:
+        self._buffer = ReceiveBuffer()
+        self._asked = _Asked("")
+        self._body: Any = None
+        self._response: http.Response | None = None
+        self._skipped = 0
+        self._until_eof = False
+        self.trailers: Fields = []
+        """Those behind a body that has ended."""
+
+    def begin(self, method: bytes) -> None:
+        """A request was sent. Raises Unreadable if something lies there already."""
+        if self._buffer:
+            raise Unreadable("a response before its request")
+        self._asked = _Asked(method.decode("latin-1"))
+        self._body = self._response = None
+        self._skipped, self.trailers = 0, []
+
+    def take(self, data: bytes) -> None:
+        """More bytes came."""
+        self._buffer += data
+
+    def head(self) -> http.Response | None:
+        """The response's head, once it is whole; informational ones are skipped."""
+        if not self._buffer:
+            return None
+        while (start := bytes(self._buffer)[:16]).startswith(b"\r\n") or INFORMATIONAL.match(start):
+            if self._buffer.maybe_extract_lines() is None:
+                self._check_bounds()
+                return None
+            self._skipped += 1
+            if self._skipped > MAX_INFORMATIONAL:
+                raise Unreadable("too many informational responses")
+        lines = self._buffer.maybe_extract_lines()
+        if not lines:
+            self._check_bounds()
+            return None
+        asked: Any = self._asked
+        try:
+            response = http1.read_response_head([bytes(line) for line in lines])
+            size = http1.expected_http_body_size(asked, response)
+            validate_headers(response)
+        except (ValueError, IndexError) as error:
+            raise Unreadable("an odd head") from error
+        self._body = make_body_reader(size)
+        self._until_eof = size == -1
+        self._response = response
+        return response
+
+    def body(self) -> bytes | None:
+        """The next part of the body; empty at its end, None if it has yet to come."""
+        return self._part(lambda: self._body(self._buffer))
+
+    def eof(self) -> bytes | None:
+        """As `body`, when nothing more will come. Raises Unreadable if that is too early."""
+        if self._body is None:
+            raise Unreadable("no response")
+        part = self.body()
+        return part if part is not None else self._part(self._body.read_eof)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow, once the body is over."""
+        response = self._response
+        if response is None or self._until_eof or self._buffer:
+            return False
+        return not http1.connection_close(response.http_version, response.headers)  # type: ignore[no-untyped-call]
+
+    def _part(self, read: Any) -> bytes | None:
+        while True:
+            try:
+                event = read()
+            except h11.ProtocolError as error:
+                raise Unreadable("an odd body") from error
+            if event is None:
+                self._check_bounds()
+                return None
+            if isinstance(event, h11.EndOfMessage):
+                self.trailers = list(event.headers)
+                return b""
+            if event.data:
+                return bytes(event.data)
+
+    def _check_bounds(self) -> None:
+        """Raises Unreadable if too much waits to make sense."""
+        if len(self._buffer) > MAX_RESPONSE_HEAD:
+            raise Unreadable("too much before it made sense")

@@ -1,0 +1,72 @@
+"""TLS over a transport of the event loop, with what it takes and gives as plain bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from OpenSSL import SSL
+
+_RECORD = 16 * 1024
+"""Bytes of the largest record (RFC 8446 5.1)."""
+_ROOM = 1024
+"""Bytes that TLS adds to each of what is sent, at most; more for a handshake's certificates."""
+
+
+class Secure:
+    """One side of TLS. What it raises is SSL.Error; then the connection is of no more use."""
+
+    def __init__(self, connection: SSL.Connection, transport: asyncio.Transport) -> None:
+        self._tls = connection
+        self._transport = transport
+        self.ended = False
+        """The other side said that nothing more will come."""
+
+    def shake(self, data: bytes = b"") -> bool:
+        """Takes the handshake as far as `data` leads it. True once it is done."""
+        if data:
+            self._tls.bio_write(data)
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            return False
+        finally:
+            self._flush(_RECORD)
+        return True
+
+    def receive(self, data: bytes = b"") -> bytes:
+        """The plain text that is complete with `data`."""
+        if data:
+            self._tls.bio_write(data)
+        parts = []
+        while True:
+            try:
+                parts.append(self._tls.recv(_RECORD))
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self.ended = True
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        """Writes `data` to the transport."""
+        self._tls.sendall(data)
+        self._flush(len(data) + _ROOM)
+
+    def close(self) -> None:
+        """Says that nothing more will be sent (RFC 8446 6.1), and closes the transport."""
+        with contextlib.suppress(SSL.Error):
+            self._tls.shutdown()
+            self._flush(_ROOM)
+        self._transport.close()
+
+    def _flush(self, size: int) -> None:
+        while True:
+            try:
+                record = self._tls.bio_read(size)
+            except SSL.WantReadError:
+                return
+            self._transport.write(record)
+            if len(record) < size:
+                return
