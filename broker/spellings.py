@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 
 MIN_LENGTH = 4
 """Bytes. A shorter value turns up by chance in most responses, and masking it would wreck them
-while hiding nothing: it is not searched for. Who stores or uses secrets should refuse those."""
+while hiding nothing: it is not searched for, and no such secret is stored or injected."""
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from broker.errors import Refusal, SecretUnavailable
 from broker.grpc import ACCEPT_ENCODINGS, has_messages
 from broker.secret import SecretVersion
+from broker.spellings import MIN_LENGTH
 from rules.hosts import pattern_matches
 from rules.model import Credential, Injection
 from rules.request import DEFAULT_PORTS, Request
@@ -64,8 +65,9 @@ def inject(
 
     To be masked are each secret, what a basic pair was rendered to, and the header value, without
     duplicates. This is the last gate of law 5: `Refusal` where a credential may not go to this
-    place at all; `SecretUnavailable` where a secret cannot stand in a header; `ValueError` where
-    the caller paired things wrongly (two credentials for one slot, another reference's secret).
+    place at all; `SecretUnavailable` where a secret cannot stand in a header, or is too short to be
+    masked; `ValueError` where the caller paired things wrongly (two credentials for one slot,
+    another reference's secret).
     """
     masked: dict[bytes, None] = {}
     headers: list[tuple[str, str]] = []
@@ -107,6 +109,8 @@ def _render(credential: Credential, version: SecretVersion) -> tuple[bytes, str]
     """What stands for the secret in the header, and the whole header value."""
     injection = credential.inject
     rendered = version.value.reveal()
+    if 0 < len(rendered) < MIN_LENGTH:
+        raise SecretUnavailable(_short(credential))
     if injection.username is not None:
         # RFC 7617 section 2: the user-id has no colon, the pair no control characters; UTF-8.
         if ":" in injection.username or not _is_text(injection.username + rendered):
@@ -123,6 +127,13 @@ def _render(credential: Credential, version: SecretVersion) -> tuple[bytes, str]
 def _is_text(value: str) -> bool:
     """Whether it is free of control characters and of what UTF-8 cannot carry."""
     return value.isprintable()
+
+
+def _short(credential: Credential) -> str:
+    return (
+        f"The secret {credential.secret} is shorter than {MIN_LENGTH} characters and cannot be "
+        "masked in what comes back, so it is not used."
+    )
 
 
 def _unfit(credential: Credential) -> str:

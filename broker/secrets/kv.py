@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from broker.errors import SecretUnavailable
 from broker.secret import Secret, SecretVersion
+from broker.spellings import MIN_LENGTH
 from rules.model import SecretRef
 
 MAX_LENGTH = 16_384
@@ -92,7 +93,7 @@ def mend(ref: SecretRef) -> str:
 def fault_of(value: object) -> str | None:
     """Why a value cannot be a secret that goes into a header ("it is empty"); None if it can.
 
-    Visible ASCII with blanks inside only, at most MAX_LENGTH: anything else would be read
+    Visible ASCII with blanks inside only, MIN_LENGTH to MAX_LENGTH: anything else would be read
     differently by different servers, or could not be masked in what they send back.
     """
     if not isinstance(value, str):
@@ -105,6 +106,8 @@ def fault_of(value: object) -> str | None:
         return "it holds a line break or another control character"
     if value != value.strip():
         return "it begins or ends with a blank"
+    if len(value) < MIN_LENGTH:
+        return f"it is shorter than {MIN_LENGTH} characters and cannot be masked"
     if len(value) > MAX_LENGTH:
         return f"it is longer than {MAX_LENGTH} characters"
     return None

@@ -290,7 +290,7 @@ def test_a_refusing_or_sealed_vault(kb: Program, tmp_path: Path) -> None:
 
 
 def test_an_embedded_vault_whose_seal_key_is_lost(kb: Program) -> None:
-    kb.secret("kv/x", "y", "z")
+    kb.secret("kv/x", "y", "a value")
     directory = kb.workspace / "state" / "vault"
     (key,) = [p for p in directory.iterdir() if "seal" in p.name and "key" in p.name]
     with replaced(key, None):

@@ -163,8 +163,8 @@ def test_list_shows_names_and_versions_and_no_value(at: Setup) -> None:
 
 
 def test_writing_a_field_keeps_the_others_and_is_recorded(at: Setup) -> None:
-    at.kb.secret("kv/many", "a", "1")
-    at.kb.secret("kv/many", "b", "2")
+    at.kb.secret("kv/many", "a", "one-1")
+    at.kb.secret("kv/many", "b", "two-2")
     listed = {one["secret"]: one for one in at.kb.json("secret", "list")}
     assert sorted(listed["kv/many"]["fields"]) == ["a", "b"]
     written = [r["data"] for r in at.kb.records(type="secret.written")]
@@ -240,6 +240,20 @@ def test_a_value_that_no_header_can_carry_stops_the_call(outside: External) -> N
     assert (reply.status, reply.code) == (502, "secret_unavailable")
     assert b"Injected" not in reply.body
     assert len(outside.kb.upstream.requests) == count
+
+
+def test_a_value_too_short_to_be_masked_is_neither_written_nor_used(outside: External) -> None:
+    done = outside.kb.run("secret", "set", "kv/odd", "key", "--stdin", stdin="pin")
+    assert done.returncode == 1
+    assert "it is shorter than 4 characters and cannot be masked" in done.stderr
+    outside.bao.put_secret("odd", {"key": "pin"})  # as somebody else writes it
+    count = len(outside.kb.upstream.requests)
+    reply = outside.kb.curl(outside.bot, outside.kb.upstream.url + "/echo/odd")
+    assert (reply.status, reply.code) == (502, "secret_unavailable")
+    assert "kv/odd" not in reply.json["detail"]
+    assert len(outside.kb.upstream.requests) == count
+    log = outside.kb.log.read_text()
+    assert "kv/odd#key cannot be used: it is shorter than 4 characters and cannot be masked" in log
 
 
 def test_its_login_is_renewed_when_it_ends(outside: External) -> None:

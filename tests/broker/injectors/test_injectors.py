@@ -146,7 +146,9 @@ def test_basic_is_utf_8_and_may_have_an_empty_user() -> None:
 
 def test_a_format_is_filled_by_replacement_and_not_interpreted() -> None:
     cred = credential(Injection("x-api-key", "{0} {secret} {secret.__class__}"))
-    assert injected(cred, value="v")[0].values("x-api-key") == ("{0} v {secret.__class__}",)
+    assert injected(cred, value="value")[0].values("x-api-key") == (
+        "{0} value {secret.__class__}",
+    )
 
 
 def test_a_secret_that_looks_like_a_placeholder_is_injected_as_it_is() -> None:
@@ -157,9 +159,9 @@ def test_a_secret_that_looks_like_a_placeholder_is_injected_as_it_is() -> None:
 
 def test_several_credentials_fill_their_own_slots() -> None:
     first, second = credential(), credential(API_KEY, name="crm")
-    result, masked = inject(request(), [(first, version(first)), (second, version(second, "k2"))])
-    assert result.headers == (("authorization", f"Bearer {CANARY}"), ("x-api-key", "key=k2;v=1"))
-    assert {CANARY.encode(), b"k2"} <= set(masked)
+    result, masked = inject(request(), [(first, version(first)), (second, version(second, "key2"))])
+    assert result.headers == (("authorization", f"Bearer {CANARY}"), ("x-api-key", "key=key2;v=1"))
+    assert {CANARY.encode(), b"key2"} <= set(masked)
 
 
 def test_without_credentials_nothing_changes() -> None:
@@ -219,6 +221,13 @@ def test_what_a_header_cannot_carry_is_refused_without_showing_it(value: str) ->
     with pytest.raises(SecretUnavailable, match="kv/stripe#api_key cannot stand") as caught:
         injected(cred, value=CANARY + value if value else "")
     assert_silent(caught.value, CANARY)
+
+
+@pytest.mark.parametrize("form", [BEARER, BASIC, API_KEY])
+def test_what_is_too_short_to_be_masked_is_not_injected(form: Injection) -> None:
+    with pytest.raises(SecretUnavailable, match="shorter than 4 characters and cannot be masked"):
+        injected(credential(form), value="xyz")
+    assert injected(credential(form), value="wxyz")
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "\ud800", "a\tb"])

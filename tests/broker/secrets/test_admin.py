@@ -51,8 +51,8 @@ def operator(bao: RealBao) -> VaultAccess:
 def test_writing_one_field_keeps_the_others(bao: RealBao, operator: VaultAccess) -> None:
     bao.put_secret("crm", {"user": "u", "key": "old", "nested": {"a": 1}})
     with VaultAdmin(operator) as admin:
-        assert admin.write("kv", "crm", "key", "new") == 2
-    assert bao.get_secret("crm") == {"user": "u", "key": "new", "nested": {"a": 1}}
+        assert admin.write("kv", "crm", "key", "newer") == 2
+    assert bao.get_secret("crm") == {"user": "u", "key": "newer", "nested": {"a": 1}}
 
 
 @pytest.mark.e2e
@@ -62,10 +62,10 @@ def test_a_secret_can_be_written_anew_after_it_was_deleted(
     bao.put_secret("again", {"old": "x"})
     bao.root("DELETE", "kv/data/again")
     with VaultAdmin(operator) as admin:
-        assert admin.write("kv", "again", "k", "v") == 2
+        assert admin.write("kv", "again", "k", "value") == 2
         bao.root("PUT", "kv/destroy/again", {"versions": [2]})
-        assert admin.write("kv", "again", "k", "w") == 3
-    assert bao.get_secret("again") == {"k": "w"}
+        assert admin.write("kv", "again", "k", "other") == 3
+    assert bao.get_secret("again") == {"k": "other"}
 
 
 @pytest.mark.e2e
@@ -74,7 +74,7 @@ async def test_writers_at_once_lose_nothing(bao: RealBao, operator: VaultAccess)
 
     def write(number: int) -> int:
         with VaultAdmin(operator) as admin:
-            return admin.write("kv", "busy", f"f{number}", "v")
+            return admin.write("kv", "busy", f"f{number}", "value")
 
     versions = await asyncio.gather(*(asyncio.to_thread(write, n) for n in range(3)))
     assert sorted(versions) == [1, 2, 3]
@@ -95,9 +95,9 @@ def test_what_could_not_be_used_is_not_written(
 def test_names_that_are_none_are_refused(operator: VaultAccess) -> None:
     with VaultAdmin(operator) as admin:
         with pytest.raises(InvalidInput, match="no path of a secret"):
-            admin.write("kv", "../sys", "k", "v")
+            admin.write("kv", "../sys", "k", "value")
         with pytest.raises(InvalidInput, match="printable name"):
-            admin.write("kv", "x", "", "v")
+            admin.write("kv", "x", "", "value")
 
 
 @pytest.mark.e2e

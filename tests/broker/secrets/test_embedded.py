@@ -357,7 +357,7 @@ def test_many_commands_at_once_share_one_server(vault: EmbeddedVault) -> None:
     def command(number: int) -> None:
         try:
             with running(vault.directory) as inside, VaultAdmin(inside.operator_access()) as admin:
-                admin.write("kv", f"many/{number}", "k", "v")
+                admin.write("kv", f"many/{number}", "k", "value")
         except BaseException as error:
             failures.append(error)
 

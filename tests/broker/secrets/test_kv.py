@@ -43,6 +43,7 @@ def test_a_version_is_the_reference_the_number_and_the_value() -> None:
     ("value", "why"),
     [
         ("", "it is empty"),
+        ("abc", "it is shorter than 4 characters and cannot be masked"),
         (7, "it is not text"),
         (None, "it is not text"),
         ([CANARY], "it is not text"),

@@ -43,7 +43,7 @@ def test_copies_taken_while_it_is_written_all_come_back(
     def keep_writing() -> None:
         with VaultAdmin(vault.operator_access()) as admin:
             while not over.is_set():
-                written.append(admin.write("kv", "busy", "n", str(len(written))))
+                written.append(admin.write("kv", "busy", "n", f"value {len(written)}"))
 
     writer = threading.Thread(target=keep_writing)
     writer.start()

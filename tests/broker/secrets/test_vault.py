@@ -75,8 +75,8 @@ async def test_the_newest_version_is_read_each_time(bao: RealBao, source: VaultS
 
 @pytest.mark.e2e
 async def test_nested_paths_and_odd_names_are_read(bao: RealBao, source: VaultSource) -> None:
-    bao.put_secret("team%20a/x%3Fy%25", {"a#b": "v"})
-    assert (await source.read(SecretRef("kv", "team a/x?y%", "a#b"))).value.reveal() == "v"
+    bao.put_secret("team%20a/x%3Fy%25", {"a#b": "value"})
+    assert (await source.read(SecretRef("kv", "team a/x?y%", "a#b"))).value.reveal() == "value"
 
 
 @pytest.mark.e2e
@@ -307,26 +307,26 @@ async def test_a_refused_read_is_tried_again_once(token: TokenFile) -> None:
 
 
 async def test_the_namespace_goes_along(token: TokenFile) -> None:
-    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    body = b'{"data": {"data": {"api_key": "value"}, "metadata": {"version": 1}}}'
     with answering(reading((200, {}, body))) as server:
         source = VaultSource(VaultAccess(server.url, token, namespace="team/a"))
-        assert (await source.read(REF)).value.reveal() == "v"
+        assert (await source.read(REF)).value.reveal() == "value"
         source.close()
     assert {headers["x-vault-namespace"] for _, _, headers, _ in server.asked} == {"team/a"}
 
 
 async def test_a_vault_that_moved_is_found(token: TokenFile) -> None:
     """`locate` is asked again when the connection fails, and the read still succeeds."""
-    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    body = b'{"data": {"data": {"api_key": "value"}, "metadata": {"version": 1}}}'
     with answering(reading((200, {}, body))) as server:
         places = [f"http://127.0.0.1:{free_port()}", server.url]
         source = VaultSource(lambda: VaultAccess(places.pop(0), token))
-        assert (await source.read(REF)).value.reveal() == "v"
+        assert (await source.read(REF)).value.reveal() == "value"
         source.close()
 
 
 async def test_a_kept_connection_that_died_is_replaced(token: TokenFile) -> None:
-    body = b'{"data": {"data": {"api_key": "v"}, "metadata": {"version": 1}}}'
+    body = b'{"data": {"data": {"api_key": "value"}, "metadata": {"version": 1}}}'
     with answering(reading((200, {"Connection": "close"}, body))) as server:
         source = VaultSource(VaultAccess(server.url, token))
         for _ in range(3):
