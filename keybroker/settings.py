@@ -426,6 +426,9 @@ class EgressProxySettings(_Strict):
         password = self.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
         if not password:
             raise ValueError("the file is empty")
+        if not password.isprintable():
+            # RFC 7617 section 2: no control characters.
+            raise ValueError("the password holds control characters")
         return password
 
 

@@ -462,7 +462,7 @@ def check_egress(settings: Settings) -> None:
         ) from error
     except ValueError as error:
         raise Unusable(
-            f"{file} holds no password in its first line (`egress.proxy.password_file`)"
+            f"{file} holds no usable password in its first line (`egress.proxy.password_file`)"
         ) from error
 
 

@@ -139,4 +139,4 @@ def test_it_does_not_start_without_its_password(
     (tmp_path / "corp-password").write_text("\n")
     done = program.run("up")
     assert done.returncode == 1
-    assert "holds no password in its first line (`egress.proxy.password_file`)" in done.stderr
+    assert "no usable password in its first line (`egress.proxy.password_file`)" in done.stderr

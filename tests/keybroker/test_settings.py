@@ -229,6 +229,9 @@ egress:
     (tmp_path / "password").write_text("\nx")
     with pytest.raises(ValueError, match="empty"):
         named.password()
+    (tmp_path / "password").write_text("a\0b\n")
+    with pytest.raises(ValueError, match="control characters"):
+        named.password()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Self
 
 
@@ -29,6 +30,8 @@ class ConnectProxy:
         self.mute = False
         self.extra = b""
         """What it sends behind its answer, before anything was asked of the upstream."""
+        self.talk: Callable[[socket.socket, str], None] | None = None
+        """Has the connection instead, once the head (its second argument) has come."""
         self.asked: list[str] = []
         self.heads: list[str] = []
         self._open: set[socket.socket] = set()
@@ -77,6 +80,10 @@ class ConnectProxy:
         method, target, version = line.split(" ")
         self.asked.append(target)
         named = dict(field.split(": ", 1) for field in fields)
+        if self.talk is not None:
+            self.talk(connection, head)
+            connection.close()
+            return
         if self.mute:
             connection.recv(1)
             return

@@ -146,9 +146,7 @@ def test_basic_is_utf_8_and_may_have_an_empty_user() -> None:
 
 def test_a_format_is_filled_by_replacement_and_not_interpreted() -> None:
     cred = credential(Injection("x-api-key", "{0} {secret} {secret.__class__}"))
-    assert injected(cred, value="value")[0].values("x-api-key") == (
-        "{0} value {secret.__class__}",
-    )
+    assert injected(cred, value="value")[0].values("x-api-key") == ("{0} value {secret.__class__}",)
 
 
 def test_a_secret_that_looks_like_a_placeholder_is_injected_as_it_is() -> None:
