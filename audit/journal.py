@@ -44,6 +44,12 @@ _FATAL = frozenset(
     }
 )
 
+_ENDS = f"""
+SELECT head.seq, head.hash, head.mac, coalesce(last.seq, 0), coalesce(last.hash, '{GENESIS}')
+FROM ledger_head head LEFT JOIN ledger last ON last.seq = (SELECT max(seq) FROM ledger)
+"""  # noqa: S608 - made of a constant
+"""The end of the chain as its head names it, and as it is."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that may write: WAL, every commit synced to disk, foreign keys enforced.
@@ -57,33 +63,38 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
+        # What a savepoint may have to put back is kept here, not in a file made for it each time.
+        db.execute("PRAGMA temp_store = MEMORY")
     except BaseException:
         db.close()
         raise
     return db
 
 
+type _Row = tuple[int, str, str, str | None, str | None, str, str, str]
+"""seq, time, type, call, agent, data, prev, hash."""
+
+
 class Transaction:
     """What `work` is given: the database, inside a transaction that it must not end itself."""
 
-    __slots__ = ("_broken", "_hash", "_seq", "db", "time")
+    __slots__ = ("_begun_at", "_rows", "db", "time")
 
     def __init__(self, db: sqlite3.Connection, moment: str, seq: int, tip: str) -> None:
         self.db = db
         self.time = moment
         """The time of every record of this transaction."""
-        self._seq = seq
-        self._hash = tip
-        self._broken = False
+        self._begun_at = seq, tip
+        self._rows: list[_Row] = []
 
     def append(self, draft: Draft) -> None:
-        """Adds one record to the chain.
+        """Adds one record to the chain. It is linked now, and written with all others at the end.
 
-        Raises NotCanonical for a draft that cannot be written as it is, LedgerUnavailable if the
-        database fails; then the whole transaction is lost, even if `work` catches it.
+        Raises NotCanonical for a draft that cannot be written as it is.
         """
         data = check(draft)
-        seq = self._seq + 1
+        last, tip = self._end
+        seq = last + 1
         link = digest(
             seq=seq,
             time=self.time,
@@ -91,34 +102,10 @@ class Transaction:
             call=draft.call,
             agent=draft.agent,
             data=data,
-            prev=self._hash,
+            prev=tip,
         )
-        try:
-            self.db.execute(
-                "INSERT INTO ledger (seq, time, type, call, agent, data, prev, hash)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    seq,
-                    self.time,
-                    draft.type,
-                    draft.call,
-                    draft.agent,
-                    data.decode(),
-                    self._hash,
-                    link,
-                ),
-            )
-        except sqlite3.Error as error:
-            self._broken = True
-            raise LedgerUnavailable(f"the ledger did not take a record: {error}") from error
-        self._seq, self._hash = seq, link
-
-    def seal_head(self, key: bytes) -> None:
-        """Makes the last record the head. The journal does this, once a transaction."""
-        self.db.execute(
-            "UPDATE ledger_head SET seq = ?, hash = ?, mac = ?",
-            (self._seq, self._hash, head_mac(key, self._seq, self._hash)),
-        )
+        row = (seq, self.time, draft.type, draft.call, draft.agent, data.decode(), tip, link)
+        self._rows.append(row)
 
     def keep_salt(self, subject: str, salt: bytes) -> None:
         """Keeps the salt of the commitments about `subject` (a call's or an approval's id).
@@ -126,6 +113,39 @@ class Transaction:
         Raises sqlite3.IntegrityError if the subject has one.
         """
         self.db.execute("INSERT INTO ledger_salts (subject, salt) VALUES (?, ?)", (subject, salt))
+
+    # For the journal
+
+    @property
+    def length(self) -> int:
+        """How many records were appended so far."""
+        return len(self._rows)
+
+    def forget(self, length: int) -> None:
+        """Drops the records after the first `length`: the work that appended them is undone."""
+        del self._rows[length:]
+
+    def write(self, key: bytes) -> None:
+        """Writes the records, all in one statement, and seals the last of them as the head."""
+        if not self._rows:
+            return
+        self.db.executemany(
+            "INSERT INTO ledger (seq, time, type, call, agent, data, prev, hash)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            self._rows,
+        )
+        seq, tip = self._end
+        self.db.execute(
+            "UPDATE ledger_head SET seq = ?, hash = ?, mac = ?", (seq, tip, head_mac(key, seq, tip))
+        )
+
+    @property
+    def _end(self) -> tuple[int, str]:
+        """Number and hash of the last record."""
+        if not self._rows:
+            return self._begun_at
+        row = self._rows[-1]
+        return row[0], row[-1]
 
 
 class Watch(Protocol):
@@ -155,7 +175,7 @@ def begin(db: sqlite3.Connection, first: Draft, *, moment: datetime, head_key: b
     """
     tx = Transaction(db, timestamp(moment), 0, GENESIS)
     tx.append(first)
-    tx.seal_head(head_key)
+    tx.write(head_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +194,20 @@ class _Item[T]:
         An error of the work itself undoes this item only. Raises LedgerUnavailable or sqlite3.Error
         if the transaction as a whole is lost.
         """
-        seq, tip = tx._seq, tx._hash
+        length = tx.length
         tx.db.execute("SAVEPOINT item")
         try:
             result = self.work(tx)
         except BaseException as error:
-            if _is_fatal(error) or tx._broken or not tx.db.in_transaction:
+            if _is_fatal(error) or not tx.db.in_transaction:
                 raise _unavailable(error) from error
             tx.db.execute("ROLLBACK TO item")
-            tx.db.execute("RELEASE item")
-            tx._seq, tx._hash = seq, tip
+            tx.forget(length)
             failure = error
             return lambda: self.future.set_exception(failure)
-        if tx._broken or not tx.db.in_transaction:
+        if not tx.db.in_transaction:
             raise LedgerUnavailable("the transaction was lost while the work went on")
-        tx.db.execute("RELEASE item")
+        # The savepoint is not released: COMMIT does that, for all at once.
         return lambda: self.future.set_result(result)
 
 
@@ -345,8 +364,7 @@ class Journal:
             seq, tip = self._tip(db)
             tx = Transaction(db, timestamp(self._clock()), seq, tip)
             announcements = [item.run(tx) for item in items]
-            if tx._seq != seq:
-                tx.seal_head(self._head_key)
+            tx.write(self._head_key)
             db.execute("COMMIT")
             return announcements
         except BaseException:
@@ -361,12 +379,11 @@ class Journal:
 
         Going on from a tail that was cut or rewritten would put our own seal on it.
         """
-        head = db.execute("SELECT seq, hash, mac FROM ledger_head").fetchone()
-        last = db.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-        seq, tip = last or (0, GENESIS)
-        if head is None or head[:2] != (seq, tip):
+        found = db.execute(_ENDS).fetchone()
+        if found is None or found[:2] != found[3:]:
             raise LedgerUnavailable("the ledger's last record is not the one its head names")
-        if not head_is_sealed(self._head_key, seq, tip, head[2]):
+        seq, tip, mac = found[:3]
+        if not head_is_sealed(self._head_key, seq, tip, mac):
             raise LedgerUnavailable("the ledger's head does not bear this workspace's seal")
         return seq, tip
 
