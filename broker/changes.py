@@ -1,6 +1,6 @@
 """Wakes whoever waits for an approval to change, whichever process changed it.
 
-One poll of SQLite's data_version (microseconds) serves all that wait; nobody polls while nobody
+One look at the store's counter (microseconds) serves all that wait; nobody looks while nobody
 waits.
 """
 

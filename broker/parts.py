@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from audit.errors import LedgerUnavailable
 from broker.agents import Agents
 from broker.changes import Changes
+from broker.deadlines import Deadlines
 from broker.holds import Holds
 from broker.internal import Internal
 from broker.placeholders import Placeholders
@@ -56,22 +58,40 @@ class Parts:
     """Told of every call that ended."""
 
 
-class Stages:
+class Stages(Deadlines):
     """Waits for one stage at a time, and never longer than a stage may take."""
-
-    def __init__(self, limit: float) -> None:
-        """`limit` is in seconds."""
-        self._limit = limit
-
-    async def within[T](self, stage: Awaitable[T]) -> T:
-        """The stage's result; raises TimeoutError when it takes too long."""
-        async with asyncio.timeout(self._limit):
-            return await stage
 
     async def ledgered[T](self, change: Future[T]) -> T:
         """What a change of the store gives once it is durable; raises LedgerUnavailable if that
         takes too long, and what the change raised."""
         try:
-            return await self.within(asyncio.wrap_future(change))
+            return await self.within(outcome(change))
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time") from error
+
+
+async def outcome[T](change: Future[T]) -> T:
+    """What the ledger's thread made of a change. Who stops waiting cancels what has not begun.
+
+    As asyncio.wrap_future does it, but for what each call would pay for there.
+    """
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+    change.add_done_callback(lambda _: _tell(loop, told))
+    try:
+        await told
+    except asyncio.CancelledError:
+        change.cancel()
+        raise
+    return change.result()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Future[None]) -> None:
+    """Called in the ledger's thread, or at once if the change was over already."""
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_wake, told)
+
+
+def _wake(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)

@@ -26,7 +26,7 @@ from broker.errors import Refusal, StoreUnavailable
 from broker.holds import what
 from broker.judging import Judge, PolicyChanged, Ruling
 from broker.model import Client
-from broker.parts import Limits, Parts, Stages
+from broker.parts import Limits, Parts, Stages, outcome
 from broker.passage import Passage
 from broker.ports import Route
 from broker.refusals import as_origin, ledger_unavailable, unknown_agent
@@ -206,17 +206,17 @@ class Pipeline:
         for _ in range(MOST_REDECISIONS):
             # 3. decide
             with journey.stage("decide"):
-                agent = self._judge.agent(client)
                 ruling = self._judge.rule(agent, request)
             if ruling.decision.effect == "allow":
                 # 5. fetch, 6. commit, 7. inject; the engine forwards what the passage holds
                 with suppress(PolicyChanged):
                     return await self._dispatcher.send(journey, ruling, approval=None)
-                continue
-            # 4. hold, and then the same
-            passage = await self.waiting_room.hold(journey, agent, client, ruling, gone)
-            if passage is not None:
-                return passage
+            else:
+                # 4. hold, and then the same
+                passage = await self.waiting_room.hold(journey, agent, client, ruling, gone)
+                if passage is not None:
+                    return passage
+            agent = self._judge.agent(client)
         raise Refusal(
             "policy_denied",
             "The policy kept changing while this call was decided; repeat it in a while.",
@@ -261,7 +261,7 @@ class Pipeline:
             try:
                 about = None if journey.request is None else what(journey.request)
                 recorded = self._parts.sending.denied(journey.call, journey.agent, about, refusal)
-                await self._stages.within(asyncio.wrap_future(recorded))
+                await self._stages.within(outcome(recorded))
             except Exception as error:  # noqa: BLE001 - said instead of the refusal itself
                 log.error(
                     "call %s: the refusal could not be recorded: %s",

@@ -11,9 +11,9 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,48 +46,55 @@ def optional_moment(text: str | None) -> datetime | None:
     return None if text is None else to_moment(text)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+def _unreadable(error: sqlite3.Error) -> StoreUnavailable:
+    return StoreUnavailable(f"the store cannot be read: {error}")
 
 
 class _Cursor(sqlite3.Cursor):
     """Its errors are StoreUnavailable, wherever in a reading they come up."""
 
     def execute(self, *arguments: Any) -> _Cursor:
-        with _translated():
+        try:
             super().execute(*arguments)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
         return self
 
     def fetchone(self) -> Any:
-        with _translated():
+        try:
             return super().fetchone()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
     def fetchall(self) -> list[Any]:
-        with _translated():
+        try:
             return super().fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
     def __next__(self) -> Any:
-        with _translated():
+        try:
             return super().__next__()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
 
 class _Connection(sqlite3.Connection):
     """Reads with such cursors."""
 
     def execute(self, *arguments: Any) -> _Cursor:
-        with _translated():
-            return self.cursor(_Cursor).execute(*arguments)
+        try:
+            cursor = self.cursor(_Cursor)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+        return cursor.execute(*arguments)
 
 
 class _Reading:
     """A thread's connection. It is closed when the thread ends: threads of pools come and go."""
 
     def __init__(self, path: Path) -> None:
-        with _translated():
+        try:
             db = sqlite3.connect(
                 path,
                 timeout=BUSY_TIMEOUT,
@@ -95,12 +102,12 @@ class _Reading:
                 check_same_thread=False,
                 factory=_Connection,
             )
-            self.close = weakref.finalize(self, db.close)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+        self.close = weakref.finalize(self, db.close)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA query_only = ON")
         self.db: sqlite3.Connection = db
-        self.data_version = -1
-        self.counters: dict[str, int] = {}
 
 
 class _Own(threading.local):
@@ -189,16 +196,12 @@ class Store:
     def counter(self, topic: str) -> int:
         """A number that grows with every change of `topic`, made in any process.
 
-        Costs microseconds while nothing was written: SQLite's data_version tells.
+        Looking costs microseconds. (SQLite's data_version would tell no quicker, and each call
+        changes that.) Raises StoreUnavailable.
         """
-        reading = self._reading()
-        # The version is read first: a change in between is then looked for once more.
-        data_version: int = reading.db.execute("PRAGMA data_version").fetchone()[0]
-        if data_version != reading.data_version:
-            rows = reading.db.execute("SELECT topic, value FROM counters").fetchall()
-            reading.counters = dict(rows)
-            reading.data_version = data_version
-        return reading.counters[topic]
+        found = self.read().execute("SELECT value FROM counters WHERE topic = ?", (topic,))
+        value: int = found.fetchone()[0]
+        return value
 
     def submit[T](self, work: Callable[[Transaction], T], *, patient: bool = False) -> Future[T]:
         """Runs `work` in the journal's next commit; the future resolves once that is durable.
