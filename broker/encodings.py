@@ -44,6 +44,8 @@ _MAGIC = {
     b"\x78\xda": "zlib",
 }
 """How compressed data begin. Bare deflate and br have no such mark."""
+_MARKS = tuple(_MAGIC)
+_LONGEST_MARK = max(map(len, _MARKS))
 
 
 class CorruptBody(KeybrokerError):
@@ -52,7 +54,9 @@ class CorruptBody(KeybrokerError):
 
 def codings(content_encoding: str | None) -> tuple[str, ...]:
     """The codings that a Content-Encoding value names, in the order applied, without `identity`."""
-    names = (name.strip().lower() for name in (content_encoding or "").split(","))
+    if not content_encoding:
+        return ()
+    names = (name.strip().lower() for name in content_encoding.split(","))
     return tuple(name for name in names if name not in ("", "identity"))
 
 
@@ -64,7 +68,9 @@ def unsupported(content_encoding: str | None) -> bool:
 
 def compressed_as(start: bytes) -> str | None:
     """What a body that begins so (10 bytes suffice) is compressed with, as far as one can tell."""
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    if not start.startswith(_MARKS):
+        return None
+    return next(name for magic, name in _MAGIC.items() if start.startswith(magic))
 
 
 class _Coding(Protocol):
@@ -95,7 +101,9 @@ class Decoder:
         """The decoded pieces of `chunk`. Raises CorruptBody; then the body is over."""
         if self._start is not None:
             chunk = self._start + chunk
-            if any(magic.startswith(chunk) and magic != chunk for magic in _MAGIC):
+            if len(chunk) < _LONGEST_MARK and any(
+                magic.startswith(chunk) and magic != chunk for magic in _MARKS
+            ):
                 self._start = chunk  # too little to tell
                 return iter(())
             self._start, self.disguise = None, compressed_as(chunk)

@@ -103,6 +103,8 @@ class View:
 class Syntax:
     """One way to escape characters. No two escapes of one syntax overlap."""
 
+    sign: bytes
+    """What every escape begins with. Most bodies do not have it, and that is quickly seen."""
     escape: re.Pattern[bytes]
     unfinished: re.Pattern[bytes]
     """Matches, up to the end, what more bytes could make an escape (or a longer one)."""
@@ -115,6 +117,8 @@ class Syntax:
         Only escapes that stand for bytes of `alphabet` are read, the others stay as they are:
         nothing that is looked for can contain them. `final`: nothing follows `source`.
         """
+        if self.sign not in source:
+            return None
         meanings = {
             escape: plain
             for escape in set(self.escape.findall(source))
@@ -148,6 +152,7 @@ def _character(code: int) -> bytes:
 
 
 PERCENT = Syntax(
+    b"%",
     re.compile(rb"%[0-9a-fA-F]{2}"),
     re.compile(rb"%[0-9a-fA-F]?\Z"),
     lambda escape: bytes([int(escape[1:], 16)]),
@@ -157,6 +162,7 @@ PERCENT = Syntax(
 # `\\` is left out: with it, what is an escape would depend on how many backslashes stand before.
 # So JSON inside JSON (`\\u0041`) is read too.
 JSON = Syntax(
+    b"\\",
     re.compile(
         rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}"
         rb"|x[0-9a-fA-F]{2}|[/\"'bfnrt])"
@@ -170,6 +176,7 @@ JSON = Syntax(
 """RFC 8259 7, and JavaScript's `\\xXX` and `\\'`."""
 
 HTML = Syntax(
+    b"&",
     re.compile(rb"&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,8}|amp|apos|gt|lt|quot);"),
     re.compile(
         rb"&(?:#(?:[0-9]{0,8}|[xX][0-9a-fA-F]{0,8})"

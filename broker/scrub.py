@@ -35,8 +35,10 @@ class Scrubber:
         `keep_length`: in bodies a mask is as long as what it covers.
         """
         self._keep_length = keep_length
-        self._needles = tuple({n for value in minimal(values) for n in needles(value)})
-        self._alphabet = frozenset(b"".join(needle.full for needle in self._needles))
+        self._needles = tuple(dict.fromkeys(n for v in minimal(values) for n in needles(v)))
+        self._plain = tuple(needle for needle in self._needles if b"\0" not in needle.core)
+        """Not in one of Unicode's wider encodings, which few bodies are in."""
+        self._letters = b"".join(needle.full for needle in self._needles)
         self._source = b""
         """What is held back, after some bytes that have left (an escape may reach into both)."""
         self._at = 0
@@ -119,8 +121,13 @@ class Scrubber:
         return b"".join(out)
 
     def _views(self, source: bytes, *, final: bool) -> list[View]:
-        readings = [syntax.view(source, self._alphabet, final=final) for syntax in SYNTAXES]
-        return [View(source), *filter(None, readings)]
+        views = [View(source)]
+        for syntax in SYNTAXES:
+            if syntax.sign in source:
+                view = syntax.view(source, frozenset(self._letters), final=final)
+                if view is not None:
+                    views.append(view)
+        return views
 
     def _hits(self, views: Sequence[View], sought: Sequence[Needle], at: int) -> list[_Hit]:
         """The first place from `at` on, for each needle in each view that has one."""
@@ -128,8 +135,9 @@ class Scrubber:
         for view in views:
             if view.cut is not None and not view.has_escapes:
                 continue  # the same text as the source's own
+            every = sought is not self._needles or b"\0" in view.text
             start = view.index_of(at)
-            for needle in sought:
+            for needle in sought if every else self._plain:
                 found = view.text.find(needle.core, start)
                 if found >= 0:
                     begin = view.source_of(found)[0]
@@ -141,8 +149,10 @@ class Scrubber:
         """The first place from `at` on where a spelling may have begun that needs more input."""
         first = len(views[0].text)
         for view in views:
-            start = view.index_of(at)
-            open_bytes = max(overlap(view.text, start, needle.full) for needle in self._needles)
+            open_bytes = 0
+            if view.text[-1:] in self._letters:  # or it ends as no beginning of a spelling does
+                start = view.index_of(at)
+                open_bytes = max(overlap(view.text, start, n.full) for n in self._needles)
             if open_bytes:
                 begin = view.begin_of_last(open_bytes)
             elif view.cut is not None:

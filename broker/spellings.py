@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
@@ -60,19 +60,24 @@ def needles(value: bytes) -> tuple[Needle, ...]:
     if b"\\" in value:
         # JSON's escape for a backslash is not read as one (see broker.escapes).
         literals.append(value.replace(b"\\", b"\\\\"))
-    found = {Needle(literal, literal) for literal in literals}
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        found.update(_base64(value, before, encode) for before in range(3))
-    return tuple(sorted(found))
+    found = [Needle(literal, literal) for literal in literals]
+    for before in range(3):
+        core, full = needle = _base64(value, before)
+        found += (needle, Needle(core.translate(_TO_URL_SAFE), full.translate(_TO_URL_SAFE)))
+    return tuple(dict.fromkeys(found))
 
 
-def _base64(value: bytes, before: int, encode: Callable[[bytes], bytes]) -> Needle:
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+"""RFC 4648 5."""
+
+
+def _base64(value: bytes, before: int) -> Needle:
     """`value` in base64 with `before` other bytes ahead of it in its first group of three.
 
     The core has only the characters that `value` alone decides; at either end up to four of its
     bits may share a character with a neighbour and stay.
     """
-    full = encode(bytes(before) + value)[(0, 2, 3)[before] :]
+    full = base64.b64encode(bytes(before) + value)[(0, 2, 3)[before] :]
     padding = full.count(b"=")
     core = full if not padding else full[: -padding - 1]
     return Needle(core, full)

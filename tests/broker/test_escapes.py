@@ -31,6 +31,14 @@ def test_reads(syntax: Syntax, source: bytes, expected: bytes) -> None:
     assert text(syntax, source) == expected
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_escape_begins_with_its_sign(syntax: Syntax) -> None:
+    """A text without the sign is not looked at any closer."""
+    for pattern in (syntax.escape.pattern, syntax.unfinished.pattern):
+        assert pattern.lstrip(b"\\").startswith(syntax.sign.strip(b"\\"))
+    assert syntax.escape.search(b"\0 25 u0041 #65; amp; Zz/") is None
+
+
 def test_reads_only_what_could_matter() -> None:
     assert PERCENT.view(b"%20%0A", frozenset(b"abc"), final=True) is None
     view = PERCENT.view(b"%20%61", frozenset(b"abc"), final=True)
