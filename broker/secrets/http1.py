@@ -14,7 +14,7 @@ MAX_HEAD = 32 * 1024
 MAX_BODY = 1024 * 1024
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*)?")
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\r\n]*+\r\n)*+")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(?:;[^\r\n\x00]*)?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _MAX_INTERIM = 8
@@ -91,21 +91,20 @@ class Reader:
             raise TooLong("a head without end")
         if end < 0:
             return False
-        status_line, *lines = bytes(self._buffer[:end]).split(b"\r\n")
+        status_line, _, lines = bytes(self._buffer[: end + 2]).partition(b"\r\n")
         del self._buffer[: end + 4]
         found = _STATUS.fullmatch(status_line)
         if found is None:
             raise Garbled("no status line")
+        if not _LINES.fullmatch(lines):
+            raise Garbled("no field line")
         headers: dict[bytes, bytes] = {}
-        for line in lines:
-            name, colon, value = line.partition(b":")
-            value = value.strip(b" \t")
-            if not colon or not _NAME.fullmatch(name) or b"\n" in value or b"\r" in value:
-                raise Garbled("no field line")
+        for line in lines.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
             name = name.lower()
             if name in _SINGLE and name in headers:
                 raise Garbled("a field twice")
-            headers[name] = value
+            headers[name] = value.strip(b" \t")
         status = int(found[2])
         if status < 200:
             self._interim += 1

@@ -15,6 +15,8 @@ from broker.secrets.wire import Broken, Place, Wire
 
 CONNECT_TIMEOUT = 2.0
 """Seconds until a connection to one address must stand."""
+_READS = 1000
+"""Requests that are kept."""
 
 
 class Line:
@@ -26,6 +28,9 @@ class Line:
         self._dialers = dialers
         self._idle: list[Wire] = []
         self._context: tuple[object, ssl.SSLContext] | None = None
+        self._token = ""
+        self._reads: dict[str, bytes] = {}
+        """What asks for each path with this token; the same few are asked for again and again."""
         self._fields = {
             "Host": self._place.authority,
             "Accept": "application/json",
@@ -39,7 +44,7 @@ class Line:
 
         A kept connection may have died unnoticed: then once more, on a new one.
         """
-        request = self._request("GET", path, token, None)
+        request = self._read(path, token)
         wire = self._kept()
         if wire is not None:
             try:
@@ -81,6 +86,14 @@ class Line:
             if wire.usable:
                 return wire
         return None
+
+    def _read(self, path: str, token: str) -> bytes:
+        if token != self._token or len(self._reads) >= _READS:
+            self._token, self._reads = token, {}
+        request = self._reads.get(path)
+        if request is None:
+            request = self._reads[path] = self._request("GET", path, token, None)
+        return request
 
     def _failed(self, broken: Broken) -> VaultUnavailable:
         return VaultUnavailable(unreachable(self.access.url, broken.cause), kind=broken.kind)
@@ -124,6 +137,8 @@ def tls_context(access: VaultAccess) -> ssl.SSLContext:
     what, path = "CA bundle", access.ca_bundle
     try:
         context = ssl.create_default_context(cafile=access.roots())
+        # In the middle of which writing would wait for reading; see Wire.
+        context.options |= ssl.OP_NO_RENEGOTIATION
         if access.client_certificate is not None:
             what, path = "client certificate", access.client_certificate
             # A password for the key would be asked for on the terminal: there is none.

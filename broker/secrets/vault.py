@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from broker.deadlines import Deadlines
 from broker.errors import SecretUnavailable
 from broker.secret import SecretVersion
 from broker.secrets import kv
@@ -53,13 +54,22 @@ _LONGEST_WAIT = 10.0
 """Seconds for which an answer 429 can keep further reads from being tried."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lies:
+    """Where a secret lies: its engine, its API path there, and since when that is known."""
+
+    engine: kv.Engine
+    path: str
+    since: float
+
+
 @dataclass(slots=True)
 class _Place:
     """One Vault as it is reached now: the line, the token for it, what is known of its engines."""
 
     line: Line
     keeper: Keeper
-    engines: dict[str, tuple[kv.Engine, float]] = field(default_factory=dict)
+    engines: dict[str, _Lies] = field(default_factory=dict)
 
 
 class VaultSource:
@@ -86,6 +96,7 @@ class VaultSource:
         self._entrance = entrance or (lambda access, line: Direct(access, line.ask))
         self._breaker = breaker or Breaker(clock=time.monotonic, now=_now)
         self._slots = asyncio.Semaphore(bulkhead)
+        self._deadlines = Deadlines(limit)
         self._dialers = ThreadPoolExecutor(_DIALERS, thread_name_prefix="vault-dial")
         self._meter = Meter()
         self._place: _Place | None = None
@@ -177,26 +188,29 @@ class VaultSource:
     # --- the read ------------------------------------------------------------------------------
 
     async def _read_in_time(self, ref: SecretRef) -> SecretVersion:
-        whole = kv.whole_of(ref)
-        try:
-            kv.mounts_path(whole)
-        except ValueError as error:
-            raise SecretUnavailable(
-                f"The reference {ref} cannot be read: {error}; mend it in the policy."
-            ) from error
         asked = False
+
+        async def in_turn() -> SecretVersion:
+            nonlocal asked
+            meter = self._meter
+            deadline = asyncio.get_running_loop().time() + self._limit
+            meter.waiting += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                meter.waiting -= 1
+            asked = True
+            begun = time.monotonic()
+            meter.in_flight += 1
+            try:
+                return await self._unlimited(ref, deadline)
+            finally:
+                meter.in_flight -= 1
+                meter.took(time.monotonic() - begun)
+                self._slots.release()
+
         try:
-            async with asyncio.timeout(self._limit) as timeout:
-                self._meter.waiting += 1
-                try:
-                    await self._slots.acquire()
-                finally:
-                    self._meter.waiting -= 1
-                try:
-                    asked = True
-                    return await self._timed(ref, whole, timeout.when() or 0.0)
-                finally:
-                    self._slots.release()
+            return await self._deadlines.within(in_turn())
         except TimeoutError:
             if asked:
                 url = self._place.line.access.url if self._place is not None else "its place"
@@ -209,21 +223,12 @@ class VaultSource:
                 kind="busy",
             ) from None
 
-    async def _timed(self, ref: SecretRef, whole: str, deadline: float) -> SecretVersion:
-        begun = time.monotonic()
-        self._meter.in_flight += 1
-        try:
-            return await self._unlimited(ref, whole, deadline)
-        finally:
-            self._meter.in_flight -= 1
-            self._meter.took(time.monotonic() - begun)
-
-    async def _unlimited(self, ref: SecretRef, whole: str, deadline: float) -> SecretVersion:
+    async def _unlimited(self, ref: SecretRef, deadline: float) -> SecretVersion:
         """The read; where Vault limits the rate and there is time, once more after its pause."""
         for last in (False, True):
             await self._pause_for_rate(deadline)
             try:
-                return await self._moved_or_read(ref, whole)
+                return await self._moved_or_read(ref)
             except VaultUnavailable as error:
                 if error.kind != "rate_limited" or last:
                     raise
@@ -243,35 +248,42 @@ class VaultSource:
         spread = random.random() / 10  # noqa: S311 -- no secret
         await asyncio.sleep(self._not_before - now + spread)
 
-    async def _moved_or_read(self, ref: SecretRef, whole: str) -> SecretVersion:
+    async def _moved_or_read(self, ref: SecretRef) -> SecretVersion:
         place = self._at(None)
         try:
-            return await self._read(place, ref, whole)
+            return await self._read(place, ref)
         except VaultUnavailable as error:
             if error.kind not in {"unreachable", "tls", "cut"}:
                 raise
             again = self._at(place)
             if again is place:
                 raise
-        return await self._read(again, ref, whole)
+        return await self._read(again, ref)
 
-    async def _read(self, place: _Place, ref: SecretRef, whole: str) -> SecretVersion:
-        engine, since = await self._engine(place, whole)
-        response = await self._get(place, engine.path("data", whole))
-        if response.status == 404 and time.monotonic() - since > _STALE:
+    async def _read(self, place: _Place, ref: SecretRef) -> SecretVersion:
+        whole = kv.whole_of(ref)
+        lies = await self._lies(place, ref, whole)
+        response = await self._get(place, lies.path)
+        if response.status == 404 and time.monotonic() - lies.since > _STALE:
             # Mounted anew, or turned into another version?
             place.engines.pop(whole, None)
-            present, _ = await self._engine(place, whole)
-            if present != engine:
-                engine = present
-                response = await self._get(place, engine.path("data", whole))
-        return kv.version_of(ref, engine, response.status, response.body)
+            present = await self._lies(place, ref, whole)
+            if present.engine != lies.engine:
+                lies = present
+                response = await self._get(place, lies.path)
+        return kv.version_of(ref, lies.engine, response.status, response.body)
 
-    async def _engine(self, place: _Place, whole: str) -> tuple[kv.Engine, float]:
-        """Which engine the path lies in, and since when that is known."""
+    async def _lies(self, place: _Place, ref: SecretRef, whole: str) -> _Lies:
+        """Asked of Vault once; a path that cannot be asked for is refused before that."""
         known = place.engines.get(whole)
         if known is None:
-            response = await self._get(place, f"/v1/{kv.mounts_path(whole)}")
+            try:
+                path = f"/v1/{kv.mounts_path(whole)}"
+            except ValueError as error:
+                raise SecretUnavailable(
+                    f"The reference {ref} cannot be read: {error}; mend it in the policy."
+                ) from error
+            response = await self._get(place, path)
             if response.status != 200:
                 raise VaultUnavailable(
                     f"Vault at {place.line.access.url} does not say which engine {whole} lies in "
@@ -281,7 +293,8 @@ class VaultSource:
                 )
             data = kv.parse(response.body).get("data")
             engine = kv.engine_of(whole, data if isinstance(data, dict) else {})
-            known = place.engines[whole] = engine, time.monotonic()
+            known = _Lies(engine, engine.path("data", whole), time.monotonic())
+            place.engines[whole] = known
         return known
 
     async def _get(self, place: _Place, path: str) -> Response:

@@ -12,6 +12,7 @@ pass for the answer to the next question.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,8 @@ from broker.secrets.http1 import Garbled, Reader, Response, TooLong
 from broker.secrets.trouble import CUT, GARBLED, NO_ANSWER, TOO_LONG, Kind, cause_of
 
 _CHUNK = 1 << 16
-_LATER = (BlockingIOError, ssl.SSLWantReadError)
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""No bytes yet. (What TLS itself has to write, it writes with what is written next.)"""
 
 
 class Broken(Exception):
@@ -79,8 +81,14 @@ class Wire:
         """`sock` is connected and does not block."""
         self._sock = sock
         self._fd = sock.fileno()
-        self.used = False
-        """Whether it has carried an exchange, so that its end may have gone meanwhile."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Which watches the socket, from the first exchange on; while it is idle, too."""
+        self._came = select.poll()
+        self._came.register(self._fd, select.POLLIN)
+        self._reader = Reader()
+        self._answered: asyncio.Future[None] | None = None
+        """What an exchange waits for: an answer, or an error."""
+        self._answer: Response | Exception = Garbled()
 
     @classmethod
     async def open(
@@ -136,26 +144,27 @@ class Wire:
 
     async def exchange(self, request: bytes) -> Response:
         """Sends the request and returns the whole answer. Raises Broken."""
-        reader = Reader()
+        self._reader = Reader()
         keep = False
         try:
+            self._answered = self._watch().create_future()
             await self._send(request)
-            while True:
-                await self._ready(writing=False)
-                if (response := await self._receive(reader)) is not None:
-                    keep = response.keep
-                    return response
+            await self._answered
+            if isinstance(self._answer, Exception):
+                raise self._answer
+            keep = self._answer.keep
+            return self._answer
         except TooLong:
             raise Broken("garbled", TOO_LONG) from None
         except Garbled:
             raise Broken("garbled", GARBLED) from None
         except ConnectionError:
-            raise Broken("cut", CUT, unanswered=not reader.begun) from None
+            raise Broken("cut", CUT, unanswered=not self._reader.begun) from None
         except OSError as error:
             kind, cause = cause_of(error)
-            raise Broken(kind, cause, unanswered=not reader.begun) from None
+            raise Broken(kind, cause, unanswered=not self._reader.begun) from None
         finally:
-            self.used = True
+            self._answered, self._answer = None, Garbled()
             if not keep:
                 self.close()
 
@@ -164,9 +173,11 @@ class Wire:
         """Whether it is open and quiet: an end, or bytes that nobody asked for, spoil it."""
         if self._fd < 0:
             return False
+        if not self._came.poll(0):
+            return True
         try:
             self._sock.recv(1)
-        except _LATER:
+        except _LATER:  # what came was TLS's own
             return True
         except OSError:
             pass
@@ -175,6 +186,9 @@ class Wire:
 
     def close(self) -> None:
         """Ends it; a second call does nothing."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        self._loop = None
         self._fd = -1
         self._sock.close()
 
@@ -196,22 +210,41 @@ class Wire:
                 view = view[self._sock.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
                 await self._ready(writing=True)
-            except ssl.SSLWantReadError:
-                await self._ready(writing=False)
 
-    async def _receive(self, reader: Reader) -> Response | None:
+    # The loop's side
+
+    def _watch(self) -> asyncio.AbstractEventLoop:
+        """Has the loop call `_readable`. Once: to begin and end it costs more than to read."""
+        if self._loop is None:
+            if self._fd < 0:
+                raise ConnectionResetError
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._readable)
+        return self._loop
+
+    def _readable(self) -> None:
+        answered = self._answered
+        if answered is None:
+            _ = self.usable  # closes it, if it is not
+        elif not answered.done():
+            try:
+                answer: Response | Exception | None = self._receive()
+            except (Garbled, OSError) as error:
+                answer = error
+            if answer is not None:
+                self._answer = answer
+                answered.set_result(None)
+
+    def _receive(self) -> Response | None:
         """Reads all that is there; the answer once it is whole."""
         while True:
             try:
                 data = self._sock.recv(_CHUNK)
             except _LATER:
                 return None
-            except ssl.SSLWantWriteError:
-                await self._ready(writing=True)
-                continue
             if not data:
                 raise ConnectionResetError
-            if (response := reader.feed(data)) is not None:
+            if (response := self._reader.feed(data)) is not None:
                 return response
 
     async def _ready(self, *, writing: bool) -> None:

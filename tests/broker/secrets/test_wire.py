@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -116,3 +117,36 @@ async def test_an_exchange_that_is_given_up_closes_the_wire(
     assert not wire.usable
     assert far.recv(100)
     assert far.recv(100) == b""
+
+
+@pytest.mark.parametrize("noise", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+async def test_an_idle_wire_that_ends_or_speaks_is_closed_at_once(
+    ends: tuple[Wire, socket.socket], noise: bytes
+) -> None:
+    wire, far = ends
+    for _ in range(2):
+        far.send(ANSWER)
+        assert (await wire.exchange(b"GET / HTTP/1.1\r\n\r\n")).keep
+        assert far.recv(100)
+    if noise:
+        far.send(noise)
+    else:
+        far.shutdown(socket.SHUT_WR)
+    far.settimeout(10)
+    with suppress(ConnectionResetError):  # as it closed with bytes unread
+        assert await asyncio.to_thread(far.recv, 100) == b""
+    assert not wire.usable
+
+
+async def test_an_answer_that_comes_late_is_for_nobody(ends: tuple[Wire, socket.socket]) -> None:
+    """The exchange was given up; its answer finds the connection closed."""
+    wire, far = ends
+    far.settimeout(10)
+    task = asyncio.create_task(wire.exchange(b"GET / HTTP/1.1\r\n\r\n"))
+    await asyncio.sleep(0)
+    far.send(ANSWER)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(Broken):
+        await wire.exchange(b"GET / HTTP/1.1\r\n\r\n")
