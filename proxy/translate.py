@@ -173,19 +173,19 @@ def answer_response(answer: Answer, wire: Wire, *, close: bool = False) -> http.
         for name, value in _checked(answer.headers)
         if name.lower() not in ("content-length", "transfer-encoding", "connection")
     ]
-    if wire.grpc and answer.status >= 400:
+    status = answer.status
+    if wire.grpc and status != 200:
         fields = [pair for pair in fields if pair[0].lower() != b"content-type"]
-        fields += _grpc_status(answer.status, body)
-        body = b""
-    if answer.status not in (204, 304):
+        fields += _grpc_status(status, body)
+        # Of any other status Go and Java clients show the number alone, without the sentence.
+        status, body = 200, b""
+    if status not in (204, 304):
         fields.append((b"content-length", b"%d" % len(body)))
     if close and wire.version != b"HTTP/2.0":
         fields.append((b"connection", b"close"))
-    shown = b"" if wire.method == b"HEAD" or answer.status in (204, 304) else body
-    reason = reason_phrase(answer.status)
-    return http.Response(
-        b"HTTP/1.1", answer.status, reason, http.Headers(fields), shown, None, 0.0, None
-    )
+    shown = b"" if wire.method == b"HEAD" or status in (204, 304) else body
+    reason = reason_phrase(status)
+    return http.Response(b"HTTP/1.1", status, reason, http.Headers(fields), shown, None, 0.0, None)
 
 
 def reason_phrase(status: int) -> bytes:
@@ -197,12 +197,28 @@ def reason_phrase(status: int) -> bytes:
         return b""
 
 
-_GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 407: 16, 409: 10, 413: 8, 429: 8, 502: 14, 503: 14}
-"""Statuses of HTTP as those of gRPC; others are INTERNAL."""
+_GRPC = {
+    202: 14,
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    407: 16,
+    409: 10,
+    413: 8,
+    429: 8,
+    502: 14,
+    503: 14,
+}
+"""Statuses of HTTP as those of gRPC; others are INTERNAL. 202 and 503 say that people are asked, so
+UNAVAILABLE: try again later."""
 
 
 def _grpc_status(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
-    """The answer as a gRPC client reads it: a response of trailers only, with the sentence."""
+    """The answer as a gRPC client reads it: a response of trailers only, with the sentence.
+
+    Source: gRPC over HTTP/2, Responses (Trailers-Only has `:status` 200 like any other).
+    """
     try:
         detail = str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):

@@ -34,8 +34,8 @@ rules:
     body: stream
     use: [pay]
   - id: careful
-    agents: [careful]
-    match: {{method: POST, host: "localhost:{port}", path: /test.Echo/Unary}}
+    agents: [careful, "tag:careful"]
+    match: {{method: POST, host: "localhost:{port}", path: "/test.Echo/*"}}
     effect: hold
     summary: "Call {{path}}"
     use: [pay]
@@ -198,6 +198,81 @@ def test_a_held_unary_call_waits_for_people(at: Setup) -> None:
         assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
         assert call.result(30) == b"echo:held"
     assert at.server.calls[-1][1]["authorization"] == f"Bearer {SECRET}"
+
+
+def refusal(failed: pytest.ExceptionInfo[grpc.RpcError]) -> tuple[grpc.StatusCode, str, str]:
+    """Status, sentence, and Keybroker's code."""
+    error: Any = failed.value
+    metadata = {**dict(error.initial_metadata()), **dict(error.trailing_metadata())}
+    return error.code(), error.details(), metadata["keybroker-code"]
+
+
+@pytest.mark.parametrize(
+    ("options", "metadata"),
+    [
+        (("--hold-wait", "0s"), ()),
+        (("--hold-wait", "0s", "--pending-status", "202"), ()),
+        (("--hold-wait", "0s", "--pending-status", "429"), ()),
+        ((), (("prefer", "respond-async"),)),
+    ],
+    ids=["503", "202", "429", "asked-for"],
+)
+def test_a_call_that_still_waits_says_so_and_goes_out_when_repeated(
+    at: Setup, options: tuple[str, ...], metadata: tuple[tuple[str, str], ...]
+) -> None:
+    number = len(at.kb.records(type="agent.added"))
+    agent = at.kb.agent(f"waiting-{number}", "--tag", "careful", *options)
+    message = f"pending {number}".encode()
+    with at.channel(agent) as channel:
+        ask = channel.unary_unary("/test.Echo/Unary")
+        with pytest.raises(grpc.RpcError) as failed:
+            ask(message, timeout=20, metadata=metadata)
+        code, details, told = refusal(failed)
+        again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert code in again and told == "approval_pending"
+        [card] = at.kb.pending(at.boss)
+        assert card["id"] in details
+        assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+        assert ask(message, timeout=20) == b"echo:" + message
+
+
+def test_a_denial_by_people_is_a_status_with_their_reason(at: Setup) -> None:
+    with at.channel(at.careful) as channel:
+        call: Any = channel.unary_unary("/test.Echo/Unary").future(b"risky", timeout=30)
+        [card] = at.kb.pending(at.boss)
+        assert at.kb.vote(at.boss, card["id"], "deny", "not on a Friday")[0] == 200
+        with pytest.raises(grpc.RpcError) as failed:
+            call.result(30)
+    code, details, told = refusal(failed)
+    assert (code, told) == (grpc.StatusCode.PERMISSION_DENIED, "approval_denied")
+    assert "not on a Friday" in details
+
+
+def test_a_held_stream_of_answers_flows_once_it_is_approved(at: Setup) -> None:
+    with at.channel(at.careful) as channel:
+        messages = channel.unary_stream("/test.Echo/Download")(b"2", timeout=30)
+        [card] = at.kb.pending(at.boss)
+        assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+        assert next(messages).startswith(b"message 0")
+        at.server.go_on.release()
+        assert next(messages).startswith(b"message 1")
+        assert list(messages) == []
+
+
+def test_a_held_upload_is_whole_before_people_are_asked(at: Setup) -> None:
+    with at.channel(at.careful) as channel:
+        said: queue.Queue[bytes | None] = queue.Queue()
+        call: Any = channel.stream_unary("/test.Echo/Upload").future(
+            iter(said.get, None), timeout=30
+        )
+        said.put(b"one")
+        said.put(b"two")
+        time.sleep(0.3)
+        assert at.kb.api(at.boss, "/api/v1/approvals?state=pending")[1]["approvals"] == []
+        said.put(None)
+        [card] = at.kb.pending(at.boss)
+        assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
+        assert call.result(30) == b"2 6"
 
 
 def test_the_ledger_is_whole_after_all_that(at: Setup) -> None:

@@ -125,6 +125,27 @@ def test_answers_are_framed_by_us() -> None:
     assert "content-length" not in translate.answer_response(FakeAnswer(204), H1).headers
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(202, "14"), (403, "7"), (409, "10"), (502, "14"), (503, "14"), (599, "13")],
+)
+def test_a_grpc_client_reads_every_answer_as_a_status_of_its_own(status: int, code: str) -> None:
+    wire = Wire(b"POST", b"https", b"", b"/a.B/C", b"HTTP/2.0", grpc=True)
+    kind = ("Content-Type", "application/problem+json")
+    answer = FakeAnswer(
+        status, (kind, ("Keybroker-Code", "c")), '{"detail": "50 % \u00fc"}'.encode()
+    )
+    response = translate.answer_response(answer, wire)
+    assert (response.status_code, response.raw_content) == (200, b"")
+    assert dict(response.headers.items()) == {
+        "Keybroker-Code": "c",
+        "content-type": "application/grpc",
+        "grpc-status": code,
+        "grpc-message": "50 %25 %C3%BC",
+        "content-length": "0",
+    }
+
+
 def response(*fields: tuple[bytes, bytes], reason: bytes = b"OK") -> http.Response:
     return http.Response(b"HTTP/1.1", 200, reason, http.Headers(fields), None, None, 0.0, None)
 
