@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket
 
+from audit.commitment import commit
 from tests.support.program import AgentKey, Program, environment, wait_until
 from tests.support.upstream import Conversation, Received, Reply, Upstream
 from tests.support.upstream_routes import built_in
@@ -34,7 +37,7 @@ tiers:
   medium: {{exclude: []}}
 rules:
   - id: paid
-    agents: [bot]
+    agents: [bot, talker]
     match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /**}}
     except: {{path: [/push/**, /held/**]}}
     effect: allow
@@ -224,10 +227,13 @@ def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: Setup) ->
 # --- WebSocket
 
 
-def connect(at: Setup, path: str, **options: Any) -> ClientConnection:
+def connect(
+    at: Setup, path: str, agent: AgentKey | None = None, **options: Any
+) -> ClientConnection:
+    proxy = (agent or at.bot).proxy_url
     context = ssl.create_default_context(cafile=str(at.kb.ca_file))
     url = f"wss://localhost:{at.h1.port}{path}"
-    return websocket(url, proxy=at.bot.proxy_url, ssl=context, max_size=None, **options)
+    return websocket(url, proxy=proxy, ssl=context, max_size=None, **options)
 
 
 def socket_call(at: Setup, path: str) -> str:
@@ -312,6 +318,58 @@ def test_an_approval_that_came_late_opens_the_next_attempt(at: Setup) -> None:
     with connect(at, "/held/late") as socket:
         socket.send("still here")
         assert socket.recv(10) == "still here"
+
+
+def test_a_revoked_agents_socket_ends_and_the_ledger_knows_what_was_said(at: Setup) -> None:
+    """On both sides, with nobody saying anything; and what was said is committed to."""
+    over = threading.Event()
+
+    def talk(conversation: Conversation) -> None:
+        conversation.write(frame(0x81, b"welcome"))
+        conversation.write(frame(0x82, f"key {SECRET}".encode()))
+        while conversation.read(100):
+            pass
+        over.set()
+
+    at.h1.answer("/ws-revoked", lambda r: replace(switching(r), takeover=talk))
+    talker = at.kb.agent("talker")
+    with connect(at, "/ws-revoked", talker) as socket:
+        assert socket.recv(10) == "welcome"
+        masked = socket.recv(10)
+        assert isinstance(masked, bytes) and SECRET.encode() not in masked
+        socket.send("question")
+        socket.send(b"\0\1\2")
+        at.kb.cli("agent", "revoke", "talker")
+        with pytest.raises(ConnectionClosed):
+            socket.recv(15)
+    assert over.wait(10), "the upstream's side is closed too"
+    call = socket_call(at, "/ws-revoked")
+    done = at.about(call)
+    with closing(sqlite3.connect(at.kb.database)) as db:
+        [(salt,)] = db.execute("SELECT salt FROM ledger_salts WHERE subject = ?", (call,))
+    received = said((0x81, b"welcome"), (0x82, f"key {SECRET}".encode()))
+    assert done["received"] == commit(salt, "received", received)
+    assert done["delivered"] == commit(salt, "delivered", said((0x81, b"welcome"), (0x82, masked)))
+    sent = said((0x81, b"question"), (0x82, b"\0\1\2"))
+    assert done["frames"] == {
+        "sent": commit(salt, "sent", sent),
+        "sent_size": len(b"question") + 3,
+        "sent_frames": 2,
+        "received_frames": 2,
+    }
+    assert done["masked"] == 1
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """A short one, as an upstream sends it."""
+    return bytes([first, len(payload)]) + payload
+
+
+def said(*frames: tuple[int, bytes]) -> bytes:
+    """What a direction commits to, by docs/audit.md."""
+    return b"".join(
+        bytes([first]) + len(payload).to_bytes(8, "big") + payload for first, payload in frames
+    )
 
 
 def test_a_denied_websocket_is_an_answer(at: Setup) -> None:
