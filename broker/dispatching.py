@@ -108,7 +108,7 @@ class Dispatcher:
                 version = await self._stages.within(self._parts.secrets.read(credential.secret))
             result = "ok"
         except (SecretUnavailable, TimeoutError) as error:
-            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+            if isinstance(error, TimeoutError) or error.late:
                 result = "timeout"
             raise _no_secret(credential.name, error) from error
         finally:

@@ -105,3 +105,8 @@ class StoreUnavailable(KeybrokerError):
 
 class SecretUnavailable(KeybrokerError):
     """The secret could not be had; the sentence names the reference, never a value."""
+
+    def __init__(self, sentence: str, *, late: bool = False) -> None:
+        """`late`: the time for it ran out."""
+        super().__init__(sentence)
+        self.late = late

@@ -106,6 +106,8 @@ class Pipeline:
             journey.call = self._parts.new_id("c")
             return await self._walk(journey, client, raw, gone)
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
+            if gone.is_set() and isinstance(error, Refusal) and error.code == "approval_pending":
+                journey.end("abandoned")  # nobody is there to be told that it waits
             return await self._answer_to(error, journey, raw)
         except BaseException:  # the agent left, or this worker stops
             journey.end("abandoned")

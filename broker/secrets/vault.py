@@ -118,7 +118,8 @@ class VaultSource:
             version = await self._read_in_time(ref)
         except VaultUnavailable as error:
             self._failed(leave_to_ask, error)
-            raise SecretUnavailable(f"The secret {ref} could not be read: {error}") from error
+            sentence = f"The secret {ref} could not be read: {error}"
+            raise SecretUnavailable(sentence, late=error.kind in ("timeout", "busy")) from error
         except SecretUnavailable:
             self._well(leave_to_ask)
             raise

@@ -330,10 +330,13 @@ def test_a_ledger_on_a_real_full_disk(tmp_path: Path) -> None:
                 wait_until(lambda: _status(kb, bot, url, options) == 503, what="the disk is full")
                 sent = len(kb.records(type="call.sent"))
                 assert len(upstream.requests) == sent >= count
+                status, ready = kb.api(None, "/readyz")
+                assert (status, ready["checks"]["disk"]) == (503, "fail")
                 ballast.unlink()
                 wait_until(
                     lambda: _status(kb, bot, url, options) == 200, what="there is room again"
                 )
+                wait_until(lambda: kb.api(None, "/readyz")[0] == 200, what="it is ready again")
                 kb.verify()
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -273,6 +273,10 @@ def test_a_sealed_vault_stops_calls_and_nothing_else(outside: External) -> None:
     count = len(outside.kb.upstream.requests)
     assert outside.status() == (502, "secret_unavailable")
     assert outside.kb.curl(outside.bot, "http://keybroker.internal/v1/whoami").status == 200
+    wait_until(lambda: outside.kb.api(None, "/readyz")[0] == 503, what="it is not ready")
+    checks = outside.kb.api(None, "/readyz")[1]["checks"]
+    assert [name for name, found in checks.items() if found != "ok"] == ["vault"]
+    assert outside.kb.api(None, "/healthz")[0] == 200
     assert len(outside.kb.upstream.requests) == count
     doctor = outside.kb.run("doctor")
     assert "sealed" in doctor.stdout + doctor.stderr

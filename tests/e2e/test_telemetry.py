@@ -6,9 +6,10 @@ import os
 import resource
 import signal
 import sqlite3
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,18 @@ POLICY = """
 version: 1
 credentials:
   pay: {secret: "kv/pay#api_key", hosts: ["$HOST"], inject: bearer}
+  lost: {secret: "kv/lost#api_key", hosts: ["$HOST"], inject: {header: X-Lost, format: "{secret}"}}
+tiers:
+  brief: {quorum: [{group: any, count: 1}], exclude: [], decide_within: 1s}
 rules:
   - {id: read, agents: [named-bot], match: {method: GET, host: "$HOST", path: /**}, effect: allow,
      use: [pay]}
-  - {id: write, agents: [named-bot], match: {method: POST, host: "$HOST", path: /**}, effect: hold,
-     use: [pay]}
+  - {id: write, agents: [named-bot, "tag:hasty"], match: {method: POST, host: "$HOST", path: /**},
+     effect: hold, use: [pay]}
+  - {id: brief, agents: [named-bot], match: {method: PUT, host: "$HOST", path: /**}, effect: hold,
+     risk: brief}
+  - {id: lost, agents: [named-bot], match: {method: GET, host: "$HOST", path: /lost},
+     effect: allow, use: [lost]}
 """
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -57,6 +65,11 @@ class Watched:
             for family in parse(self.page())
             for s in family.samples
         }
+
+    def present(self) -> Samples:
+        """As of now: a page is kept for a second."""
+        time.sleep(1.1)
+        return self.samples()
 
     def value(self, name: str, **labels: str) -> float:
         return self.samples()[name, frozenset(labels.items())]
@@ -142,6 +155,74 @@ def test_a_stranger_is_counted_once(at: Watched) -> None:
     at.becomes(before + 1, "keybroker_calls_total", **labels)
     assert at.kb.curl(None, "http://localhost:1/echo").status == 407
     at.becomes(before + 2, "keybroker_calls_total", **labels)
+
+
+def test_every_way_that_a_call_ends_is_counted(at: Watched) -> None:
+    kb, url = at.kb, at.kb.upstream.url
+    before = at.present()
+
+    def one_more(outcome: str, code: str) -> None:
+        labels = {"outcome": outcome, "code": code}
+        key = ("keybroker_calls_total", frozenset(labels.items()))
+        at.becomes(before[key] + 1, "keybroker_calls_total", **labels)
+
+    hasty = kb.agent("hasty", "--hold-wait", "0s", "--tag", "hasty")
+    assert kb.curl(hasty, url + "/echo", "-d", "amount=8").code == "approval_pending"
+    one_more("pending", "approval_pending")
+    (card,) = kb.pending(at.alice)
+    at.becomes(1, "keybroker_approvals_pending", risk="medium")
+    wait_until(
+        lambda: at.value("keybroker_approvals_oldest_pending_seconds") > 0, what="its age is shown"
+    )
+    assert kb.vote(at.alice, card["id"], "deny", "no")[0] == 200
+    assert kb.curl(hasty, url + "/echo", "-d", "amount=8").code == "approval_denied"
+    one_more("denied", "approval_denied")
+
+    assert kb.curl(at.bot, url + "/echo", "-X", "PUT", "-d", "amount=9").code == "approval_expired"
+    one_more("denied", "approval_expired")
+
+    left = kb.start_curl(at.bot, url + "/echo", "-d", "amount=10")
+    (card,) = kb.pending(at.alice)
+    left.process.kill()
+    left.wait()
+    one_more("abandoned", "none")
+    assert kb.vote(at.alice, card["id"], "deny", "no")[0] == 200
+
+    assert kb.curl(at.bot, "http://keybroker.internal/v1/whoami").status == 200
+    one_more("answered", "none")
+    assert kb.curl(at.bot, url + "/reset").exit != 0
+    one_more("failed", "upstream_unreachable")
+    assert kb.curl(at.bot, url + "/lost").code == "secret_unavailable"
+    one_more("denied", "secret_unavailable")
+    for status in (302, 404, 503):
+        assert at.get(f"/status/{status}") == status
+
+    after = at.present()
+
+    def grew(name: str, by: float, **labels: str) -> None:
+        key = (name, frozenset(labels.items()))
+        # Of a type of record there is no series before the first one.
+        assert after[key] - before.get(key, 0) == by, (name, labels)
+
+    grew("keybroker_hold_seconds_count", 2, outcome="denied")
+    grew("keybroker_hold_seconds_count", 1, outcome="expired")
+    grew("keybroker_vault_request_duration_seconds_count", 1, result="failed")
+    for kind in ("3xx", "4xx", "5xx"):
+        grew("keybroker_upstream_responses_total", 1, **{"class": kind})
+    grew("keybroker_ledger_records_total", 1, type="call.failed")
+    grew("keybroker_ledger_records_total", 1, type="agent.added")
+    assert after["keybroker_call_stage_duration_seconds_count", frozenset({("stage", "hold")})] > 0
+
+
+def test_connections_are_counted_while_they_are_open(at: Watched) -> None:
+    at.becomes(0, "keybroker_connections")
+    total = ("keybroker_connections_total", frozenset[tuple[str, str]]())
+    opened = at.present()[total]
+    tunnel = at.kb.tunnel(at.bot, at.kb.upstream.url)
+    at.becomes(1, "keybroker_connections")
+    tunnel.close()
+    at.becomes(0, "keybroker_connections")
+    assert at.present()[total] == opened + 1
 
 
 def test_the_page_has_what_the_guide_says_and_nothing_else(at: Watched) -> None:
@@ -233,6 +314,20 @@ def test_a_call_does_not_wait_for_the_collector(at: Watched) -> None:
         at.collector.delay = 0
 
 
+def test_spans_that_the_collector_does_not_take_are_counted(at: Watched) -> None:
+    assert at.value("keybroker_trace_spans_total", result="exported") > 0
+    failed = at.value("keybroker_trace_spans_total", result="failed")
+    at.collector.status = 400
+    try:
+        assert at.get() == 200
+        wait_until(
+            lambda: at.value("keybroker_trace_spans_total", result="failed") > failed,
+            what="they are counted",
+        )
+    finally:
+        at.collector.status = 200
+
+
 def test_no_counter_falls_when_a_worker_is_killed(at: Watched) -> None:
     before = len(at.kb.records(type="call.completed"))
     at.becomes(before, "keybroker_calls_total", outcome="completed", code="none")
@@ -265,6 +360,9 @@ def test_a_store_that_is_locked_is_not_ready(at: Watched) -> None:
         assert at.value("keybroker_ready", check="store") == 0  # the page is there all the same
         status, told = at.kb.api(at.alice, "/readyz")
         assert status == 503 and "store" in told["faults"]
+        refused = at.kb.curl(at.bot, at.kb.upstream.url + "/echo")
+        assert (refused.status, refused.code) == (503, "ledger_unavailable")
+        wait_until(lambda: at.value("keybroker_ledger_failed_total") > 0, what="it is counted")
         db.execute("ROLLBACK")
     at.recovers()
 
@@ -287,8 +385,16 @@ def test_a_vault_that_hangs_or_died_is_not_ready(at: Watched) -> None:
     try:
         at.fails("vault")
         assert at.value("keybroker_vault_up") == 0
+        # Both workers read until their breakers open.
+        asking = [at.kb.start_curl(at.bot, at.kb.upstream.url + "/echo") for _ in range(20)]
+        assert "secret_unavailable" in {curl.wait().code for curl in asking}
+        assert at.value("keybroker_vault_request_duration_seconds_count", result="timeout") > 0
+        wait_until(
+            lambda: at.value("keybroker_vault_breakers_open") > 0, what="the breakers are shown"
+        )
     finally:
-        os.kill(server, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # `up` replaces one that is silent for long
+            os.kill(server, signal.SIGCONT)
     at.recovers()
     (server,) = at.kb.processes("server")
     os.kill(server, signal.SIGKILL)
@@ -296,4 +402,31 @@ def test_a_vault_that_hangs_or_died_is_not_ready(at: Watched) -> None:
         lambda: at.kb.processes("server") not in ([], [server]), what="another server runs"
     )
     at.recovers()
-    wait_until(lambda: at.get() == 200, what="secrets are read again")
+    wait_until(  # a breaker closes with the first read that its worker gets
+        lambda: at.get() == 200 and at.value("keybroker_vault_breakers_open") == 0,
+        what="secrets are read again",
+    )
+
+
+AT_REST = frozenset(
+    {
+        "keybroker_approvals_oldest_pending_seconds",
+        "keybroker_approvals_pending",
+        "keybroker_calls_held",
+        "keybroker_connections",
+        "keybroker_vault_breakers_open",
+    }
+)
+"""What is 0 again by now; the tests above saw it above that."""
+
+
+def test_nothing_on_the_page_stands_still(at: Watched) -> None:
+    """After all that every metric has moved: none is there for show."""
+    families = {family.name: family for family in parse(at.page())}
+    still = {
+        metric.name
+        for metric in METRICS
+        if not any(s.value for s in families[metric.name.removesuffix("_total")].samples)
+    }
+    assert still <= AT_REST
+    at.kb.verify()

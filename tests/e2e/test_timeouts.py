@@ -24,7 +24,7 @@ from tests.support.upstream import Conversation, Received, Upstream
 pytestmark = pytest.mark.e2e
 
 LIMITS = {
-    "head": 1, "idle": 3, "stage": 2, "resolve": 2, "connect": 1, "tls": 1, "first_byte": 2,
+    "head": 1, "idle": 2, "stage": 2, "resolve": 2, "connect": 1, "tls": 1, "first_byte": 1,
 }  # fmt: skip
 LONG = 20
 """Seconds after which one without a limit would still stand there."""
@@ -161,7 +161,7 @@ def test_idle_upload(at: Setup) -> None:
         ended(tls)
     assert over.wait(10), "the upstream's side is closed too"
     failed = at.kb.records(type="call.failed")[-1]["data"]
-    assert "Nothing of the request's body moved for 3 s" in failed["sentence"]
+    assert "Nothing of the request's body moved for 2 s" in failed["sentence"]
     assert (failed["sent"], failed["body_size"], failed["body_whole"]) == (True, 4, False)
 
 
@@ -232,7 +232,7 @@ def answering(*pieces: bytes) -> Callable[[Received, Conversation], None]:
 def test_first_byte(at: Setup, pieces: tuple[bytes, ...]) -> None:
     at.kb.upstream.heads["/stalls"] = answering(*pieces)
     sentence, failed = at.fails(at.kb.upstream.url + "/stalls")
-    assert "did not begin to answer within 2 s" in sentence
+    assert "did not begin to answer within 1 s" in sentence
     assert failed["sent"] is True
 
 
@@ -244,7 +244,7 @@ def test_idle_response(at: Setup) -> None:
     call = reply.headers["keybroker-request-id"]
     wait_until(lambda: bool(at.kb.records(call=call, type="call.failed")), what="a record of it")
     failed = at.kb.records(call=call, type="call.failed")[-1]["data"]
-    assert "sent nothing for 3 s in the middle of its response" in failed["sentence"]
+    assert "sent nothing for 2 s in the middle of its response" in failed["sentence"]
 
 
 def test_waiting_for_people_has_no_part_in_it(at: Setup) -> None:
@@ -252,7 +252,7 @@ def test_waiting_for_people_has_no_part_in_it(at: Setup) -> None:
     boss = at.kb.user("boss")
     held = at.kb.start_curl(at.bot, at.kb.upstream.url + "/held/x", "-d", "x=1")
     [card] = at.kb.pending(boss)
-    time.sleep(LIMITS["idle"] + 2)
+    time.sleep(LIMITS["idle"] + 1)
     assert held.process.poll() is None
     assert at.kb.vote(boss, card["id"], "approve")[0] == 200
     assert held.wait(LONG).status == 404

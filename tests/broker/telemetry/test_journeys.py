@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import Refusal
+from broker.errors import Refusal, SecretUnavailable
 from broker.parts import Limits
 from broker.passage import Passage
 from broker.pipeline import Pipeline
@@ -103,6 +103,17 @@ async def test_a_call_that_is_cancelled(world: World) -> None:
     assert the_journey(world)[:2] == ("abandoned", "none")
 
 
+async def test_a_call_whose_agent_left_while_people_were_asked(world: World) -> None:
+    gone = asyncio.Event()
+    task = asyncio.create_task(world.pipeline(hold_wait=60).handle(world.client(), refund(), gone))
+    await until(world.pending)
+    gone.set()
+    await asyncio.wait_for(task, 10)
+    journey = the_journey(world)
+    assert journey[:2] == ("abandoned", "none")
+    assert world.journeys[0].approval is not None
+
+
 def test_a_stranger(world: World) -> None:
     world.pipeline().refusal_answer(Refusal("agent_unauthenticated", "who?"))
     assert the_journey(world)[:3] == ("denied", "agent_unauthenticated", 407)
@@ -118,7 +129,9 @@ async def test_reading_a_secret_is_timed_by_how_it_went(world: World) -> None:
     await walk(world, raw())
     world.secrets.error, world.secrets.delay = None, 1.0
     await walk(world, raw(), stage=0.05)
-    assert seen == ["ok", "failed", "timeout"]
+    world.secrets.error, world.secrets.delay = SecretUnavailable("it is slow", late=True), 0.0
+    await walk(world, raw())
+    assert seen == ["ok", "failed", "timeout", "timeout"]
 
 
 async def test_waiting_calls_are_counted_while_they_wait(world: World) -> None:
