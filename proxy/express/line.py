@@ -64,7 +64,12 @@ class Line(asyncio.Protocol):
         """The response goes out in chunks."""
         self._closing = False
         """No more calls on this connection."""
+        self._full = False
+        """The agent has yet to take what was written."""
         self._gone = False
+        """Nothing more is done for the agent, which left or is to leave."""
+        self._lost = False
+        """And its connection is no more."""
         self._revoked = False
         self.over: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is closed and nothing is under way any more."""
@@ -91,6 +96,7 @@ class Line(asyncio.Protocol):
     def cut(self) -> None:
         """Closes the connection; bytes already written are still delivered."""
         self._flush()
+        self._leave()
         self._transport.close()
 
     def give_up_late(self) -> None:
@@ -99,7 +105,10 @@ class Line(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             if now - self._moved > limits.idle:
-                self.cut()
+                if self._transport.is_closing():
+                    self._transport.abort()  # who does not take the rest keeps it open
+                else:
+                    self.cut()
         elif exchange.overdue(now, first_byte=limits.first_byte, idle=limits.idle) is not None:
             if self._upstream is not None:
                 self._upstream.abort()
@@ -118,13 +127,36 @@ class Line(asyncio.Protocol):
             self._transport.abort()
             return
         if self._secure.ended:
+            self._leave()
             self._transport.close()
 
     def eof_received(self) -> bool:
-        return False  # asyncio closes
+        self._leave()  # asyncio closes, but only when all that was written has been taken
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._leave()
+        self._look_over()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._transport.resume_reading()
+        if self._upstream is not None:
+            self._upstream.resume()
+        if self._exchange is None:
+            self._loop.call_soon(self._next)
+
+    def _leave(self) -> None:
+        if self._gone:
+            return
         self._gone = True
+        self._moved = time.monotonic()
         exchange = self._exchange
         if exchange is not None:
             exchange.gone.set()
@@ -132,15 +164,6 @@ class Line(asyncio.Protocol):
                 self.on_break()
         if self._upstream is not None:
             self._upstream.abort()
-        self._look_over()
-
-    def pause_writing(self) -> None:
-        if self._upstream is not None:
-            self._upstream.pause()
-
-    def resume_writing(self) -> None:
-        if self._upstream is not None:
-            self._upstream.resume()
 
     # -- requests
 
@@ -148,14 +171,18 @@ class Line(asyncio.Protocol):
         """More from the agent, decrypted."""
         self._moved = time.monotonic()
         self._data += plain
+        if self._full:
+            self._transport.pause_reading()  # no more of who does not take the answers
         if self._exchange is None:
             self._next()
         elif len(self._data) > MOST_HEAD:
             self._transport.abort()  # who sends on and on is not waiting for an answer
 
     def _next(self) -> None:
-        """Begins the next call, if it is all there."""
-        if self._closing or self._gone or not self._data:
+        """Begins the next call, if it is all there and the last answer was taken."""
+        if self._exchange is not None or not self._data:
+            return
+        if self._closing or self._gone or self._full:
             return
         if self._head is None:
             head = plain_head(bytes(self._data[: MOST_HEAD + 1]))
@@ -414,7 +441,7 @@ class Line(asyncio.Protocol):
         if exchange.answered:
             # Half a response is out: only the end of the connection can say that it is no more.
             self._flush()
-            self._exchange = None
+            self._exchange = self._head = None
             self._closing = True
             self._transport.close()
             self._look_over()
@@ -488,7 +515,7 @@ class Line(asyncio.Protocol):
         self._look_over()
 
     def _look_over(self) -> None:
-        if self._gone and not self._tasks and not self.over.done():
+        if self._lost and not self._tasks and not self.over.done():
             self.over.set_result(None)
 
     def _abandon(self, over: asyncio.Future[None]) -> None:
