@@ -35,7 +35,7 @@ class Secure:
         return True
 
     def receive(self, data: bytes = b"") -> bytes:
-        """The plain text that is complete with `data`."""
+        """The plain text that is complete with `data`; whatever breaks TLS behind some ends it."""
         if data:
             self._tls.bio_write(data)
         parts = []
@@ -47,7 +47,15 @@ class Secure:
             except SSL.ZeroReturnError:
                 self.ended = True
                 break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            except SSL.Error:
+                if not parts:
+                    raise
+                self.ended = True
+                break
+        plain = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(plain) < len(data) // 2:
+            self._flush(_ROOM)  # what TLS itself has to say, or a flood of key updates is kept
+        return plain
 
     def send(self, data: bytes) -> None:
         """Writes `data` to the transport."""

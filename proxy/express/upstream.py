@@ -80,6 +80,8 @@ class Upstream(asyncio.Protocol):
             async with asyncio.timeout(timeouts.tls):
                 if not secure.shake():
                     await self._ready
+            if secure.receive() or secure.ended:
+                raise NoUpstream(pages.NOT_SET_UP)  # it speaks, or leaves, unasked
         except TimeoutError as error:
             raise NoUpstream(slow_tls_sentence(timeouts)) from error
         except SSL.Error as error:
