@@ -40,7 +40,7 @@ from mitmproxy.proxy.server import TimeoutWatchdog
 from proxy import http2, pages, websocket
 from proxy.chain import Chain, ChainedTunnel
 from proxy.exchange import Exchange, Wire, attach
-from proxy.http1 import MAX_HEAD, Http1Client, Http1Server, assembled
+from proxy.http1 import MAX_HEAD, Http1Client, Http1Server, assembled, connection_close
 from proxy.http2 import Commands, Drained, StopSending
 from proxy.translate import takes_trailers
 
@@ -108,6 +108,7 @@ def install() -> None:
     # Stock checks the types of all fields of every message that is made, which costs a tenth of a
     # call; mypy has checked those that we make.
     http.MessageData.__post_init__ = _nothing  # type: ignore[method-assign]
+    http1.connection_close = connection_close
     # The stock page quotes the bytes that could not be parsed.
     _http1.make_error_response = lambda status_code, message="": assembled(_page_for(status_code))
 

@@ -37,6 +37,17 @@ MAX_RESPONSE_HEAD = 256 * 1024
 MAX_INFORMATIONAL = 32
 
 
+def connection_close(version: str | bytes, headers: http.Headers) -> bool:
+    """Whether a message is the last one on its connection (RFC 9112 9.3, 9.6).
+
+    Stock compares the options letter by letter, and waits for who said `Close` and means it.
+    """
+    options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
+    if "close" in options or "keep-alive" in options:
+        return "close" in options
+    return version not in ("HTTP/1.1", b"HTTP/1.1", "HTTP/2.0", b"HTTP/2.0")
+
+
 def assembled(response: http.Response) -> bytes:
     """A response of our own as it goes over HTTP/1."""
     assembled: bytes = http1.assemble_response(response)  # type: ignore[no-untyped-call]

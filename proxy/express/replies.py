@@ -15,7 +15,7 @@ from mitmproxy.net.http import http1
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
-from proxy.http1 import INFORMATIONAL, MAX_INFORMATIONAL, MAX_RESPONSE_HEAD
+from proxy.http1 import INFORMATIONAL, MAX_INFORMATIONAL, MAX_RESPONSE_HEAD, connection_close
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -101,7 +101,7 @@ class ReplyReader:
         response = self._response
         if response is None or self._until_eof or self._buffer:
             return False
-        return not http1.connection_close(response.http_version, response.headers)  # type: ignore[no-untyped-call]
+        return not connection_close(response.http_version, response.headers)
 
     def _part(self, read: Any) -> bytes | None:
         while True:
