@@ -116,7 +116,8 @@ class Door(asyncio.Protocol):
     # -- CONNECT
 
     def _connect(self) -> None:
-        if not self._setup.express or not _CONNECT.fullmatch(self._data):
+        plain = len(self._data) <= MOST_HEAD and _CONNECT.fullmatch(self._data)
+        if not self._setup.express or not plain:
             self._hand_over(None)
             return
         try:
@@ -178,7 +179,8 @@ class Door(asyncio.Protocol):
                     entered.agent, *entered.place, entered.sni
                 )
             except Exception:  # noqa: BLE001 - as above
-                self._hand_over(Entered(entered.agent, entered.place))
+                if not self._transport.is_closing():
+                    self._hand_over(Entered(entered.agent, entered.place))
                 return
         if self._transport.is_closing():
             if isinstance(tunnel, Tunnel):

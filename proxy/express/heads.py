@@ -72,7 +72,7 @@ def plain_head(data: bytes) -> PlainHead | None:
             close = close or option == b"close"
         elif lower == b"content-type" and value[:16].lower() == b"application/grpc":
             return None
-    if length > MOST_BODY or method == b"CONNECT":
+    if length > MOST_BODY or method.upper() == b"CONNECT":
         return None
     return PlainHead(method, target, fields, length, found.end(), close)
 
@@ -80,15 +80,18 @@ def plain_head(data: bytes) -> PlainHead | None:
 def request_head(request: Request) -> bytes:
     """The head of exactly `request`, with Host and Content-Length made from it.
 
-    Raises ValueError for what would not be one head, UnicodeEncodeError for what is not Latin-1.
+    Raises ValueError for what would not be one head, UnicodeEncodeError for a target that is not
+    ASCII or a header that is not Latin-1.
     """
-    lines = [f"{request.method} {request.target} HTTP/1.1", f"host: {request.authority}"]
-    lines += [f"{name}: {value}" for name, value in request.headers]
+    first = f"{request.method} {request.target} HTTP/1.1\r\nhost: {request.authority}\r\n"
+    lines = [f"{name}: {value}" for name, value in request.headers]
     if request.unread:
         lines.append(f"content-length: {request.length}")
     elif request.body or request.method in _NO_BODY_NO_LENGTH:
         lines.append(f"content-length: {len(request.body)}")
-    head = "\r\n".join([*lines, "", ""])
-    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+    rest = "".join([f"{line}\r\n" for line in [*lines, ""]])
+    if first.count("\n") != 2 or rest.count("\n") != len(lines) + 1:
         raise ValueError("a line break inside the head")
-    return head.encode("latin-1")
+    if first.count("\r") != 2 or rest.count("\r") != len(lines) + 1:
+        raise ValueError("a line break inside the head")
+    return first.encode("ascii") + rest.encode("latin-1")
