@@ -14,7 +14,7 @@ import copy
 from collections.abc import Iterable, Sequence
 
 from broker.escapes import MAX_ESCAPE, SYNTAXES, View
-from broker.spellings import MIN_LENGTH, Needle, minimal, needles, spellings
+from broker.spellings import MIN_LENGTH, Needle, minimal, narrow, needles, spellings
 
 __all__ = ["MASK", "MIN_LENGTH", "Scrubber", "spellings"]
 
@@ -35,10 +35,17 @@ class Scrubber:
         `keep_length`: in bodies a mask is as long as what it covers.
         """
         self._keep_length = keep_length
-        self._needles = tuple(dict.fromkeys(n for v in minimal(values) for n in needles(v)))
-        self._plain = tuple(needle for needle in self._needles if b"\0" not in needle.core)
-        """Not in one of Unicode's wider encodings, which few bodies are in."""
-        self._letters = b"".join(needle.full for needle in self._needles)
+        self._values = minimal(values)
+        self._narrow = tuple(
+            needle
+            for value in self._values
+            for needle in (narrow(value) if value.isascii() else needles(value))
+        )
+        """What can stand in a text without a NUL: all but ASCII in Unicode's wider encodings, for
+        which few texts need to be searched."""
+        self._every: tuple[Needle, ...] | None = None
+        self._letters = b"".join((b"\0", *(needle.full for needle in self._narrow)))
+        """Every byte that is in a needle."""
         self._source = b""
         """What is held back, after some bytes that have left (an escape may reach into both)."""
         self._at = 0
@@ -47,11 +54,11 @@ class Scrubber:
         """Spellings masked so far, in bodies and texts."""
 
     def __repr__(self) -> str:
-        return f"Scrubber(needles={len(self._needles)}, hits={self.hits})"
+        return f"Scrubber(values={len(self._values)}, hits={self.hits})"
 
     def feed(self, chunk: bytes) -> bytes:
         """The next part of the scrubbed stream, maybe empty."""
-        if not self._needles:
+        if not self._narrow:
             return chunk
         if len(chunk) <= SLICE:
             return self._scrub(chunk, final=False) if chunk else b""
@@ -72,14 +79,14 @@ class Scrubber:
             data = "\n".join(texts).encode(errors="surrogateescape")
         except UnicodeEncodeError:
             return False
-        return not self._hits(self._views(data, final=True), self._needles, 0)
+        return not self._hits(self._views(data, final=True), 0)
 
     def scrub_text(self, text: str) -> str:
         """`text` (a header's value, a reason phrase) masked, whatever characters it has.
 
         A mask has characters that a header's *name* cannot have: drop a header whose name changes.
         """
-        if not self._needles:
+        if not self._narrow:
             return text
         errors = "surrogateescape"
         try:
@@ -98,7 +105,7 @@ class Scrubber:
         source, at = self._source + data, self._at
         views = self._views(source, final=final)
         held = len(source) if final else self._first_open(views, at)
-        hits = self._hits(views, self._needles, at)
+        hits = self._hits(views, at)
         out: list[bytes] = []
         while hits:
             start, minus_end, *_ = min(hits, key=lambda hit: hit[:2])
@@ -111,7 +118,7 @@ class Scrubber:
             hits = [
                 again
                 for hit in hits
-                for again in ([hit] if hit[0] >= at else self._hits([hit[2]], [hit[3]], at))
+                for again in ([hit] if hit[0] >= at else self._hits([hit[2]], at, hit[3]))
             ]
             if at > held:
                 held = len(source) if final else self._first_open(views, at)
@@ -129,21 +136,28 @@ class Scrubber:
                     views.append(view)
         return views
 
-    def _hits(self, views: Sequence[View], sought: Sequence[Needle], at: int) -> list[_Hit]:
-        """The first place from `at` on, for each needle in each view that has one."""
+    def _hits(self, views: Sequence[View], at: int, only: Needle | None = None) -> list[_Hit]:
+        """The first place from `at` on, for each needle (or one) in each view that has one."""
         hits = []
         for view in views:
             if view.cut is not None and not view.has_escapes:
                 continue  # the same text as the source's own
-            every = sought is not self._needles or b"\0" in view.text
             start = view.index_of(at)
-            for needle in sought if every else self._plain:
+            for needle in self._sought(view.text) if only is None else (only,):
                 found = view.text.find(needle.core, start)
                 if found >= 0:
                     begin = view.source_of(found)[0]
                     end = view.source_of(needle.extent(view.text, found) - 1)[1]
                     hits.append((begin, -end, view, needle))
         return hits
+
+    def _sought(self, text: bytes) -> Sequence[Needle]:
+        return self._needles() if b"\0" in text else self._narrow
+
+    def _needles(self) -> tuple[Needle, ...]:
+        if self._every is None:
+            self._every = tuple(dict.fromkeys(n for v in self._values for n in needles(v)))
+        return self._every
 
     def _first_open(self, views: Sequence[View], at: int) -> int:
         """The first place from `at` on where a spelling may have begun that needs more input."""
@@ -152,7 +166,7 @@ class Scrubber:
             open_bytes = 0
             if view.text[-1:] in self._letters:  # or it ends as no beginning of a spelling does
                 start = view.index_of(at)
-                open_bytes = max(overlap(view.text, start, n.full) for n in self._needles)
+                open_bytes = max(overlap(view.text, start, n.full) for n in self._needles())
             if open_bytes:
                 begin = view.begin_of_last(open_bytes)
             elif view.cut is not None:

@@ -52,9 +52,12 @@ def minimal(values: Iterable[bytes]) -> tuple[bytes, ...]:
 def needles(value: bytes) -> tuple[Needle, ...]:
     """Every literal that gives `value` away: raw, hex, base64 wherever it stands in the whole,
     and the wider encodings of Unicode."""
+    return tuple(dict.fromkeys((*narrow(value), *wide(value))))
+
+
+def narrow(value: bytes) -> list[Needle]:
+    """Those of one byte a character. No other byte is in them than ASCII's and the value's own."""
     literals = [value, value.hex().encode(), value.hex().upper().encode()]
-    if (text := _text(value)) is not None:
-        literals += [text.encode(wide) for wide in _WIDE]
     if b" " in value:
         literals.append(value.replace(b" ", b"+"))
     if b"\\" in value:
@@ -64,7 +67,14 @@ def needles(value: bytes) -> tuple[Needle, ...]:
     for before in range(3):
         core, full = needle = _base64(value, before)
         found += (needle, Needle(core.translate(_TO_URL_SAFE), full.translate(_TO_URL_SAFE)))
-    return tuple(dict.fromkeys(found))
+    return list(dict.fromkeys(found))
+
+
+def wide(value: bytes) -> list[Needle]:
+    """Those in UTF-16 and UTF-32. Each has a NUL if the value has an ASCII character."""
+    text = _text(value)
+    literals = [] if text is None else [text.encode(encoding) for encoding in _WIDE]
+    return [Needle(literal, literal) for literal in literals]
 
 
 _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")

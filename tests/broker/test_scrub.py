@@ -287,3 +287,16 @@ def test_a_text_that_cannot_be_encoded_is_not_called_clean() -> None:
     assert not Scrubber([KEY]).is_clean(["\ud83d"])
     assert Scrubber([KEY]).is_clean(["\udc80", "plain", ""])
     assert Scrubber([]).is_clean(["anything"])
+
+
+@pytest.mark.parametrize("wide", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("secret", ["sk_live_0123", "日本語の秘密", "pä$$wörd"])
+def test_wide_spellings_are_masked_wherever_they_are_cut(secret: str, wide: str) -> None:
+    """They are not looked for before a NUL comes; what may begin one waits all the same."""
+    spelt = secret.encode(wide)
+    for cut in range(1, len(spelt)):
+        scrubber = Scrubber([secret.encode()])
+        first = scrubber.feed(b"before " + spelt[:cut])
+        assert first + scrubber.feed(spelt[cut:] + b" after") + scrubber.finish() == (
+            b"before " + MASK + b" after"
+        )
