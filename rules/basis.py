@@ -14,6 +14,8 @@ from dataclasses import asdict
 from rules.model import Credential, Policy, Rule, Subject, Tier
 
 _LABEL = b"keybroker/basis/v1\n"
+_KEPT = 10_000
+"""Bases that are remembered."""
 
 
 class Definitions:
@@ -22,11 +24,21 @@ class Definitions:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._digests: dict[str, str] = {}
+        self._bases: dict[tuple[Subject, tuple[str, ...]], str] = {}
+        """By agent and rules; a policy's rules do not change, and agents mostly repeat calls."""
 
     def basis(self, subject: Subject, rules: Iterable[Rule]) -> str:
         """SHA-256 (hex) over the agent and the rules that matched, in their order."""
-        agent = {"name": subject.name, "owner": subject.owner, "tags": sorted(subject.tags)}
-        return _digest([agent, [self._of(rule) for rule in rules]])
+        rules = tuple(rules)
+        key = subject, tuple([rule.id for rule in rules])
+        basis = self._bases.get(key)
+        if basis is None:
+            agent = {"name": subject.name, "owner": subject.owner, "tags": sorted(subject.tags)}
+            basis = _digest([agent, [self._of(rule) for rule in rules]])
+            if len(self._bases) >= _KEPT:
+                self._bases = {}
+            self._bases[key] = basis
+        return basis
 
     def _of(self, rule: Rule) -> str:
         # Made once, when first needed; two threads at worst make the same twice.

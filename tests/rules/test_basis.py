@@ -107,3 +107,15 @@ def test_it_is_the_same_in_every_process() -> None:
             check=True,
         )
         assert done.stdout.strip() == basis(TEXT)
+
+
+def test_it_is_the_same_whether_remembered_or_not() -> None:
+    policy = load_policy(TEXT)[0]
+    definitions, rules = Definitions(policy), policy.rules
+    eve = Subject("eve", BOT.tags, BOT.owner)
+    for subject in (BOT, eve, BOT, Subject("bot"), BOT):
+        for some in (rules[:1], rules, rules[1:], rules[::-1]):
+            assert definitions.basis(subject, iter(some)) == Definitions(policy).basis(
+                subject, some
+            )
+    assert definitions.basis(BOT, rules) != definitions.basis(eve, rules)
