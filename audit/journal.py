@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -151,8 +151,8 @@ class Transaction:
 class Watch(Protocol):
     """Told how the writer does, from its thread; quick, and never raises."""
 
-    def durable(self, seconds: float) -> None:
-        """One change is on disk, that long after it was handed over."""
+    def durable(self, seconds: Sequence[float]) -> None:
+        """Changes are on disk, each that long after it was handed over."""
         ...
 
     def lost(self, changes: int) -> None:
@@ -163,7 +163,7 @@ class Watch(Protocol):
 class Unwatched:
     """Nobody is told."""
 
-    def durable(self, seconds: float) -> None: ...
+    def durable(self, seconds: Sequence[float]) -> None: ...
 
     def lost(self, changes: int) -> None: ...
 
@@ -178,7 +178,7 @@ def begin(db: sqlite3.Connection, first: Draft, *, moment: datetime, head_key: b
     tx.write(head_key)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Item[T]:
     """One piece of work and whoever waits for it."""
 
@@ -317,8 +317,7 @@ class Journal:
                 durable = time.monotonic()
                 for announce in announcements:
                     announce()
-                for item in items:
-                    self._watch.durable(durable - item.queued)
+                self._watch.durable([durable - item.queued for item in items])
         self._disconnect()
         if self._lock_file is not None:
             os.close(self._lock_file)

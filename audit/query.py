@@ -13,6 +13,7 @@ from audit.errors import NotCanonical, Unreadable
 from audit.filters import Filter
 from audit.reading import COLUMNS, parse_json, reading, record_of
 from audit.record import Record, canonical_json
+from audit.schema import FREQUENT, RARE
 
 _APPROVAL = "json_extract(data, '$.approval')"
 _HOST = "coalesce(json_extract(data, '$.what.host'), json_extract(data, '$.host'))"
@@ -26,7 +27,7 @@ _TERMS = {
     "path": "substr(json_extract(data, '$.what.path'), 1, length(?)) = ?",
     "rule": "EXISTS (SELECT 1 FROM json_each(data, '$.rules') WHERE value = ?)",
     "code": "json_extract(data, '$.code') = ?",
-    "reviewer": "type = 'approval.voted' AND json_extract(data, '$.user') = ?",
+    "reviewer": f"type = 'approval.voted' AND {RARE} AND json_extract(data, '$.user') = ?",
     "secret": "(json_extract(data, '$.ref') = ? OR EXISTS (SELECT 1 FROM"
     " json_each(data, '$.secrets') WHERE json_extract(value, '$.ref') = ?))",
     "since": "time >= ?",
@@ -106,6 +107,8 @@ def search(
             where("type = ?", type)
         else:
             where("type >= ? AND type < ?", f"{type}.", f"{type}/")  # "/" follows "." in ASCII
+        if not any(frequent == type or frequent.startswith(f"{type}.") for frequent in FREQUENT):
+            where(RARE)
     if call is not None:
         where("call = ?", call)
     for name, term in _TERMS.items():
@@ -115,10 +118,13 @@ def search(
         kinds = _BROUGHT_ABOUT.get(wanted.outcome)
         if kinds is None:
             where(
-                "type = 'approval.resolved' AND json_extract(data, '$.state') = ?", wanted.outcome
+                f"type = 'approval.resolved' AND {RARE} AND json_extract(data, '$.state') = ?",
+                wanted.outcome,
             )
         else:
             where(f"type IN ({', '.join('?' * len(kinds))})", *kinds)
+            if not any(kind in FREQUENT for kind in kinds):
+                where(RARE)
     if before is not None:
         where("seq < ?", before)
     condition = f"WHERE {' AND '.join(terms)} " if terms else ""

@@ -66,8 +66,6 @@ def canonical_json(value: JSON) -> bytes:
     surrogates, and nesting deeper than 32.
     """
     try:
-        if type(value) is str:  # most of what a record has besides `data`
-            return _quote(value).encode()
         return _encode(_ordered(value, _MAX_DEPTH)).encode()
     except UnicodeEncodeError as error:
         raise NotCanonical("a string holds half of a surrogate pair") from error
@@ -93,10 +91,17 @@ def _ordered(value: JSON, depth: int) -> object:
             keys.sort()
         else:
             keys.sort(key=_utf16)
-        return {key: _ordered(value[key], depth - 1) for key in keys}
+        return {
+            key: item if type(item := value[key]) is str else _ordered(item, depth - 1)
+            for key in keys
+        }
     if isinstance(value, list) or isinstance(value, tuple):  # noqa: SIM101 - as above
         return [_ordered(item, depth - 1) for item in value]
     raise NotCanonical(f"a {type(value).__name__} has no place in a record")
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quote(value)
 
 
 def _utf16(text: str) -> bytes:
@@ -107,8 +112,10 @@ def timestamp(moment: datetime) -> str:
     """`moment` (aware) as records write it."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
     # isoformat() takes a twentieth of the time of strftime(), for every transaction.
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def check(draft: Draft) -> bytes:
@@ -136,19 +143,12 @@ def digest(
 ) -> str:
     """The hash, in hex, of the record with these fields; `kind` is its type, `data` canonical."""
     # The RFC 8785 form of the record without `hash`, written out so that `data` is encoded once.
-    return hashlib.sha256(
-        b'%b{"agent":%b,"call":%b,"data":%b,"prev":%b,"seq":%d,"time":%b,"type":%b}'
-        % (
-            HASH_LABEL,
-            canonical_json(agent),
-            canonical_json(call),
-            data,
-            canonical_json(prev),
-            seq,
-            canonical_json(time),
-            canonical_json(kind),
-        )
-    ).hexdigest()
+    before = f'{{"agent":{_text(agent)},"call":{_text(call)},"data":'
+    after = f',"prev":{_text(prev)},"seq":{seq},"time":{_text(time)},"type":{_text(kind)}}}'
+    try:
+        return hashlib.sha256(HASH_LABEL + before.encode() + data + after.encode()).hexdigest()
+    except UnicodeEncodeError as error:
+        raise NotCanonical("a string holds half of a surrogate pair") from error
 
 
 def seal(draft: Draft, seq: int, time: str, prev: str) -> Record:

@@ -167,9 +167,10 @@ class Meters:
 
     # As the ledger's journal tells it (audit.journal.Watch)
 
-    def durable(self, seconds: float) -> None:
-        """One change is on disk, that long after it was handed over."""
-        self.ledger_lag.observe(seconds)
+    def durable(self, seconds: Sequence[float]) -> None:
+        """Changes are on disk, each that long after it was handed over."""
+        for each in seconds:
+            self.ledger_lag.observe(each)
 
     def lost(self, changes: int) -> None:
         """So many changes were not taken."""

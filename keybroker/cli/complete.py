@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from audit.schema import FREQUENT, RARE
 from keybroker.cli.frame import App
 
 MOST = 200
@@ -98,11 +99,14 @@ _PENDING = (
     " WHERE state = 'pending' ORDER BY opened_at DESC LIMIT 200"
 )
 _USERS = "SELECT name, role FROM users ORDER BY name"
-# The next type after each, by the index: the ledger may be long.
+# The next type after each, by the index: the ledger may be long. Those that every call leaves are
+# not in it.
 _TYPES = (
-    "WITH RECURSIVE t(type) AS (SELECT min(type) FROM ledger UNION ALL"
-    " SELECT (SELECT min(type) FROM ledger WHERE type > t.type) FROM t WHERE type IS NOT NULL)"
+    f"WITH RECURSIVE t(type) AS (SELECT min(type) FROM ledger WHERE {RARE} UNION ALL SELECT"  # noqa: S608
+    f" (SELECT min(type) FROM ledger WHERE {RARE} AND type > t.type) FROM t WHERE type IS NOT NULL)"
     " SELECT type, NULL FROM t WHERE type IS NOT NULL"
+    f" UNION SELECT * FROM (VALUES {', '.join(f'({each!r}, NULL)' for each in FREQUENT)})"
+    " ORDER BY 1"
 )
 _TOLD_OF = (
     "SELECT id, agent FROM (SELECT id, agent, opened_at FROM approvals"

@@ -12,7 +12,7 @@ from pathlib import Path
 from audit.head import head_mac
 from audit.journal import Journal
 from audit.record import GENESIS, JSON, Draft, canonical_json, digest
-from audit.schema import LEDGER_V1
+from audit.schema import LEDGER_V1, LEDGER_V2
 
 KEY = b"k" * 32
 START = datetime(2026, 11, 22, 16, 0, tzinfo=UTC)
@@ -33,7 +33,7 @@ def ticking() -> Callable[[], datetime]:
 def create(path: Path) -> Path:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(LEDGER_V1)
+        db.executescript(LEDGER_V1 + LEDGER_V2)
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.schema import RARE
 from tests.audit.ledgers import GOOD, create, write
 
 
@@ -89,7 +90,8 @@ def test_a_salt_can_be_forgotten(db: sqlite3.Connection) -> None:
     [
         ("call = ?", "ledger_call"),
         ("agent = ?", "ledger_agent"),
-        ("type = ?", "ledger_type"),
+        (f"type = ? AND {RARE}", "ledger_type"),
+        (f"type >= ? AND type < 'x' AND {RARE}", "ledger_type"),
         ("time >= ?", "ledger_time"),
         ("json_extract(data, '$.approval') = ?", "ledger_approval"),
     ],

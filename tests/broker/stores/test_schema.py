@@ -90,3 +90,17 @@ def test_what_the_first_version_held_is_kept(tmp_path: Path) -> None:
         ]
         assert len({id for id, *_ in sessions}) == 2
         assert db.execute("SELECT user FROM links").fetchall() == [(None,)]
+
+
+def test_calls_in_flight_stay_so_when_their_table_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    rows = [("c-1", "bot", None, "worker-0", "t1"), ("c-2", "bot", "a-1", "worker-1", "t2")]
+    with closing(sqlite3.connect(path)) as db:
+        schema.migrations.apply(Database(db), stop_before="v5_lean")
+        db.executemany("INSERT INTO inflight VALUES (?, ?, ?, ?, ?)", rows)
+        db.commit()
+    migrate(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM inflight ORDER BY call").fetchall() == rows
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute("INSERT INTO inflight VALUES ('c-1', 'bot', NULL, 'worker-0', 't')")
