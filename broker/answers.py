@@ -32,6 +32,8 @@ def problem(refusal: Refusal, call: str | None) -> Answer:
         "title": CODES[refusal.code].title,
         "status": refusal.status,
         "detail": refusal.detail,
+        # The sentence again, where the OpenAI SDK and others look for one: they show no other.
+        "message": refusal.detail,
         "code": refusal.code,
         **refusal.extra,
     }

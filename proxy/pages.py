@@ -45,6 +45,7 @@ def page(code: str, detail: str) -> http.Response:
             "status": entry.status,
             "title": entry.title,
             "detail": detail,
+            "message": detail,
             "code": code,
             "request_id": number,
         }

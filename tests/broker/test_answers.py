@@ -23,6 +23,7 @@ def test_a_problem_says_everything_of_the_contract(code: str) -> None:
         "title": CODES[code].title,
         "status": CODES[code].status,
         "detail": "Because.",
+        "message": "Because.",
         "code": code,
         "request_id": "c-1",
         "rule": "r",

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from keybroker.workspace import Workspace
 from tests.clients.origin import Origin
 from tests.support.bao import free_port
 from tests.support.grpc_upstream import GrpcUpstream
-from tests.support.program import Program, environment, wait_until
+from tests.support.program import AgentKey, Program, environment, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -139,6 +139,7 @@ class Setting:
     origin: Origin
     grpc: GrpcUpstream
     boss: str
+    bot: AgentKey
     variables: Mapping[str, str]
     """What the table's variables are set to, with a token of the agent's own."""
 
@@ -239,7 +240,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
             folder = directory / "trust"
             folder.mkdir()
             made = client_environment(folder, authority(Workspace(kb.workspace)), bot.proxy_url)
-            yield Setting(kb, origin, grpc, kb.user("boss"), made)
+            yield Setting(kb, origin, grpc, kb.user("boss"), bot, made)
 
 
 @pytest.fixture
@@ -283,6 +284,8 @@ def test_a_denied_call_fails_and_does_not_leave(at: Setting, client: Client) -> 
     process = at.start(client.name, "denied")
     out, err = process.communicate(timeout=90)
     assert process.returncode != 0, out + err
+    if client.name in ("openai", "anthropic"):
+        assert "No rule lets agent" in out + err, "the model is told why"
     assert at.count == 0
     assert at.kb.records(type="call.denied")[-1]["agent"] == "bot"
 
@@ -290,9 +293,12 @@ def test_a_denied_call_fails_and_does_not_leave(at: Setting, client: Client) -> 
 @clients
 def test_a_held_call_goes_out_once_it_is_approved(at: Setting, client: Client) -> None:
     at.clear()
-    process = at.start(client.name, "held")
+    goes_out_once_approved(at, client.name, at.start(client.name, "held"))
+
+
+def goes_out_once_approved(at: Setting, client: str, process: subprocess.Popen[str]) -> None:
+    """A tool makes several calls, and each is held."""
     approved = 0
-    # A tool makes several calls, and each is held.
     while process.poll() is None:
         for card in at.kb.api(at.boss, "/api/v1/approvals?state=pending")[1]["approvals"]:
             assert at.count == approved
@@ -301,7 +307,7 @@ def test_a_held_call_goes_out_once_it_is_approved(at: Setting, client: Client) -
         time.sleep(0.02)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 0, out + err
-    arrived = at.arrived(client.name, "held")
+    arrived = at.arrived(client, "held")
     assert len(arrived) == approved > 0 and all(value.endswith(SECRET) for value in arrived)
     assert SECRET not in out + err
 
@@ -327,3 +333,63 @@ def test_it_shows_what_the_table_says_without_a_token(
     assert done.returncode != 0
     assert client.refused in done.stdout + done.stderr
     assert at.count == 0
+
+
+# --- base-URL mode: no proxy, no certificate authority, a base URL and the token ------------------
+
+BY_BASE_URL: dict[str, Callable[[str], dict[str, str]]] = {
+    "openai": lambda token: {"OPENAI_API_KEY": token},
+    "anthropic": lambda token: {"ANTHROPIC_API_KEY": token},
+    "git": lambda token: {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "http.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Keybroker-Token: {token}",
+    },
+}
+"""What stands in the environment of each; as docs/gateway.md says."""
+by_base_url = pytest.mark.parametrize(
+    "client", [c for c in CLIENTS if c.name in BY_BASE_URL], indirect=True, ids=lambda row: row.name
+)
+
+
+def start_by_base_url(at: Setting, client: str, effect: str, home: Path) -> subprocess.Popen[str]:
+    start = STARTS[client]
+    host = f"{effect}.{start.slot}.localhost:{at.origin.port}"
+    return subprocess.Popen(
+        [*start.command, f"{at.bot.gateway_url}/{host}{start.path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": search_path(), "HOME": str(home), **BY_BASE_URL[client](at.bot.token)},
+    )
+
+
+@by_base_url
+def test_an_allowed_call_by_base_url_alone(at: Setting, client: Client, tmp_path: Path) -> None:
+    at.clear()
+    process = start_by_base_url(at, client.name, "allowed", tmp_path)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, out + err
+    arrived = at.arrived(client.name, "allowed")
+    assert arrived and all(value.endswith(SECRET) for value in arrived), arrived
+    assert at.kb.records(type="call.sent")[-1]["data"]["what"]["via"] == "gateway"
+    for request in at.origin.requests:
+        assert at.bot.token not in str(request.headers) + request.target
+    assert SECRET not in out + err
+
+
+@by_base_url
+def test_a_denied_call_by_base_url(at: Setting, client: Client, tmp_path: Path) -> None:
+    at.clear()
+    process = start_by_base_url(at, client.name, "denied", tmp_path)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode != 0
+    if client.name != "git":  # it shows the status alone
+        assert "No rule lets agent" in out + err
+    assert at.count == 0
+
+
+@by_base_url
+def test_a_held_call_by_base_url(at: Setting, client: Client, tmp_path: Path) -> None:
+    at.clear()
+    goes_out_once_approved(at, client.name, start_by_base_url(at, client.name, "held", tmp_path))
