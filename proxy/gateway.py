@@ -30,8 +30,9 @@ _PATH = re.compile(r"/agents/([A-Za-z0-9][A-Za-z0-9._@-]{0,62})/([^/?#]+)(/.*)",
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_-]+)")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 OWN_HEADER = "keybroker-token"
-KEY_HEADERS = ("authorization", "x-api-key")
-"""Where SDKs put the key that they are given; read only if the request has no Keybroker-Token."""
+KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+"""Where SDKs put the key that they are given (OpenAI, Anthropic, Azure, Google); read only if the
+request has no Keybroker-Token."""
 _BROWSER = ("origin", "sec-fetch-site")
 """Set by browsers, out of reach of a page's script. Node's fetch sends other Sec-Fetch headers."""
 _OF_THE_ORIGIN = frozenset({"alt-svc", "clear-site-data", "strict-transport-security"})
@@ -41,6 +42,11 @@ _RELATIVE = re.compile(r"(?![/\\]{2}|[A-Za-z][A-Za-z0-9+.-]*:)[^\x00-\x1f\x7f\\]
 """What stays at the origin for everybody who reads URLs: some drop control bytes, and take a
 backslash for a slash (WHATWG URL 4.4)."""
 _ABSOLUTE = re.compile(r"(?:https:)?//([^/?#\\]+)(.*)", re.IGNORECASE | re.DOTALL)
+_PARAMETER = r'[^=;,"<> \t]++(?:[ \t]*+=[ \t]*+(?:"(?:[^"\\]|\\.)*+"|[^;,"<> \t]*+))?'
+_LINK_VALUE = re.compile(
+    rf"[ \t,]*+<([^<>]*+)>((?:[ \t]*+;[ \t]*+(?:{_PARAMETER})?)*+)[ \t]*+(?:,[ \t,]*+|\Z)"
+)
+"""One link of a Link header: its target, and its parameters (RFC 8288 section 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +157,13 @@ def _token(named: dict[str, list[str]]) -> tuple[str, str]:
         carriers = [name for name in KEY_HEADERS if name in named]
     if len(carriers) > 1:
         raise _unknown(
-            "There are both Authorization and X-Api-Key; send the agent's token in Keybroker-Token."
+            f"There is more than one key ({', '.join(carriers)}); send the agent's token in"
+            " Keybroker-Token."
         )
     if not carriers:
         raise _unknown(
-            "Give the agent's token as the API key (Authorization: Bearer TOKEN or X-Api-Key:"
-            " TOKEN), or in Keybroker-Token."
+            "Give the agent's token as the API key (Authorization: Bearer TOKEN, or X-Api-Key,"
+            " Api-Key or X-Goog-Api-Key: TOKEN), or in Keybroker-Token."
         )
     (carrier,) = carriers
     values = named[carrier]
@@ -186,9 +193,9 @@ class LocalHead:
 def localise(head: Head, agent: str, request: Request) -> Head:
     """An upstream's response head so that it means the same at the gateway.
 
-    All upstreams share the gateway's origin. Redirects stay inside it (or the next call would go
-    past Keybroker, and most clients would take the agent's token along), cookies stay with their
-    upstream, and what speaks for an origin is left out.
+    All upstreams share the gateway's origin. Redirects and links stay inside it (or the next call
+    would go past Keybroker, and most clients would take the agent's token along), cookies stay with
+    their upstream, and what speaks for an origin is left out.
     """
     if request.scheme != "https":
         return head  # a stored request that came by the proxy; the gateway has no name for it
@@ -202,6 +209,10 @@ def localise(head: Head, agent: str, request: Request) -> Head:
             link = _link(value, agent, base)
             if link is not None:
                 kept.append((name, link))
+        elif lower == "link":
+            links = _links(value, agent, base)
+            if links is not None:
+                kept.append((name, links))
         elif lower == "set-cookie":
             cookie = _cookie(value, base)
             if cookie is not None:
@@ -225,6 +236,22 @@ def _link(value: str, agent: str, base: str) -> str | None:
         return None
     rest = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     return f"{PREFIX}{agent}/{absolute[1].lower()}{rest}"
+
+
+def _links(value: str, agent: str, base: str) -> str | None:
+    """A Link header with each target as it is called here, without those that would lead away; None
+    if none is left, or if it cannot be read for certain."""
+    kept = []
+    at = 0
+    while at < len(value):
+        found = _LINK_VALUE.match(value, at)
+        if found is None:
+            return None
+        at = found.end()
+        target = _link(found[1], agent, base)
+        if target is not None:
+            kept.append(f"<{target}>{found[2]}")
+    return ", ".join(kept) or None
 
 
 def _cookie(value: str, base: str) -> str | None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.program import AgentKey, Program, environment, wait_until
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Received, Reply, Upstream
 
 pytestmark = pytest.mark.e2e
 
@@ -144,6 +144,29 @@ def test_redirects_are_followed_at_the_gateway(bot: AgentKey, upstream: Upstream
     status, refused = curl(base(bot, upstream) + "/v1/away", "--location", "-H", key)
     assert (status, refused["code"]) == (403, "policy_denied")
     assert "away.example" in refused["detail"]
+
+
+def test_the_pages_of_a_list_are_followed_at_the_gateway(bot: AgentKey, upstream: Upstream) -> None:
+    """As GitHub's clients do: to the absolute URL in `Link`, with the same headers."""
+
+    def page(request: Received) -> Reply:
+        number = int(request.query.get("page", "1"))
+        links = [f'<{upstream.url}/v1/list?page={number + 1}>; rel="next"'] * (number < 3)
+        return Reply(headers=[("Link", link) for link in links], body=b"%d" % number)
+
+    upstream.answer("/v1/list", page)
+    seen = []
+    with sdk(bot, upstream, Authorization=f"Bearer {bot.token}") as client:
+        url: Any = base(bot, upstream) + "/v1/list"
+        while url is not None:
+            reply = client.get(url)
+            assert reply.status_code == 200, reply.text
+            seen.append(reply.text)
+            link = reply.links.get("next", {}).get("url")
+            url = None if link is None else reply.url.join(link)
+    assert seen == ["1", "2", "3"]
+    for request in upstream.requests:
+        assert request.values("authorization") == [f"Bearer {SECRET}"]
 
 
 def test_what_the_policy_denies_is_denied_here_too(

@@ -78,6 +78,8 @@ def test_what_is_no_gateway_path_is_refused(path: str) -> None:
         (b"Keybroker-Token", TOKEN.encode()),
         (b"authorization", b"bearer " + TOKEN.encode()),
         (b"X-API-Key", TOKEN.encode()),
+        (b"api-key", TOKEN.encode()),
+        (b"x-goog-api-key", TOKEN.encode()),
     ],
 )
 def test_the_header_that_carries_the_token_stays_here(field: tuple[bytes, bytes]) -> None:
@@ -98,6 +100,7 @@ def test_beside_its_own_header_the_others_are_the_upstream_s() -> None:
         ([(b"A", b"b")], "Give the agent's token"),
         ([KEY, KEY], "send it once"),
         ([KEY, (b"X-Api-Key", b"x")], "send the agent's token in Keybroker-Token"),
+        ([(b"Api-Key", TOKEN.encode()), (b"X-Goog-Api-Key", b"x")], "more than one key"),
         ([KEY, (b"Proxy-Authorization", b"Basic eDp5")], "in one place"),
         ([(b"Authorization", b"Basic eDp5")], "holds no token"),
         ([(b"Authorization", b"Bearer a b")], "holds no token"),
@@ -252,6 +255,59 @@ def test_redirects_stay_at_the_gateway(value: str, becomes: str) -> None:
 def test_a_redirect_that_would_take_the_token_away_is_left_out(value: str) -> None:
     """Clients drop Authorization on the way to another host, but not the other two headers."""
     assert localised(("Location", value), ("Content-Location", value), ("A", "b")) == [("A", "b")]
+
+
+@pytest.mark.parametrize(
+    ("value", "becomes"),
+    [
+        (
+            '<https://api.example:8443/v1?page=2>; rel="next", </v1?page=9>; rel=last',
+            f'<{BASE}/v1?page=2>; rel="next", <{BASE}/v1?page=9>; rel=last',
+        ),
+        ('<https://Other.example/x>; rel="next"', '</agents/bot/other.example/x>; rel="next"'),
+        # A comma, a semicolon and a bracket in a parameter or a target.
+        (
+            '<?a=1,2;b>; title="a, b; <c> \\" d"; rel=x,<y>',
+            '<?a=1,2;b>; title="a, b; <c> \\" d"; rel=x, <y>',
+        ),
+        ("<a> ; rel = next ;, ,<b>,", "<a> ; rel = next ;, <b>"),
+        ("<a>;hreflang=de;x", "<a>;hreflang=de;x"),
+    ],
+)
+def test_links_stay_at_the_gateway(value: str, becomes: str) -> None:
+    assert localised(("Link", value)) == [("Link", becomes)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<http://other.example/>; rel=next",
+        "<https://user@other.example/>; rel=next",
+        "<//0x7f.1/>; rel=next",
+        "<ht\ttp://other.example/>",
+        "< https:\\\\other.example>",
+        # Not to be read for certain.
+        "https://other.example/; rel=next",
+        '<a>; title="open, <https://other.example/>; rel=next',
+        "<a> <https://other.example/>; rel=next",
+        "<a<https://other.example/>>; rel=next",
+        "<a",
+        " ",
+        "",
+    ],
+)
+def test_a_link_that_would_lead_away_is_left_out(value: str) -> None:
+    assert localised(("Link", value), ("A", "b")) == [("A", "b")]
+
+
+def test_of_several_links_the_others_stay() -> None:
+    value = "<http://a.example/>; rel=prev, </2>; rel=next, <ftp://b.example/>; rel=last"
+    assert localised(("Link", value)) == [("Link", f"<{BASE}/2>; rel=next")]
+
+
+def test_a_long_link_is_read_in_time() -> None:
+    for part in ("a ", ";", ' ="', "<", "\\", '"a'):
+        localised(("Link", "<x>; r=" + part * 20_000))
 
 
 @pytest.mark.parametrize(
