@@ -6,15 +6,22 @@ import contextlib
 import gzip
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 
 from tests.attacks.stage import Stage, say, speak_h2
 from tests.support.program import basic
 from tests.support.upstream import Reply
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 pytestmark = pytest.mark.e2e
 
@@ -184,10 +191,17 @@ def bomb(size: int) -> bytes:
     return b"".join(packer.compress(bytes(MEBIBYTE)) for _ in range(size)) + packer.flush()
 
 
+WIDE = {zstd.CompressionParameter.window_log: 27}
+"""A window of 128 MiB, which the reader would have to keep."""
 BOMBS = [
     ("gzip", "gzip", lambda: bomb(64)),
     ("gzip-in-gzip", "gzip, gzip", lambda: gzip.compress(bomb(64))),
     ("members", "gzip", lambda: gzip.compress(b"") * 100_000),
+    ("br", "br", lambda: brotli.compress(bytes(64 * MEBIBYTE), quality=3)),
+    ("zstd", "zstd", lambda: zstd.compress(bytes(64 * MEBIBYTE))),
+    ("zstd-wide-window", "zstd", lambda: zstd.compress(bytes(64 * MEBIBYTE), options=WIDE)),
+    ("zstd-in-br", "zstd, br", lambda: brotli.compress(zstd.compress(bytes(64 * MEBIBYTE)))),
+    ("frames", "zstd", lambda: zstd.compress(b"") * 100_000),
 ]
 
 
