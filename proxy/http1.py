@@ -181,7 +181,12 @@ class Http1Server(_Http1Trailers, _http1.Http1Server):
             if not _STRICT_HEAD.fullmatch(head, 0, end.end()):
                 yield from self._refuse(pages.ODD_HEAD)
                 return
-        yield from super().read_headers(event)
+        refused = False
+        for command in super().read_headers(event):
+            # Stock shows a head that it has refused to the stream, which then answers once more.
+            if not (refused and isinstance(command, ReceiveHttp)):
+                yield command
+            refused = refused or isinstance(command, commands.CloseConnection)
 
     def _refuse(self, sentence: str) -> Commands:
         response = pages.page("request_ambiguous", sentence)
