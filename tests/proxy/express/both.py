@@ -213,7 +213,7 @@ class Agent:
 
     def fin(self) -> None:
         """TCP is half closed; the agent still reads."""
-        self.tls.shutdown(socket.SHUT_WR)
+        socket.socket.shutdown(self.tls, socket.SHUT_WR)  # that of TLS would forget its keys
 
     def reset(self) -> None:
         self.ended = "gone"
@@ -407,7 +407,10 @@ def run(
         passages: list[FakePassage] = worker.pipeline.passages
         port = str(peer.port)
         return Outcome(
-            replies=tuple(_replies(agent.got, methods)),
+            replies=tuple(
+                dataclasses.replace(reply, body=reply.body.replace(port.encode(), b"0"))
+                for reply in _replies(agent.got, methods)
+            ),
             ended=agent.ended,
             told=tuple(tuple(passage.told) for passage in passages),
             delivered=tuple(bytes(passage.received) for passage in passages),
@@ -415,6 +418,7 @@ def run(
                 dataclasses.replace(
                     raw,
                     connect=None,
+                    authority=raw.authority and raw.authority.replace(port, "0"),
                     headers=tuple((n, v.replace(port.encode(), b"0")) for n, v in raw.headers),
                 )
                 for raw in worker.pipeline.raw
