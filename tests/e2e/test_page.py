@@ -563,7 +563,7 @@ def test_an_admin_looks_after_people(office: Office) -> None:
     page.get_by_role("link", name="People").click()
     page.get_by_label("Role of root").select_option("viewer")
     page.get_by_role("button", name="Set the role of root").click()
-    expect(page.get_by_role("alert")).to_contain_text("root is the last admin")
+    expect(page.get_by_role("alert")).to_contain_text("Root is the last admin")
     page.get_by_role("button", name="Disable vera").click()
     expect(page.get_by_role("button", name="Enable vera")).to_be_visible()
     vera.goto("/")

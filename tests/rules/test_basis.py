@@ -119,3 +119,32 @@ def test_it_is_the_same_whether_remembered_or_not() -> None:
                 subject, some
             )
     assert definitions.basis(BOT, rules) != definitions.basis(eve, rules)
+
+
+OF_THE_FIRST_RELEASE = """\
+version: 1
+credentials:
+  pay: {secret: "kv/pay#api_key", hosts: ["localhost:47613"], inject: bearer}
+rules:
+  - id: write
+    agents: [bot]
+    match: {method: POST, host: "localhost:47613", path: /**}
+    effect: hold
+    summary: "Pay {form:n}"
+    use: [pay]
+"""
+
+
+def test_it_is_the_same_as_in_the_first_release() -> None:
+    """An upgrade takes back no approval; the digest stands in the workspace of that release."""
+    policy = load_policy(OF_THE_FIRST_RELEASE)[0]
+    bot = Subject("bot", frozenset({"billing"}), "alice")
+    found = Definitions(policy).basis(bot, policy.rules)
+    assert found == "8a7a7b021f6a35cd0f357ab8678aa5248f6a7d6d6fcd77149138700fcbef59a1"
+
+
+def test_a_rule_that_lets_bodies_stream_is_another() -> None:
+    read = TEXT.replace("effect: hold\n    risk: money", "effect: allow")
+    stream = read.replace("effect: allow\n", "effect: allow\n    body: stream\n", 1)
+    limited = stream.replace("body: stream\n", "body: stream\n    body_limit: 1MiB\n")
+    assert len({basis(TEXT), basis(read), basis(stream), basis(limited)}) == 4
