@@ -332,9 +332,14 @@ def test_no_counter_falls_when_a_worker_is_killed(at: Watched) -> None:
     before = len(at.kb.records(type="call.completed"))
     at.becomes(before, "keybroker_calls_total", outcome="completed", code="none")
     restarts = at.value("keybroker_worker_restarts_total")
-    for pid in at.kb.processes("worker"):
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: at.ready()[1]["workers"] == "fail", what="no worker takes calls")
+    assert at.kb.process is not None
+    at.kb.process.send_signal(signal.SIGSTOP)  # `up` must not mend it before it was seen
+    try:
+        for pid in at.kb.processes("worker"):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: at.ready()[1]["workers"] == "fail", what="no worker takes calls")
+    finally:
+        at.kb.process.send_signal(signal.SIGCONT)
     at.recovers()
     wait_until(lambda: at.value("keybroker_workers", state="accepting") == 2, what="both are back")
     assert at.value("keybroker_calls_total", outcome="completed", code="none") == before
