@@ -33,7 +33,7 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110 7.6.1, and what a proxy keeps to itself."""
 
-_FOLD = re.compile(rb"\r?\n[ \t]+")
+_FOLD = re.compile(r"\r?\n[ \t]+")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile("[\x00\r\n]")
 _EXPECTS_BODY = frozenset(("POST", "PUT", "PATCH"))
@@ -233,15 +233,18 @@ def _grpc_status(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
 
 def received_head(response: http.Response) -> tuple[int, str, Headers]:
     """Status, reason and end-to-end headers of the upstream's response. Raises UnsafeHead."""
-    fields = [
-        (name.decode("latin-1"), _FOLD.sub(b" ", value).decode("latin-1"))
-        for name, value in response.headers.fields
-    ]
-    dropped = set(_HOP_BY_HOP)
-    for name, value in fields:
-        if name.lower() == "connection":
-            dropped.update(token.strip().lower() for token in value.split(","))
-    kept = tuple(pair for pair in fields if pair[0].lower() not in dropped)
+    fields, options = [], ""
+    for name, value in response.headers.fields:
+        text = value.decode("latin-1")
+        if "\n" in text:
+            text = _FOLD.sub(" ", text)
+        fields.append((name.decode("latin-1"), text))
+        if name.lower() == b"connection":
+            options += "," + text
+    dropped = _HOP_BY_HOP
+    if options:
+        dropped = dropped.union(token.strip().lower() for token in options.split(","))
+    kept = tuple([pair for pair in fields if pair[0].lower() not in dropped])
     reason = response.data.reason.decode("latin-1")
     return response.status_code, reason, _checked(kept)
 
@@ -257,12 +260,12 @@ def delivered_response(
     """
     if head.status != 101 and not 200 <= head.status <= 599:
         raise UnsafeHead("not a final status")
-    fields = [
-        (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in _checked(head.headers)
-        if name.lower() not in _HOP_BY_HOP
-    ]
-    has_length = any(name.lower() == b"content-length" for name, _ in fields)
+    fields, has_length = [], False
+    for name, value in _checked(head.headers):
+        lower = name.lower()
+        if lower not in _HOP_BY_HOP:
+            fields.append((name.encode("latin-1"), value.encode("latin-1")))
+            has_length = has_length or lower == "content-length"
     http1 = wire.version != b"HTTP/2.0"
     if head.status == 101:
         # The request that was sent may have had another key than this agent's: one from a store.
