@@ -16,6 +16,12 @@ def cpu_of(pids: Iterable[int]) -> float:
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
+def loop_cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process's first thread has used, which runs the event loop."""
+    ran, *_ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+    return int(ran) / 1e9
+
+
 def memory_of(pid: int, field_name: str = "VmRSS") -> float:
     """MiB, now (`VmRSS`) or at most (`VmHWM`) since `forget_peak`."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from tests.bench.measure import Report, cpu_of, in_turns, memory_of, row
+from tests.bench.measure import Report, cpu_of, in_turns, loop_cpu_of, memory_of, row
 
 
 def test_blocks_run_in_turns_and_each_round_begins_with_another() -> None:
@@ -59,3 +61,20 @@ def test_the_document_holds_every_row(capsys: pytest.CaptureFixture[str]) -> Non
     (only,) = json.loads(report.json())["rows"]
     assert only["figures"] == {"a": {"median": 2.0, "low": 1.0, "high": 3.0}}
     assert only["met"] is None
+
+
+def test_the_event_loops_part_is_that_of_the_first_thread() -> None:
+    """A second thread works, and the first one waits for it."""
+    pid = os.getpid()
+    before = cpu_of([pid]), loop_cpu_of(pid)
+
+    def work() -> None:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert cpu_of([pid]) - before[0] >= 0.2
+    assert loop_cpu_of(pid) - before[1] < 0.15
