@@ -52,7 +52,7 @@ def _encode_slots(credentials: Sequence[Credential]) -> bytes:
             inject.username or "",
         ):
             encoded = part.encode()
-            pieces.append(len(encoded).to_bytes(8, "big") + encoded)
+            pieces += (len(encoded).to_bytes(8, "big"), encoded)
     return len(credentials).to_bytes(8, "big") + b"".join(pieces)
 
 

@@ -63,7 +63,7 @@ def codings(content_encoding: str | None) -> tuple[str, ...]:
 def unsupported(content_encoding: str | None) -> bool:
     """Whether a body with this Content-Encoding (several lines joined by commas) cannot be read."""
     named = codings(content_encoding)
-    return len(named) > MAX_CODINGS or any(name not in _CODINGS for name in named)
+    return len(named) > MAX_CODINGS or not _CODINGS.keys() >= set(named)
 
 
 def compressed_as(start: bytes) -> str | None:

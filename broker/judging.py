@@ -71,7 +71,7 @@ class Judge:
             raise TypeError("the rules returned no decision")
         if decision.effect not in ("allow", "hold"):
             raise denied_policy(decision, published.version)
-        credentials = tuple(policy.credentials[name] for name in decision.credentials)
+        credentials = tuple([policy.credentials[name] for name in decision.credentials])
         outgoing = place(request, credentials)
         if not isinstance(outgoing, Request):
             raise TypeError("the injectors returned no request")

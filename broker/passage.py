@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -165,15 +165,16 @@ class Passage:
                 return self._refuse(f"The upstream did not open the WebSocket: {odd}.")
             self._socket = Socket(self._salt, self._masked)
         if self._scrubber is not None:
-            encoding = ", ".join(v for n, v in headers if n.lower() == "content-encoding")
+            named = [(n.lower(), v) for n, v in headers]
+            encoding = ", ".join([v for n, v in named if n == "content-encoding"])
             if unsupported(encoding):
                 # Not which one: the upstream may have put the credential in that place.
                 return self._refuse(
                     "The upstream answered in an encoding in which a reflected credential could"
                     " not be masked. Ask for an unencoded response."
                 )
-            content_type = ", ".join(v for n, v in headers if n.lower() == "content-type")
-            if has_messages(content_type):
+            types = [v for n, v in named if n == "content-type"]
+            if has_messages(", ".join(types)):
                 if compressed(headers):
                     return self._refuse(
                         "The upstream compresses its messages, in which a reflected credential"
@@ -187,9 +188,7 @@ class Passage:
             has_body = self.request.method != "HEAD" and status not in (101, 204, 304)
             if has_body:
                 self._decoder = Decoder(encoding)
-                self._is_text = any(
-                    _TEXT.match(v) for n, v in headers if n.lower() == "content-type"
-                )
+                self._is_text = any(map(_TEXT.match, types))
                 kept = [(n, v) for n, v in kept if n.lower() not in _OF_THE_BODY]
             if not self._scrubber.is_clean((reason, *_lines(kept))):
                 reason = self._scrubber.scrub_text(reason)
@@ -324,9 +323,12 @@ class Passage:
         return problem(refusal, self.call)
 
     def _hits(self) -> int:
-        scrubbers = {id(s): s for s in (self._scrubber, self._bodies) if s is not None}
-        hits = sum(scrubber.hits for scrubber in scrubbers.values())
-        return hits + (0 if self._socket is None else self._socket.hits)
+        hits = 0 if self._socket is None else self._socket.hits
+        if self._scrubber is not None:
+            hits += self._scrubber.hits
+        if self._bodies is not None:
+            hits += self._bodies.hits
+        return hits
 
     def _frames(self) -> Mapping[str, JSON] | None:
         return None if self._socket is None else self._socket.to_json()
@@ -409,12 +411,10 @@ class Passage:
             )
 
 
-def _lines(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _lines(headers: Iterable[tuple[str, str]]) -> list[str]:
     """Header lines, each in two ways: a credential may hold a colon, and be told as the name and
     the beginning of the value."""
-    for name, value in headers:
-        yield f"{name}:{value}"
-        yield f"{name}: {value}"
+    return [line for n, v in headers for line in (f"{n}:{v}", f"{n}: {v}")]
 
 
 def _ms(seconds: float) -> int:

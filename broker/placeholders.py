@@ -86,12 +86,13 @@ class Placeholders:
     def _of(self, subject: Subject, published: Published) -> tuple[_Known, ...]:
         if published.version != self._version or len(self._known) >= _KEPT:
             self._version, self._known = published.version, {}
-        if subject not in self._known:
-            self._known[subject] = tuple(
+        known = self._known.get(subject)
+        if known is None:
+            known = self._known[subject] = tuple(
                 _Known(placeholder, needles(placeholder.value.encode()))
                 for placeholder in self.of(subject, published.rulebook)
             )
-        return self._known[subject]
+        return known
 
     def _value(self, agent: str, variable: Variable) -> str:
         message = b"".join(

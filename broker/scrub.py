@@ -36,15 +36,13 @@ class Scrubber:
         """
         self._keep_length = keep_length
         self._values = minimal(values)
-        self._narrow = tuple(
-            needle
-            for value in self._values
-            for needle in (narrow(value) if value.isascii() else needles(value))
-        )
+        self._narrow: list[Needle] = []
         """What can stand in a text without a NUL: all but ASCII in Unicode's wider encodings, for
         which few texts need to be searched."""
+        for value in self._values:
+            self._narrow += narrow(value) if value.isascii() else needles(value)
         self._every: tuple[Needle, ...] | None = None
-        self._letters = b"".join((b"\0", *(needle.full for needle in self._narrow)))
+        self._letters = b"".join([b"\0", *[needle.full for needle in self._narrow]])
         """Every byte that is in a needle."""
         self._source = b""
         """What is held back, after some bytes that have left (an escape may reach into both)."""

@@ -43,10 +43,11 @@ def minimal(values: Iterable[bytes]) -> tuple[bytes, ...]:
 
     A spelling of `Bearer X` contains a spelling of `X`, so looking for `X` is enough.
     """
-    usable = {value for value in values if len(value) >= MIN_LENGTH}
-    return tuple(
-        sorted(v for v in usable if not any(other != v and other in v for other in usable))
-    )
+    kept: list[bytes] = []
+    for value in sorted({value for value in values if len(value) >= MIN_LENGTH}, key=len):
+        if not any(shorter in value for shorter in kept):
+            kept.append(value)
+    return tuple(sorted(kept))
 
 
 def needles(value: bytes) -> tuple[Needle, ...]:

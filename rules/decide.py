@@ -124,11 +124,15 @@ class Rulebook:
             "allow",
             f"{_rules_say(deciding, 'allow')} {what}.",
             rules=_ids(deciding),
-            credentials=tuple(credential.name for credential in credentials),
+            credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
-                fill_summary(rule.summary, call.request, call) for rule in deciding if rule.summary
+                [
+                    fill_summary(rule.summary, call.request, call)
+                    for rule in deciding
+                    if rule.summary
+                ]
             ),
-            impacts=tuple(dict.fromkeys(rule.impact for rule in deciding if rule.impact)),
+            impacts=tuple(dict.fromkeys([rule.impact for rule in deciding if rule.impact])),
             basis=basis,
         )
         if not by["hold"]:
@@ -326,7 +330,7 @@ def _host_keys(host: str) -> list[str]:
 
 
 def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
-    return tuple(rule.id for rule in rules)
+    return tuple([rule.id for rule in rules])
 
 
 def _what(request: Request) -> str:
@@ -338,7 +342,7 @@ def _what(request: Request) -> str:
 
 def _rules_say(rules: Sequence[Rule], verb: str) -> str:
     """`Rule "a" allows`, `Rules "a", "b" allow`."""
-    ids = ", ".join(f'"{rule.id}"' for rule in rules)
+    ids = ", ".join([f'"{rule.id}"' for rule in rules])
     if len(rules) > 1:
         return f"Rules {ids} {verb}"
     return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"

@@ -166,10 +166,10 @@ def parse_template(text: str) -> Template:
 def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:
     if len(path) < len(segments) or (len(path) > len(segments) and not rest):
         return False
-    return all(
-        found == wanted if wanted is not None else found != ""
-        for wanted, found in zip(segments, path, strict=False)
-    )
+    for wanted, found in zip(segments, path, strict=False):
+        if found != wanted if wanted is not None else found == "":
+            return False
+    return True
 
 
 def _literal_prefix(segments: list[str | None]) -> str:

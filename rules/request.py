@@ -100,7 +100,7 @@ class Request:
 
     def values(self, name: str) -> tuple[str, ...]:
         """All values of the header `name` (lower case), in order."""
-        return tuple(v for n, v in self.headers if n == name)
+        return tuple([v for n, v in self.headers if n == name])
 
     def header(self, name: str) -> str | None:
         """The value of the header `name` (lower case), its lines joined by ", "; None if absent."""
@@ -126,9 +126,11 @@ class Request:
         body = self.body
         if self.unread:
             body = b"" if self.length is None else b"%d" % self.length
-        pieces = [part.encode() for part in parts] + [body]
         label = b"keybroker/request/v1/unread\n" if self.unread else b"keybroker/request/v1\n"
-        return label + b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
+        pieces = [label]
+        for piece in (*[part.encode() for part in parts], body):
+            pieces += (len(piece).to_bytes(8, "big"), piece)
+        return b"".join(pieces)
 
     def to_json(self) -> str:
         """A text form for the sealed store. `respond_async` is left out: it is about the waiting of

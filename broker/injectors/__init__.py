@@ -84,8 +84,8 @@ def inject(
 
 
 def _without(request: Request, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    dropped = frozenset(name.lower() for name in names)
-    return tuple((name, value) for name, value in request.headers if name.lower() not in dropped)
+    dropped = frozenset([name.lower() for name in names])
+    return tuple([pair for pair in request.headers if pair[0].lower() not in dropped])
 
 
 def _check(request: Request, credential: Credential, version: SecretVersion) -> None:

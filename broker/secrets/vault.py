@@ -227,7 +227,8 @@ class VaultSource:
     async def _unlimited(self, ref: SecretRef, deadline: float) -> SecretVersion:
         """The read; where Vault limits the rate and there is time, once more after its pause."""
         for last in (False, True):
-            await self._pause_for_rate(deadline)
+            if self._not_before:
+                await self._pause_for_rate(deadline)
             try:
                 return await self._moved_or_read(ref)
             except VaultUnavailable as error:
