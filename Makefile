@@ -37,6 +37,7 @@ test-unit: setup
 test-e2e: setup
 	@scripts/ensure-chromium
 	@scripts/ensure-bubblewrap
+	@scripts/ensure-shells
 	@scripts/ensure-clients
 	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
 

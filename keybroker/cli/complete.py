@@ -15,10 +15,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from audit.schema import FREQUENT, RARE
-from keybroker.cli.frame import App
+from keybroker.cli.frame import App, inert
 
 MOST = 200
 """Candidates that are offered; more are no help."""
+LONGEST = 80
+"""Characters of what stands beside one."""
 
 type Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 type Source = Callable[[sqlite3.Connection, click.Context], Iterable[tuple[str, str | None]]]
@@ -33,13 +35,19 @@ def _from(source: Source) -> Complete:
             path = _database(app)
             with closing(sqlite3.connect(f"{path}?mode=ro", uri=True, timeout=0.1)) as db:
                 return [
-                    CompletionItem(value, help=said)
+                    CompletionItem(value, help=said and _beside(said))
                     for value, said in source(db, context)
                     if value.startswith(incomplete)
                 ][:MOST]
         return []
 
     return complete
+
+
+def _beside(said: str) -> str:
+    """What stands beside a candidate, maybe in an agent's words: the shells' formats are lines, and
+    fish's has commas between its fields."""
+    return inert(said).replace(",", " ")[:LONGEST]
 
 
 def _database(app: App) -> str:

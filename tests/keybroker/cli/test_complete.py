@@ -1,15 +1,22 @@
-"""Shell completion: bash's own function is run, and what it offers is in the store."""
+"""Shell completion: the shells' own functions are run, and what they offer is in the store."""
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import select
 import shlex
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from broker.stores.sqlite import Transaction
 from keybroker.compose import open_workspace
 from keybroker.workspace import Workspace
 from tests.keybroker.cli.conftest import Run
@@ -43,9 +50,30 @@ def filled(workspace: Path, run: Run) -> Path:
     return workspace
 
 
+def words_of(line: str) -> list[str]:
+    return shlex.split(line) + ([""] if line.endswith(" ") else [])
+
+
+def surroundings(workspace: Path) -> dict[str, str]:
+    path = f"{BIN}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "KEYBROKER_WORKSPACE": str(workspace), "TERM": "dumb"}
+
+
+def run_in(shell: list[str], script: str, workspace: Path) -> tuple[list[str], str]:
+    done = subprocess.run(
+        [*shell, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=surroundings(workspace),
+    )
+    return done.stdout.splitlines(), done.stderr
+
+
 def bash(workspace: Path, line: str) -> tuple[list[str], str]:
     """What bash offers after `line`, and what was said on stderr."""
-    words = shlex.split(line) + ([""] if line.endswith(" ") else [])
+    words = words_of(line)
     array = " ".join(shlex.quote(word) for word in words)
     script = (
         f"source <(keybroker completion bash)\n"
@@ -53,19 +81,134 @@ def bash(workspace: Path, line: str) -> tuple[list[str], str]:
         "_keybroker_completion keybroker\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env={
-            **os.environ,
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "KEYBROKER_WORKSPACE": str(workspace),
-        },
+    offered, said = run_in(["bash", "--norc"], script, workspace)
+    return list(filter(None, offered)), said
+
+
+def zsh(workspace: Path, line: str) -> tuple[list[str], str]:
+    """The same of zsh, whose two functions that show what is offered print it here."""
+    words = words_of(line)
+    array = " ".join(shlex.quote(word) for word in words)
+    script = (
+        "compdef() { }\n"
+        'compadd() { print -l -- "${completions[@]}" }\n'
+        '_describe() { print -l -- "${completions_with_descriptions[@]%%:*}" }\n'
+        'eval "$(keybroker completion zsh)"\n'
+        f"words=({array}) CURRENT={len(words)}\n"
+        "_keybroker_completion\n"
     )
-    return done.stdout.split(), done.stderr
+    offered, said = run_in(["zsh", "-f"], script, workspace)
+    return list(filter(None, offered)), said
+
+
+def fish(workspace: Path, line: str) -> tuple[list[str], str]:
+    """The same of fish."""
+    script = f"keybroker completion fish | source\ncomplete --do-complete {shlex.quote(line)}\n"
+    offered, said = run_in(["fish", "--no-config"], script, workspace)
+    return [one.partition("\t")[0] for one in offered], said
+
+
+OTHERS = {"zsh": zsh, "fish": fish}
+
+
+@pytest.fixture(params=OTHERS)
+def other(request: pytest.FixtureRequest) -> Callable[[Path, str], tuple[list[str], str]]:
+    """A shell besides bash; skips where it is not there, which CI does not allow."""
+    if shutil.which(request.param) is None:
+        told = f"{request.param} is not there; run scripts/ensure-shells"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    return OTHERS[request.param]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("keybroker agent revoke ", {"billing-bot", "build-bot"}),
+        ("keybroker agent rotate bu", {"build-bot"}),
+        ("keybroker user role albert a", {"approver", "admin"}),
+        ("keybroker secret set kv/stripe ", {"api_key"}),
+        ("keybroker audit search --rule s", {"stripe-read"}),
+        ("keybroker agent ro", {"rotate"}),
+        ("keybroker user add al", set()),
+    ],
+)
+def test_the_others_offer_the_same(
+    filled: Path,
+    other: Callable[[Path, str], tuple[list[str], str]],
+    line: str,
+    offered: set[str],
+) -> None:
+    found, said = other(filled, line)
+    assert (set(found), said) == (offered, "")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("other", ["zsh"], indirect=True)
+@pytest.mark.usefixtures("other")
+def test_a_person_at_a_zsh_gets_it_with_the_tab_key(filled: Path) -> None:
+    """With nothing stood in for: at a terminal, as docs/cli.md says to set it up."""
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=surroundings(filled),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+
+    def until(expected: bytes) -> None:
+        nonlocal shown
+        end = time.monotonic() + 40
+        while expected not in shown:
+            assert time.monotonic() < end, shown
+            if select.select([ours], [], [], 0.2)[0]:
+                shown += os.read(ours, 65536)
+        shown = b""
+
+    try:
+        setup = 'autoload -U compinit; compinit -u -D; eval "$(keybroker completion zsh)"'
+        os.write(ours, f"LISTMAX=0; {setup}; echo RE''ADY\n".encode())
+        until(b"READY")
+        os.write(ours, b"keybroker agent rotate bu\t")
+        until(b"build-bot")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+
+
+@pytest.mark.e2e
+def test_what_an_agent_says_offers_nothing(
+    filled: Path, other: Callable[[Path, str], tuple[list[str], str]]
+) -> None:
+    """A summary of its words stands beside the id of its held call, in each shell's own format."""
+    hostile = "x\nplain\nevil-1\t,plain,evil-2\r\x1b[2J\u202e:evil-3 `touch evil`"
+    services = open_workspace(Workspace(filled))
+    try:
+        card = json.dumps({"summaries": [hostile]})
+
+        def hold(tx: Transaction) -> None:
+            columns = tx.db.execute("PRAGMA table_info(approvals)").fetchall()
+            given = {"id": "a-1", "agent": "billing-bot", "state": "pending", "card": card}
+            empty = {"INTEGER": 0, "BLOB": b""}
+            values = [given.get(name, empty.get(kind, "")) for _, name, kind, *_ in columns]
+            marks = ", ".join("?" * len(columns))
+            tx.db.execute(f"INSERT INTO approvals VALUES ({marks})", values)
+
+        services.store.write(hold)
+    finally:
+        services.close()
+    for shell in (bash, other):
+        found, said = shell(filled, "keybroker approvals show ")
+        assert (found, said) == (["a-1"], "")
+        found, said = shell(filled, "keybroker approvals approve ")
+        assert (found, said) == (["a-1"], ""), "whatever stands beside it"
 
 
 @pytest.mark.parametrize(
