@@ -12,6 +12,7 @@ from broker.holds import Holds
 from broker.model import Approval, Choice, User
 from broker.policies import Policies
 from broker.ports import Clock
+from broker.voting import Votes
 from rules.model import Subject
 from rules.request import Request
 
@@ -21,9 +22,12 @@ LONGEST_REASON = 2000
 class Desk:
     """Lists, shows and decides. Everything here blocks for milliseconds at most."""
 
-    def __init__(self, clock: Clock, holds: Holds, agents: Agents, policies: Policies) -> None:
+    def __init__(
+        self, clock: Clock, holds: Holds, votes: Votes, agents: Agents, policies: Policies
+    ) -> None:
         self._clock = clock
         self._holds = holds
+        self._votes = votes
         self._agents = agents
         self._policies = policies
 
@@ -60,7 +64,7 @@ class Desk:
         if words is not None and any("\ud800" <= character <= "\udfff" for character in words):
             raise InvalidInput("the reason holds half a character, which cannot be written down")
         approval = self._holds.get(id)
-        approval = self._holds.vote(
+        approval = self._votes.cast(
             id,
             user,
             decision,

@@ -1,31 +1,29 @@
-"""Held calls: opened, joined, voted on, claimed, ended. Each operation is one durable
-transaction that changes the store and tells the ledger, or neither.
+"""Held calls: opened, joined, claimed, ended; voted on in `broker.voting`. Each operation is one
+durable transaction that changes the store and tells the ledger, or neither.
 
 Whoever calls these acts on what they return; nobody is told of an approval before it is durable.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from audit.commitment import SALT_BYTES, commit
 from audit.journal import Transaction
 from audit.record import JSON, Draft, canonical_json
-from broker.approvals import entitled, groups_of, judge
-from broker.errors import Conflict, NotEntitled, Refusal, Unconfirmed
-from broker.model import Approval, ApprovalState, Choice, Requirement, User, Vote
+from broker.ends import end, is_due, settle
+from broker.errors import Conflict, Refusal
+from broker.model import Approval, Requirement
 from broker.ports import NewId, RandomBytes
 from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
-from broker.stores.sqlite import Store, optional_moment, to_text
+from broker.stores.sqlite import Store, to_text
 from rules.model import Decision
 from rules.request import Request
-from rules.words import describe_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Holds:
         def work(tx: Transaction) -> Approval:
             found = rows.latest(tx.db, proposal.agent, proposal.join_key)
             if found is not None:
-                found = self._settle(tx, found, proposal.decision.basis)
+                found = settle(tx, found, proposal.decision.basis, self._store.clock())
                 if found.state in ("pending", "approved"):
                     tx.append(
                         Draft(
@@ -137,7 +135,7 @@ class Holds:
         """
 
         def work(tx: Transaction) -> Approval:
-            found = self._settle(tx, rows.get(tx.db, approval), basis)
+            found = settle(tx, rows.get(tx.db, approval), basis, self._store.clock())
             if found.state == "approved":
                 rows.advance(tx, found, "claim", executor=(worker, call))
                 return rows.get(tx.db, approval)
@@ -161,15 +159,14 @@ class Holds:
 
     def is_due(self, approval: Approval) -> bool:
         """Whether its clock ran out, though nobody has ended it yet."""
-        limit = _limit(approval)
-        return limit is not None and self._store.clock() >= limit
+        return is_due(approval, self._store.clock())
 
     def expire(self, approval: str) -> Future[Approval]:
         """Ends the approval if its clock ran out; the future gives it as it then is."""
 
         def work(tx: Transaction) -> Approval:
             found = rows.get(tx.db, approval)
-            return self._settle(tx, found, found.basis)
+            return settle(tx, found, found.basis, self._store.clock())
 
         return self._store.submit(work)
 
@@ -182,7 +179,7 @@ class Holds:
         def work(tx: Transaction) -> int:
             found = [*rows.listing(tx.db, "pending", -1), *rows.listing(tx.db, "approved", -1)]
             for approval in found:
-                self._end(tx, approval, "expired", reason=reason)
+                end(tx, approval, "expired", self._store.clock(), reason=reason)
             return len(found)
 
         return self._store.write(work)
@@ -201,89 +198,15 @@ class Holds:
             for approval in sorted(ids):
                 found = rows.get(tx.db, approval)
                 if approval in orphaned and found.state in ("pending", "approved"):
-                    self._end(tx, found, "superseded", reason="the agent was revoked")
+                    end(tx, found, "superseded", now, reason="the agent was revoked")
                 else:
-                    self._settle(tx, found, found.basis)
+                    settle(tx, found, found.basis, now)
 
         if ids:
             self._store.write(work)
         return len(ids)
 
-    # The reviewer's side
-
-    def vote(
-        self,
-        approval: str,
-        user: User,
-        decision: Choice,
-        *,
-        reason: str | None,
-        confirm: str | None,
-        basis: str | None,
-        via: str,
-    ) -> Approval:
-        """Records the vote and what follows from it; returns the approval as it then is.
-
-        `basis` is what the policy says of the stored request now; None if it no longer says
-        anything (the agent was revoked). Raises NotFound, NotEntitled, Conflict (decided, expired,
-        stale, voted already), Unconfirmed, StoreUnavailable; then no vote is recorded.
-        """
-
-        def work(tx: Transaction) -> Approval | Conflict:
-            found = rows.get(tx.db, approval)
-            if found.state != "pending":
-                raise Conflict(f"this call is {found.state} already")
-            voter = _present(tx, user)
-            if basis is None:
-                self._end(tx, found, "superseded", reason="the agent was revoked")
-                return Conflict("the agent was revoked meanwhile, so there is nothing to decide")
-            found = self._settle(tx, found, basis)
-            if found.state == "expired":
-                return Conflict("the time to decide is over")
-            if found.state == "superseded":
-                return Conflict(
-                    "the policy or the agent changed since this was opened:"
-                    " the call will be held anew when the agent repeats it"
-                )
-            if any(vote.user == voter.name for vote in found.votes):
-                raise Conflict(f"{voter.name} has voted on this call already")
-            entitled(found.requirement, voter)
-            confirmed = _check_confirmation(found, decision, reason, confirm)
-            self._record_vote(tx, found, voter, decision, reason, confirmed, via)
-            return rows.get(tx.db, approval)
-
-        outcome = self._store.write(work)
-        if isinstance(outcome, Conflict):
-            raise outcome
-        return outcome
-
     # Inside a transaction
-
-    def _settle(self, tx: Transaction, found: Approval, basis: str) -> Approval:
-        """The approval after the clocks and the present policy have had their say."""
-        if found.state not in ("pending", "approved"):
-            return found
-        if self.is_due(found):
-            clock = "decide" if found.state == "pending" else "execute"
-            return self._end(tx, found, "expired", reason=f"{clock}_within is over")
-        if basis != found.basis:
-            return self._end(
-                tx, found, "superseded", reason="a rule, tier, credential or the agent changed"
-            )
-        return found
-
-    def _end(
-        self, tx: Transaction, found: Approval, state: ApprovalState, *, reason: str
-    ) -> Approval:
-        rows.advance(tx, found, "expire" if state == "expired" else "supersede", reason=reason)
-        self._append_resolved(tx, found, state, by=[], reason=reason)
-        return replace(
-            found,
-            state=state,
-            ended_at=self._store.clock(),
-            ended_reason=reason,
-            confirm_value=None,
-        )
 
     def _remembered(self, found: Approval, proposal: Proposal) -> bool:
         if found.state != "denied" or found.ended_at is None:
@@ -372,95 +295,11 @@ class Holds:
         )
         return opened
 
-    def _record_vote(
-        self,
-        tx: Transaction,
-        found: Approval,
-        user: User,
-        decision: Choice,
-        reason: str | None,
-        confirmed: bool,
-        via: str,
-    ) -> None:
-        now = self._store.clock()
-        vote = Vote(
-            user.name, user.role, groups_of(found.requirement, user.name), decision, reason, now
-        )
-        try:
-            rows.insert_vote(tx, found.id, vote)
-        except sqlite3.IntegrityError:
-            raise Conflict(f"{user.name} has voted on this call already") from None
-        tx.append(
-            Draft(
-                "approval.voted",
-                {
-                    "approval": found.id,
-                    "user": user.name,
-                    "role": user.role,
-                    "groups": list(vote.groups),
-                    "decision": decision,
-                    "reason": reason,
-                    "request": found.card["request_commitment"],
-                    "confirmed": confirmed,
-                    "via": via,
-                },
-                call=found.call,
-                agent=found.agent,
-            )
-        )
-        votes = (*found.votes, vote)
-        event = judge(found.requirement, votes)
-        if event is None:
-            return
-        by = [v.user for v in votes if v.decision == event and v.counts]
-        within = timedelta(seconds=found.requirement.execute_within)
-        rows.advance(tx, found, event, reason=reason, execute_by=now + within)
-        state: ApprovalState = "approved" if event == "approve" else "denied"
-        self._append_resolved(tx, found, state, by=by, reason=reason)
-
-    @staticmethod
-    def _append_resolved(
-        tx: Transaction,
-        found: Approval,
-        state: ApprovalState,
-        *,
-        by: Sequence[str],
-        reason: str | None,
-    ) -> None:
-        tx.append(
-            Draft(
-                "approval.resolved",
-                {"approval": found.id, "state": state, "by": list(by), "reason": reason},
-                call=found.call,
-                agent=found.agent,
-            )
-        )
-
 
 _OF_REVOKED_AGENTS = (
     "SELECT a.id FROM approvals a JOIN agents g ON g.name = a.agent"
     " WHERE a.state IN ('pending', 'approved') AND g.revoked_at IS NOT NULL"
 )
-
-
-def _limit(approval: Approval) -> datetime | None:
-    """The clock that runs now."""
-    if approval.state == "pending":
-        return approval.decide_by
-    return approval.execute_by if approval.state == "approved" else None
-
-
-def _present(tx: Transaction, user: User) -> User:
-    """The voter as the store has them at this moment; raises NotEntitled if there is no account.
-
-    Whoever was logged in a moment ago may be disabled by now.
-    """
-    row = tx.db.execute(
-        "SELECT role, disabled_at FROM users WHERE name = ?", (user.name,)
-    ).fetchone()
-    if row is None:
-        raise NotEntitled(f"there is no account {user.name}")
-    return replace(user, role=row[0], disabled_at=optional_moment(row[1]))
 
 
 def _earlier(after: Approval) -> dict[str, str | None]:
@@ -472,26 +311,3 @@ def _earlier(after: Approval) -> dict[str, str | None]:
         "at": to_text(ended),
         "reason": after.ended_reason,
     }
-
-
-def _check_confirmation(
-    found: Approval, decision: Choice, reason: str | None, confirm: str | None
-) -> bool:
-    """Whether a value was retyped rightly; raises Unconfirmed where the tier asks and it was not.
-
-    A denial needs neither: refusing must stay easy.
-    """
-    if decision == "deny":
-        return False
-    if found.requirement.reason_required and not (reason or "").strip():
-        raise Unconfirmed("this tier asks for a reason: say why you approve")
-    if not found.requirement.retype:
-        return False
-    if found.confirm_value is None:
-        raise NotEntitled(
-            "the value to retype is missing from the store, so this cannot be approved"
-        )
-    if confirm is None or confirm.strip() != found.confirm_value.strip():
-        place = found.card.get("confirm_place") or "path"
-        raise Unconfirmed(f"retype {describe_place(place)} exactly as the request has it")
-    return True

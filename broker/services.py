@@ -26,6 +26,7 @@ from broker.sessions import Sessions
 from broker.stores.sqlite import Store
 from broker.tunnels import Tunnels
 from broker.user_tokens import UserTokens
+from broker.voting import Votes
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32."""
@@ -102,7 +103,7 @@ def open_services(
         holds=holds,
         sending=Sending(store, random=secrets.token_bytes),
         tunnels=Tunnels(store),
-        desk=Desk(utc_now, holds, agents, policies),
+        desk=Desk(utc_now, holds, Votes(store), agents, policies),
         changes=Changes(store),
     )
 

@@ -72,3 +72,8 @@ def claim(
 
 def state_of(world: World, held: Approval) -> str:
     return world.services.holds.get(held.id).state
+
+
+def is_stored(world: World, held: Approval) -> bool:
+    """Whether the request of this approval is still there."""
+    return bool(world.rows("SELECT 1 FROM requests WHERE approval = ?", held.id))

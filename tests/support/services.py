@@ -53,6 +53,7 @@ from broker.telemetry.journey import Journey, counted
 from broker.telemetry.meters import Meters
 from broker.tunnels import Tunnels
 from broker.user_tokens import UserTokens
+from broker.voting import Votes
 from rules.model import SecretRef
 from rules.request import RawRequest
 
@@ -219,7 +220,7 @@ def open_services(
         holds=holds,
         sending=Sending(store, random=token_bytes),
         tunnels=Tunnels(store),
-        desk=Desk(clock, holds, agents, policies),
+        desk=Desk(clock, holds, Votes(store), agents, policies),
         changes=Changes(store),
     )
 
