@@ -15,7 +15,7 @@ from pathlib import Path
 
 from keybroker.errors import Unusable
 from keybroker.sandbox.launch import Backend, Sandbox, start
-from keybroker.sandbox.view import PRIVATE, Place, View
+from keybroker.sandbox.view import PRIVATE, Place, View, program_files
 
 ORDER: tuple[Backend, ...] = ("bubblewrap", "unshare")
 
@@ -63,14 +63,16 @@ def try_out(backend: Backend) -> str | None:
     """Starts the smallest sandbox there is; None, or why it cannot be."""
     if backend == "bubblewrap" and shutil.which("bwrap") is None:
         return "not installed"
-    places = tuple(Place(path, "private") for path in PRIVATE if _own_folder(path))
+    private = [Place(path, "private") for path in PRIVATE if _own_folder(path)]
     with (
         tempfile.TemporaryDirectory(prefix="keybroker-probe-") as name,
         tempfile.TemporaryFile() as said,
     ):
         folder = Path(name)
-        shown = Place(str(folder.resolve()), "readable")
-        sandbox = Sandbox(backend, View((*places, shown), "/"), ("127.0.0.1", 9), 8080)
+        # As in every view: whoever has installed the program below /tmp finds it there.
+        shown = sorted({folder.resolve(), *map(Path, program_files())})
+        readable = [Place(str(path), "readable") for path in shown if path.is_dir()]
+        sandbox = Sandbox(backend, View((*private, *readable), "/"), ("127.0.0.1", 9), 8080)
         try:
             status = start(sandbox, ["true"], os.environ, folder, stderr=said.fileno()).wait()
         except Unusable as error:

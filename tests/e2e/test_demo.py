@@ -42,8 +42,10 @@ def test_make_run_starts_everything_and_what_it_prints_works(tmp_path: Path) -> 
     """`make run` is this command: its curl lines and its log-in link are tried as printed."""
     recipe = (ROOT / "Makefile").read_text()
     assert "keybroker demo --serve --directory .demo" in recipe
+    # A shell's background jobs, as which tests may run, inherit that Ctrl-C is nothing to them.
+    listening = ["env", "--default-signal=INT", sys.executable, "-m", "keybroker"]
     with subprocess.Popen(
-        [sys.executable, "-m", "keybroker", "demo", "--serve", "--directory", str(tmp_path)],
+        [*listening, "demo", "--serve", "--directory", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -66,7 +68,10 @@ def test_make_run_starts_everything_and_what_it_prints_works(tmp_path: Path) -> 
             assert [_shell(line) for line in audits][1].startswith("whole")
         finally:
             demo.send_signal(signal.SIGINT)
-            demo.wait(timeout=60)
+            try:
+                demo.wait(timeout=60)
+            finally:
+                demo.kill()
 
 
 def _shell(line: str) -> str:

@@ -82,6 +82,21 @@ def test_it_runs_and_serves_from_an_empty_environment(installed: Path, tmp_path:
         up.stdout.close()
 
 
+@pytest.mark.parametrize("backend", ["bubblewrap", "unshare"])
+def test_the_sandbox_shows_the_program_wherever_it_is(installed: Path, backend: str) -> None:
+    """Here it lies below /tmp, of which a sandbox has its own."""
+    python = installed.parent.parent / "tools" / "keybroker" / "bin" / "python"
+    code = "import sys; from keybroker.sandbox.probe import try_out; print(try_out(sys.argv[1]))"
+    done = subprocess.run(
+        [str(python), "-I", "-c", code, backend],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert done.stdout == "None\n"
+
+
 def top_level(distribution: Distribution) -> set[str]:
     """The names that it puts on the import path."""
     names = set()
