@@ -21,6 +21,7 @@ from proxy.connection import AgentConnection
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.express.door import Door
+from proxy.parting import LINGER, PartingWriter
 from proxy.patience import Timeouts
 from proxy.ports import Authority, Pipeline, Traffic
 from proxy.setup import Connection, Entered, Setup
@@ -201,18 +202,18 @@ class Engine:
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        writer = PartingWriter(transport, protocol, reader, loop)
         served = AgentConnection(self._setup, reader, writer, entered)
         task = loop.create_task(self._see_through(served, writer))
         self.serve(served, task, after=connection)
         if data:
             protocol.data_received(data)
 
-    async def _see_through(self, connection: AgentConnection, writer: asyncio.StreamWriter) -> None:
+    async def _see_through(self, connection: AgentConnection, writer: PartingWriter) -> None:
         await connection.handle_client()
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             # What was written last is still on its way to the agent.
-            await asyncio.wait_for(writer.wait_closed(), 1)
+            await asyncio.wait_for(writer.wait_closed(), LINGER + 1)
 
     def _closed(self, connection: Connection) -> None:
         self._connections.pop(connection, None)

@@ -69,7 +69,11 @@ class Decrypted(asyncio.Transport, asyncio.Protocol):
                 self._transport.abort()
 
     def can_write_eof(self) -> bool:
-        return False
+        return self._transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        if not self._transport.is_closing():
+            self._secure.end()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()

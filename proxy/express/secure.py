@@ -21,6 +21,7 @@ class Secure:
         self._transport = transport
         self.ended = False
         """The other side said that nothing more will come."""
+        self._said_all = False
 
     def shake(self, data: bytes = b"") -> bool:
         """Takes the handshake as far as `data` leads it. True once it is done."""
@@ -62,14 +63,25 @@ class Secure:
         self._tls.sendall(data)
         self._flush(len(data) + _ROOM)
 
-    def close(self) -> None:
-        """Says that nothing more will be sent (RFC 8446 6.1), and closes the transport."""
+    def end(self) -> None:
+        """Says that nothing more will be sent (RFC 8446 6.1); the peer may go on."""
+        if self._said_all:
+            return
         with contextlib.suppress(SSL.Error):
             self._tls.shutdown()
             self._flush(_ROOM)
+        self._said_all = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Says so, and closes the transport."""
+        self.end()
         self._transport.close()
 
     def _flush(self, size: int) -> None:
+        if self._said_all:
+            return  # TLS may have something to say even now
         while True:
             try:
                 record = self._tls.bio_read(size)
