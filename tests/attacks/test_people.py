@@ -26,6 +26,8 @@ class Visitor:
     stage: Stage
     cookies: dict[str, str] = field(default_factory=dict)
     csrf: str = ""
+    wait: int = 0
+    """Seconds that the last answer says to wait."""
 
     def ask(
         self,
@@ -44,6 +46,7 @@ class Visitor:
             name, _, value = line.partition(";")[0].partition("=")
             self.cookies[name] = value.strip('"')
         client.close()
+        self.wait = int(response.headers.get("retry-after", "0"))
         found = re.search(r'name="csrf" value="([^"]*)"', text)
         if found is not None:
             self.csrf = found[1]
@@ -355,3 +358,22 @@ def test_the_history_is_for_people(town: Town, form: str) -> None:
     assert town.api(town.stage.bot.token, "GET", f"/api/v1/{form}")[0] == 401
     page = f"/history{form.removeprefix('calls')}"
     assert Visitor(town.stage).get(page)[2].startswith("/login")
+
+
+def test_guessing_at_a_name_locks_its_owner_out_of_nothing(town: Town) -> None:
+    """From the same address, as behind a reverse proxy; the stranger waits, and not for ever."""
+    token = town.stage.kb.user("target", "approver", PASSWORD)
+    signed_in, known, stranger = Visitor(town.stage), Visitor(town.stage), Visitor(town.stage)
+    assert signed_in.sign_in("target") == known.sign_in("target") == 303
+    assert known.post("/logout")[0] == 303
+    answers = [stranger.sign_in("target", f"guess {n}") for n in range(9)]
+    assert answers[0] == 401 and answers[-1] == 429
+    assert 0 < stranger.wait <= 60
+    assert stranger.sign_in("target") == 429, "a right guess waits as well, or it would be told"
+    # A browser that is known, an open session, and a token do not wait for the stranger.
+    assert known.sign_in("target") == 303
+    assert signed_in.get("/account")[0] == 200
+    new = "changed while guessed at"
+    fields = {"current": PASSWORD, "password": new, "again": new}
+    assert signed_in.post("/account/password", **fields)[0] == 303
+    assert town.api(token, "GET", "/api/v1/me")[0] == 200

@@ -6,13 +6,16 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect as websocket
 
 from tests.support.program import AgentKey, Program, environment, wait_until
 from tests.support.upstream import Received, Reply, Upstream
+from tests.support.upstream_routes import built_in
 
 pytestmark = pytest.mark.e2e
 
@@ -25,6 +28,8 @@ tiers:
   medium: {exclude: []}
 rules:
   - {id: chat, agents: [bot], match: {host: "$HOST", path: /v1/**}, effect: allow, use: [llm]}
+  - {id: push, agents: [bot], match: {method: PUT, host: "$HOST", path: /push/**}, effect: allow,
+     body: stream, use: [llm]}
   - {id: keyless, agents: [bot], match: {host: "$HOST", path: /echo}, effect: allow}
   - {id: ask, agents: [bot, other], match: {host: "$HOST", path: /ask/**}, effect: hold,
      use: [llm]}
@@ -110,6 +115,50 @@ def test_an_anthropic_style_client_streams(bot: AgentKey, upstream: Upstream) ->
     assert request.values("x-api-key") == []
     assert request.header("anthropic-version") == "1"
     assert request.values("authorization") == [f"Bearer {SECRET}"]
+
+
+def test_an_event_arrives_before_the_next_is_sent(bot: AgentKey, upstream: Upstream) -> None:
+    go_on = threading.Event()
+
+    def events() -> Iterator[bytes]:
+        yield b"data: first\n\n"
+        assert go_on.wait(30), "the first event was kept back"
+        yield f"data: second {SECRET}\n\n".encode()
+
+    kind = [("Content-Type", "text/event-stream")]
+    upstream.answer("/v1/events", lambda _: Reply(headers=kind, body=events()))
+    with (
+        sdk(bot, upstream, Authorization=f"Bearer {bot.token}") as client,
+        client.stream("GET", "/events") as reply,
+    ):
+        lines = reply.iter_lines()
+        assert next(lines) == "data: first"
+        go_on.set()
+        rest = "\n".join(lines)
+    assert "data: second" in rest and SECRET not in rest
+
+
+def test_an_upload_larger_than_any_buffer_streams(
+    kb: Program, bot: AgentKey, upstream: Upstream
+) -> None:
+    upstream.answer("/push/large", lambda r: Reply(body=b"%d" % len(r.body)))
+    blocks = (bytes(1 << 16) for _ in range(256))  # 16 MiB; `body_limit` is 10
+    with sdk(bot, upstream, **{"Keybroker-Token": bot.token}) as client:
+        reply = client.put(base(bot, upstream) + "/push/large", content=blocks)
+    assert (reply.status_code, reply.text) == (200, str(16 << 20)), reply.text
+    sent = kb.records(type="call.sent", call=reply.headers["keybroker-request-id"])[-1]["data"]
+    assert (sent["streamed"], sent["what"]["via"]) == (True, "gateway")
+
+
+def test_a_websocket_with_the_credential(kb: Program, bot: AgentKey, upstream: Upstream) -> None:
+    upstream.answer("/v1/ws", lambda r: built_in(replace(r, target="/ws")))
+    url = base(bot, upstream).replace("http://", "ws://") + "/v1/ws"
+    with websocket(url, additional_headers={"Keybroker-Token": bot.token}, proxy=None) as socket:
+        socket.send(f"say {SECRET}")
+        assert SECRET not in str(socket.recv(10))
+    (request,) = upstream.requests
+    assert request.values("authorization") == [f"Bearer {SECRET}"]
+    assert request.header("keybroker-token") is None
 
 
 def curl(url: str, *options: str) -> tuple[int, dict[str, Any]]:

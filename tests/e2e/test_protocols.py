@@ -100,6 +100,13 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             yield Setup(kb, kb.agent("bot"), h1, h2, kb.user("boss", "approver"))
 
 
+def salt_of(at: Setup, call: str) -> bytes:
+    """What the call's commitments can be recomputed with."""
+    with closing(sqlite3.connect(at.kb.database)) as db:
+        [(salt,)] = db.execute("SELECT salt FROM ledger_salts WHERE subject = ?", (call,))
+    return bytes(salt)
+
+
 def memory(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(name + ":"):
@@ -152,6 +159,7 @@ def test_a_large_upload_streams_and_does_not_grow_the_worker(
     assert at.about(call, "call.sent")["streamed"] is True
     done = at.about(call)
     assert (done["body_size"], done["body_whole"]) == (100 * MiB, True)
+    assert done["body"] == commit(salt_of(at, call), "body", file.read_bytes())
 
 
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
@@ -345,8 +353,7 @@ def test_a_revoked_agents_socket_ends_and_the_ledger_knows_what_was_said(at: Set
     assert over.wait(10), "the upstream's side is closed too"
     call = socket_call(at, "/ws-revoked")
     done = at.about(call)
-    with closing(sqlite3.connect(at.kb.database)) as db:
-        [(salt,)] = db.execute("SELECT salt FROM ledger_salts WHERE subject = ?", (call,))
+    salt = salt_of(at, call)
     received = said((0x81, b"welcome"), (0x82, f"key {SECRET}".encode()))
     assert done["received"] == commit(salt, "received", received)
     assert done["delivered"] == commit(salt, "delivered", said((0x81, b"welcome"), (0x82, masked)))
