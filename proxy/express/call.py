@@ -141,7 +141,8 @@ class Call:
             upstream = await self._side.upstream_at((request.scheme, request.host, request.port))
             self._require_agent()
         except NoUpstream as error:
-            await self._fail(str(error))
+            gone = exchange.gone.is_set()
+            await self._fail(pages.GONE_UNSENT if gone else str(error))
             return
         except _Gone:
             self._side.drop_upstream()
