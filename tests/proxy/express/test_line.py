@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from broker.model import Client
+from proxy import pages
+from proxy.patience import Timeouts
 from rules.request import RawRequest
 from tests.proxy.express.both import Peer, Visit
-from tests.proxy.harness import FakeAnswer, Worker, refused
-from tests.support.upstream import Upstream
+from tests.proxy.harness import (
+    FakeAnswer,
+    FakePassage,
+    RawH2,
+    Worker,
+    exchange,
+    read_all,
+    read_response,
+    refused,
+    wait_until,
+)
+from tests.support.upstream import Conversation, Received, Reply, Upstream
 
 pytestmark = pytest.mark.e2e
 
@@ -148,3 +163,201 @@ def test_nor_the_refusals_of_an_agent_that_only_asks(worker: Worker, upstream: U
         asked = len(worker.pipeline.raw)
         worker.pipeline.raw.clear()
         assert asked * 4000 < MOST
+
+
+# -- agents that leave, or are told to
+
+
+def streaming(upstream: Upstream) -> threading.Event:
+    """`/stream` sends forever; set once nobody takes it any more."""
+    left = threading.Event()
+
+    def forever(_: Received, connection: Conversation) -> None:
+        try:
+            connection.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                connection.write(b"5\r\nevent\r\n")
+                time.sleep(0.02)
+        except OSError:
+            left.set()
+
+    upstream.heads["/stream"] = forever
+    return left
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_revoked_agent_gets_no_more_of_its_response(
+    worker: Worker, upstream: Upstream, reads: bool
+) -> None:
+    """Whether it takes what comes or not: within seconds it is cut, and recorded so."""
+    pusher = Pusher()
+    left = streaming(upstream)
+
+    def talk(visit: Visit) -> None:
+        visit.request()
+        pusher.push(visit)
+
+    with Peer(upstream.ca, talk) as peer:
+        port = upstream.port if reads else peer.port
+        with worker.tls(f"localhost:{port}") as tls:
+            tls.sendall(request(f"localhost:{port}", "/stream"))
+            if reads:
+                assert tls.recv(100).startswith(b"HTTP/1.1 200")
+            else:
+                assert pusher.stuck.wait(10)
+            worker.pipeline.forgotten.add(Client("bot", "t1"))
+            [passage] = worker.pipeline.passages
+            wait_until(lambda: passage.told[-1].startswith("failed"))
+            assert (left if reads else pusher.over).wait(5), "the upstream is left alone"
+            if reads:
+                assert not read_all(tls).endswith(b"0\r\n\r\n")
+    assert passage.told[1:] == [f"failed sent=True: {pages.REVOKED}"]
+
+
+def test_over_http2_as_well(worker: Worker, upstream: Upstream) -> None:
+    left = streaming(upstream)
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place, alpn=("h2",)) as tls:
+        agent = RawH2(tls, place)
+        stream = agent.request("/stream")
+        while not agent.bodies.get(stream):
+            agent.read()
+        worker.pipeline.forgotten.add(Client("bot", "t1"))
+        assert left.wait(10)
+        assert agent.wait(stream) == 0
+    [passage] = worker.pipeline.passages
+    wait_until(lambda: passage.told[-1].startswith("failed"))
+    assert passage.told[1:] == [f"failed sent=True: {pages.REVOKED}"]
+
+
+def test_a_revoked_agent_that_is_idle_is_left_alone(worker: Worker, upstream: Upstream) -> None:
+    """Its next call is refused by the middle."""
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        assert exchange(tls, f"GET /echo HTTP/1.1\nHost: {place}")[0] == 200
+        worker.pipeline.forgotten.add(Client("bot", "t1"))
+        time.sleep(1.3)
+        assert exchange(tls, f"GET /echo HTTP/1.1\nHost: {place}")[0] == 200
+
+
+def test_an_agent_that_says_goodbye_and_reads_on_is_gone(
+    worker: Worker, upstream: Upstream
+) -> None:
+    """Also while much that was written waits to be taken."""
+    pusher = Pusher()
+
+    def talk(visit: Visit) -> None:
+        visit.request()
+        pusher.push(visit)
+
+    with Peer(upstream.ca, talk) as peer, worker.tls(f"localhost:{peer.port}") as tls:
+        tls.sendall(request(f"localhost:{peer.port}"))
+        assert pusher.stuck.wait(20)
+        socket.socket.shutdown(tls, socket.SHUT_WR)
+        [passage] = worker.pipeline.passages
+        wait_until(lambda: len(passage.told) == 2)
+        assert pusher.over.wait(5)
+        assert read_body(tls, len(head(BIG)) + BIG) < BIG
+    assert passage.told == ["head 200", f"failed sent=True: {pages.GONE_UNDELIVERED}"]
+
+
+def test_an_agent_that_takes_nothing_is_not_kept_for_ever(
+    upstream: Upstream, tmp_path: Path, lane: str
+) -> None:
+    quick = Timeouts(idle=1)
+    with Worker(tmp_path, upstream.ca_file, timeouts=quick, express=lane == "express") as worker:
+        page_first(worker)
+        with worker.tls(f"localhost:{upstream.port}") as tls:
+            tls.sendall(request(f"localhost:{upstream.port}", "/page"))
+            wait_until(lambda: bool(worker.pipeline.raw))
+            wait_until(lambda: not worker.engine._connections)
+
+
+# -- draining
+
+
+def test_draining_answers_what_is_here_and_says_that_it_is_the_last(
+    worker: Worker, upstream: Upstream
+) -> None:
+    going = threading.Event()
+
+    async def hold(client: Client, raw: RawRequest, gone: asyncio.Event) -> object:
+        while not going.is_set():
+            await asyncio.sleep(0.01)
+        return await worker.pipeline.let_through(client, raw, gone)
+
+    worker.pipeline.script = hold
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls, worker.tls(place) as half:
+        tls.sendall(request(place, "/echo") * 2)
+        wait_until(lambda: len(worker.pipeline.raw) == 1)
+        # A call that has begun to arrive counts as one.
+        half.sendall(request(place, "/echo", "Content-Length: 2", by="POST"))
+        time.sleep(0.1)
+        drained = worker.submit(worker.engine.drain(10))
+        time.sleep(0.1)
+        assert not drained.done()
+        going.set()
+        status, answered, _ = read_response(tls)
+        assert (status, b"connection: close" in answered.lower()) == (200, True)
+        assert read_all(tls) == b"", "the call behind it is not made"
+        assert not drained.done()
+        half.sendall(b"ok")
+        assert read_response(half)[0] == 200
+        assert drained.result(10) is True
+    assert len(worker.pipeline.raw) == 2
+
+
+def test_draining_cuts_a_tunnel_without_a_call(worker: Worker, upstream: Upstream) -> None:
+    place = f"localhost:{upstream.port}"
+    with worker.connect(place) as raw, worker.tls(place) as tls:
+        assert worker.run(worker.engine.drain(10)) is True
+        assert read_all(raw) == b""
+        assert read_all(tls) == b""
+
+
+def test_stopping_ends_everything(worker: Worker, upstream: Upstream) -> None:
+    left = streaming(upstream)
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        tls.sendall(request(place, "/stream"))
+        assert tls.recv(100).startswith(b"HTTP/1.1 200")
+        worker.run(worker.engine.stop())
+        assert left.wait(5)
+        assert not read_all(tls).endswith(b"0\r\n\r\n")
+    assert worker.pipeline.passages[0].told[1:] == [f"failed sent=True: {pages.GONE_UNDELIVERED}"]
+
+
+# -- faults
+
+
+def test_an_answer_that_cannot_be_said_is_none(worker: Worker, upstream: Upstream) -> None:
+    class Odd(FakePassage):
+        async def failed(self, sentence: str, *, sent: bool) -> FakeAnswer:
+            raise OSError
+
+    worker.pipeline.make_passage = Odd
+    upstream.answer("/gone", Reply(raw=b""))
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        for _ in range(2):
+            assert exchange(tls, f"GET /gone HTTP/1.1\nHost: {place}")[0] == 502
+
+
+def test_a_fault_in_the_decision_of_a_head(
+    worker: Worker, upstream: Upstream, lane: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses the call; in the full engine the whole request is then decided as any other."""
+
+    def begun(*_: object) -> object:
+        raise RuntimeError("s3cret")
+
+    worker.pipeline.begin_script = begun  # type: ignore[assignment]
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        asked = f"POST /status/204 HTTP/1.1\nHost: {place}\nContent-Length: 6"
+        status, _, body = exchange(tls, asked, b"s3cret")
+    assert status == (500 if lane == "express" else 204)
+    assert len(upstream.requests) == len(worker.pipeline.raw) == (lane == "core")
+    assert b"s3cret" not in body
+    assert "s3cret" not in caplog.text
