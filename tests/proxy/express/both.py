@@ -19,7 +19,7 @@ from typing import Self
 from tests.proxy.harness import FakePassage, FakePipeline, Worker
 from tests.support.throwaway_ca import ThrowawayCA
 
-PATIENCE = 0.25
+PATIENCE = 0.15
 """Seconds of silence after which nothing more is expected."""
 
 
@@ -113,6 +113,7 @@ class Peer:
             while True:
                 raw, _ = self._listener.accept()
                 raw.settimeout(20)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._raw.append(raw)
                 self._spawn(self._serve, raw)
 

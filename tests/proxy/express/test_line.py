@@ -61,7 +61,7 @@ class Pusher:
 
     def push(self, visit: Visit, *, size: int = BIG) -> None:
         visit.write(head(size))
-        visit.connection.settimeout(0.5)
+        visit.connection.settimeout(0.3)
         try:
             while self.sent < size:
                 with contextlib.suppress(TimeoutError):
@@ -140,7 +140,7 @@ def test_nor_what_comes_behind_a_full_agent(
         if "chunked" in second:
             asked = request(place, "/", "Transfer-Encoding: chunked", body="0\r\n\r\n", by="POST")
         tls.sendall(request(place, "/page") + asked)
-        pusher.stuck.wait(1)  # if it is asked at all before there is room for its answer
+        pusher.stuck.wait(0.6)  # if it is asked at all before there is room for its answer
         assert pusher.sent < MOST
         assert read_body(tls, PAGE + BIG) >= PAGE + BIG
     assert worker.pipeline.passages[0].told[-1] == "completed"
@@ -155,7 +155,7 @@ def test_nor_the_refusals_of_an_agent_that_only_asks(worker: Worker, upstream: U
     batch = request(place) * 500
     sent = 0
     with worker.tls(place) as tls:
-        tls.settimeout(1)
+        tls.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             while sent < 4000 * len(batch):
                 tls.sendall(batch)
