@@ -22,7 +22,6 @@ from rules.request import RawRequest
 from tests.proxy.express.both import Peer, Visit
 from tests.proxy.harness import (
     FakeAnswer,
-    FakePassage,
     RawH2,
     Worker,
     exchange,
@@ -31,7 +30,7 @@ from tests.proxy.harness import (
     refused,
     wait_until,
 )
-from tests.support.upstream import Conversation, Received, Reply, Upstream
+from tests.support.upstream import Conversation, Received, Upstream
 
 pytestmark = pytest.mark.e2e
 
@@ -329,19 +328,6 @@ def test_stopping_ends_everything(worker: Worker, upstream: Upstream) -> None:
 
 
 # -- faults
-
-
-def test_an_answer_that_cannot_be_said_is_none(worker: Worker, upstream: Upstream) -> None:
-    class Odd(FakePassage):
-        async def failed(self, sentence: str, *, sent: bool) -> FakeAnswer:
-            raise OSError
-
-    worker.pipeline.make_passage = Odd
-    upstream.answer("/gone", Reply(raw=b""))
-    place = f"localhost:{upstream.port}"
-    with worker.tls(place) as tls:
-        for _ in range(2):
-            assert exchange(tls, f"GET /gone HTTP/1.1\nHost: {place}")[0] == 502
 
 
 def test_a_fault_in_the_decision_of_a_head(
