@@ -15,7 +15,9 @@ from email.message import EmailMessage
 from email.policy import HTTP
 
 import pytest
+from h2.errors import ErrorCodes
 
+from tests.proxy.harness import RawH2
 from tests.support.program import AgentKey, Program, wait_until
 from tests.support.upstream import Conversation, Received, Reply, Upstream
 
@@ -52,10 +54,11 @@ class Setup:
     h2: Upstream
     boss: str
 
-    def tls(self) -> ssl.SSLSocket:
-        """An HTTP/1.1 connection in a tunnel to the upstream, byte by byte."""
+    def tls(self, protocol: str = "http/1.1") -> ssl.SSLSocket:
+        """A connection in a tunnel to the upstream, byte by byte."""
         raw = self.kb.connect(self.bot, f"localhost:{self.h1.port}")
         context = ssl.create_default_context(cafile=str(self.kb.ca_file))
+        context.set_alpn_protocols([protocol])
         return context.wrap_socket(raw, server_hostname="localhost")
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
@@ -369,6 +372,25 @@ def test_an_agent_that_leaves_its_events_is_not_served_on(at: Setup) -> None:
     connection.close()
     assert over.wait(10)
     kind, failed = result(at, call)
+    assert (kind, failed["sent"]) == ("call.failed", True)
+    assert "agent hung up" in str(failed["sentence"])
+
+
+def test_an_http2_agent_that_gives_its_events_up_is_not_served_on(at: Setup) -> None:
+    """One stream of several: the connection lives on, and serves the next call."""
+    over = threading.Event()
+    at.h1.heads["/left-h2"] = one_event(over)
+    with at.tls("h2") as tls:
+        agent = RawH2(tls, f"localhost:{at.h1.port}")
+        stream = agent.request("/left-h2")
+        while b"first" not in agent.bodies.get(stream, b""):
+            assert agent.read()
+        agent.h2.reset_stream(stream, ErrorCodes.CANCEL)
+        agent.flush()
+        assert over.wait(10), "the upstream's connection is closed"
+        assert agent.wait(agent.request("/status/200")) == 200
+    sent = [r for r in at.kb.records(type="call.sent") if r["data"]["what"]["path"] == "/left-h2"]
+    kind, failed = result(at, sent[-1]["call"])
     assert (kind, failed["sent"]) == ("call.failed", True)
     assert "agent hung up" in str(failed["sentence"])
 

@@ -13,13 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websocket
 
 from tests.support.program import AgentKey, Program, wait_until
 from tests.support.upstream import Conversation, Received, Upstream
+from tests.support.upstream_routes import built_in
 
 pytestmark = pytest.mark.e2e
 
@@ -163,6 +166,31 @@ def test_idle_upload(at: Setup) -> None:
     failed = at.kb.records(type="call.failed")[-1]["data"]
     assert "Nothing of the request's body moved for 2 s" in failed["sentence"]
     assert (failed["sent"], failed["body_size"], failed["body_whole"]) == (True, 4, False)
+
+
+def test_idle_websocket(at: Setup) -> None:
+    """Silence on both sides ends it; a ping now and then keeps it."""
+    kb = at.kb
+    kb.upstream.answer("/ws-idle", lambda r: built_in(replace(r, target="/ws")))
+    context = ssl.create_default_context(cafile=str(kb.ca_file))
+    url = f"wss://localhost:{kb.upstream.port}/ws-idle"
+    with websocket(
+        url, proxy=at.bot.proxy_url, ssl=context, ping_interval=LIMITS["idle"] / 4
+    ) as socket:
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=LIMITS["idle"] + 1)
+        socket.send("still here")
+        assert socket.recv(10) == "still here"
+    with (
+        websocket(url, proxy=at.bot.proxy_url, ssl=context, ping_interval=None) as socket,
+        pytest.raises(ConnectionClosed),
+    ):
+        socket.recv(timeout=LONG)
+    calls = [r["call"] for r in kb.records(type="call.sent") if "/ws-idle" in str(r["data"])]
+    wait_until(
+        lambda: sum(r["call"] in calls for r in kb.records(type="call.completed")) == len(calls),
+        what="both have a result",
+    )
 
 
 # --- Keybroker's own stages
