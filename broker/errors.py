@@ -53,6 +53,11 @@ CODES: Mapping[str, Code] = {
 }
 
 
+NOT_AGAIN = (("x-should-retry", "false"),)
+"""For answers to a call that may have taken effect: OpenAI's and Anthropic's SDKs repeat 409 and
+5xx by themselves, POST included, unless told so."""
+
+
 class Refusal(KeybrokerError):
     """A call is answered by Keybroker itself, with a code of the contract.
 

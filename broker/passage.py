@@ -21,7 +21,7 @@ from audit.commitment import Commitment
 from audit.record import JSON
 from broker.answers import REQUEST_ID, Answer, problem
 from broker.encodings import CorruptBody, Decoder, unsupported
-from broker.errors import Refusal
+from broker.errors import NOT_AGAIN, Refusal
 from broker.grpc import MessageScrubber, compressed, has_messages
 from broker.scrub import Scrubber
 from broker.sending import Outcome, Sending, Uploaded
@@ -303,6 +303,7 @@ class Passage:
                 if sent
                 else " Nothing was sent; you can try again."
             ),
+            headers=NOT_AGAIN if sent else (),
         )
         if not self._over:
             self._over = True
@@ -349,7 +350,7 @@ class Passage:
         return name, masked
 
     def _refuse(self, sentence: str) -> Head:
-        self._refused = Refusal("response_refused", sentence)
+        self._refused = Refusal("response_refused", sentence, headers=NOT_AGAIN)
         answer = problem(self._refused, self.call)
         return Head(answer.status, "", answer.headers, answer)
 

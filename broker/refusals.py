@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.errors import Refusal
+from broker.errors import NOT_AGAIN, Refusal
 from broker.internal import base, brief, reason_of
 from broker.model import Agent, Approval
 from rules.model import Decision
@@ -67,6 +67,7 @@ def held_answer(approval: Approval) -> Refusal:
         "approval_used",
         f"The approval {approval.id} was for one execution, and an identical call {ended}."
         " Check its effect before you make the call again.",
+        headers=NOT_AGAIN,
         extra=extra,
     )
 

@@ -213,6 +213,7 @@ async def test_a_failure_says_whether_anything_left(
     assert (answer.status, document["code"]) == (502, "upstream_unreachable")
     assert document["detail"] == f"reset after [keybroker:masked]. {words}"
     assert document["request_id"] == passage.call
+    assert dict(answer.headers).get("x-should-retry") == ("false" if was_sent else None)
     assert (result(world)["sent"], result(world)["code"]) == (was_sent, "upstream_unreachable")
 
 

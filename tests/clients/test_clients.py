@@ -335,6 +335,25 @@ def test_it_shows_what_the_table_says_without_a_token(
     assert at.count == 0
 
 
+@pytest.mark.parametrize(
+    ("client", "path"), [("openai", "/v1/chat/completions"), ("anthropic", "/v1/messages")]
+)
+def test_an_sdk_does_not_repeat_what_may_have_taken_effect(
+    at: Setting, client: str, path: str, tmp_path: Path
+) -> None:
+    """The upstream takes the request and hangs up; by themselves they try two times more."""
+    at.clear()
+    at.origin.heads[path] = lambda _, connection: None
+    try:
+        process = start_by_base_url(at, client, "allowed", tmp_path)
+        out, err = process.communicate(timeout=90)
+    finally:
+        del at.origin.heads[path]
+    assert process.returncode != 0
+    assert [r.path for r in at.origin.requests] == [path]
+    assert "look before you repeat it" in out + err
+
+
 # --- base-URL mode: no proxy, no certificate authority, a base URL and the token ------------------
 
 BY_BASE_URL: dict[str, Callable[[str], dict[str, str]]] = {
