@@ -205,7 +205,12 @@ class Http1Client(_Http1Trailers, _http1.Http1Client):
     _skipped = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
+        for command in super()._handle_event(event):
+            yield command
+            # Stock goes on after an odd head, and tells of the same failure when the upstream has
+            # closed as well; the exchange is over by then, and the second telling is a fault.
+            if type(command) is commands.CloseConnection:
+                self.state = self.done
         if (
             isinstance(event, events.DataReceived)
             and self.state not in (self.passthrough, self.done)
