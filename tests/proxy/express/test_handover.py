@@ -92,7 +92,7 @@ def test_it_stands_between(handed: Handed) -> None:
     assert handed.transport.get_extra_info("peername") == ("127.0.0.1", 1)
     assert handed.transport.get_extra_info("sslcontext", "none") == "none"
     assert handed.transport.get_write_buffer_size() == 7
-    assert not handed.transport.can_write_eof()
+    assert handed.transport.can_write_eof()
 
 
 def test_plain_text_both_ways(handed: Handed) -> None:
@@ -145,6 +145,17 @@ def test_closing_says_goodbye_once_and_takes_no_more(handed: Handed) -> None:
     assert handed.heard() == b"last"
     assert handed.theirs.read(1) == b"", "an end, and no error"
     assert handed.below.closed
+
+
+def test_our_side_may_end_first(handed: Handed) -> None:
+    handed.transport.write_eof()
+    assert handed.below.ended
+    assert not handed.transport.is_closing()
+    handed.transport.data_received(handed.said(b"and this"))
+    assert handed.above.heard == [b"and this"]
+    handed.transport.close()
+    handed.transport.write_eof()
+    assert handed.heard() == b""
 
 
 def test_aborting_does_not(handed: Handed) -> None:

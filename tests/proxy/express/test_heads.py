@@ -67,7 +67,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return data + draw(_ends) + draw(st.binary(max_size=5))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(requests() | st.binary(max_size=60))
 @example(GET)
 @example(b"POST / HTTP/1.1\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabcGET")

@@ -102,7 +102,7 @@ def conversations(draw: st.DrawFn) -> tuple[str, list[bytes], bool]:
     return draw(st.sampled_from(["GET", "GET", "HEAD", "POST"])), pieces, draw(st.booleans())
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(conversations())
 @example(("GET", [OK], False))
 @example(("HEAD", [OK], False))

@@ -25,10 +25,16 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written: list[bytes] = []
-        self.closed = False
+        self.ended = self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def close(self) -> None:
         self.closed = True
@@ -133,6 +139,18 @@ def test_and_said(pair: Pair) -> None:
     assert pair.heard() == b"last"
     assert pair.theirs.read(1) == b"", "the end, and not more to come"
     assert pair.wire.closed
+
+
+def test_and_said_on_one_side_first(pair: Pair) -> None:
+    pair.ours.send(b"last")
+    pair.ours.end()
+    pair.ours.end()
+    assert pair.heard() == b"last"
+    assert pair.theirs.read(1) == b""
+    assert (pair.wire.ended, pair.wire.closed) == (True, False)
+    assert pair.ours.receive(pair.said(b"mine")) == b"mine", "the other side may go on"
+    with pytest.raises(SSL.Error):
+        pair.ours.send(b"more")
 
 
 GARBAGE = b"\x17\x03\x03\x00\x20" + b"g" * 32
