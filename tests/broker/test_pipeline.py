@@ -309,13 +309,13 @@ async def test_a_secret_that_cannot_stand_in_a_header_is_not_sent(world: World, 
 
 async def test_slow_secrets_and_names_are_given_up(world: World) -> None:
     world.secrets.delay = 30
-    await refused(world, raw(), "secret_unavailable", stage=0.05)
+    await refused(world, raw(), "secret_unavailable", stage=0.5)
 
     async def slow(host: str, port: int) -> Any:
         await asyncio.sleep(30)
 
     world.egress.check = slow  # type: ignore[method-assign]
-    document = await refused(world, raw(), "upstream_unreachable", stage=0.05)
+    document = await refused(world, raw(), "upstream_unreachable", stage=0.5)
     assert "was not found in time" in document["detail"]
 
 
