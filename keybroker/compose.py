@@ -20,6 +20,7 @@ from keybroker.workspace import Workspace, choose
 if TYPE_CHECKING:
     from audit.journal import Watch
     from audit.verify import Verdict
+    from broker.pipeline import Pipeline
     from broker.secrets.admin import Entry
     from broker.services import Services
     from broker.telemetry.meters import Meters
@@ -134,8 +135,7 @@ class WorkerParts:
     """Takes up a new certificate of the listener; to be called several times a second."""
     vault_ports: Callable[[], tuple[int, ...]]
     """Where the embedded vault listens now; agents must not reach it."""
-    drain: Callable[[], None]
-    """Held calls are told "pending"."""
+    pipeline: Pipeline
     watch_vault: Callable[[], None]
     """Tells the metrics how the vault is for this worker."""
     close: Callable[[], None]
@@ -250,7 +250,7 @@ def worker_parts(
         new_engine=new_engine,
         look=look,
         vault_ports=vault_ports,
-        drain=pipeline.drain,
+        pipeline=pipeline,
         watch_vault=lambda: meters.breakers_open.set(float(secrets.health().state != "closed")),
         close=close,
     )

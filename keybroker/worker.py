@@ -101,7 +101,7 @@ async def _serve(
     try:
         await stop.wait()
         row.accept(False)
-        parts.drain()
+        parts.pipeline.drain()
         if not await engine.drain(grace):
             log.warning("calls were still under way when the time to finish was over")
     finally:

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import calls, held, parts
+from tests.bench import breakdown, calls, held, parts
 from tests.bench.measure import Report
 from tests.bench.rivals import (
     rival_of,
@@ -17,7 +17,7 @@ from tests.bench.rivals import (
     running_upstream,
 )
 
-PARTS = ("calls", "bodies", "held", "ledger", "decisions")
+PARTS = ("calls", "breakdown", "bodies", "held", "ledger", "decisions")
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = options.only or PARTS
     report = Report(quiet=options.json)
-    if {"calls", "bodies", "held"} & set(chosen):
+    if {"calls", "breakdown", "bodies", "held"} & set(chosen):
         _with_rivals(report, chosen, quick=options.quick)
     if "ledger" in chosen:
         parts.ledger(report, 5_000 if options.quick else 20_000)
@@ -53,6 +53,8 @@ def _with_rivals(report: Report, chosen: tuple[str, ...] | list[str], *, quick: 
         if "calls" in chosen:
             size = calls.QUICK if quick else calls.FULL
             calls.calls(report, size, upstream.door(), rivals)
+        if "breakdown" in chosen:
+            breakdown.breakdown(report, program, *((3, 100) if quick else (9, 200)))
         if "bodies" in chosen:
             calls.bodies(report, rivals)
         if "held" in chosen:
