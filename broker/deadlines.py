@@ -36,7 +36,8 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     async def within[T](self, stage: Awaitable[T]) -> T:
-        """The stage's result; raises TimeoutError, and cancels it, when it takes too long."""
+        """The stage's result; raises TimeoutError, and cancels it, when it takes too long (at most
+        a fiftieth of the limit early)."""
         task = asyncio.current_task()
         assert task is not None, "a stage is awaited in a task"
         loop = task.get_loop()
@@ -58,8 +59,9 @@ class Deadlines:
                 del self._waits[wait]
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends what is overdue. A timer may go off a little early, then it is set again."""
-        now = loop.time()
+        """Ends what is overdue, or is about to be: what began together ends together, and who waits
+        for its turn gets none from one that ran out a moment before."""
+        now = loop.time() + self._limit / 50
         self._timer = None
         for wait in tuple(self._waits):
             if wait.ends_at > now:
