@@ -33,13 +33,13 @@ test: test-unit test-e2e
 test-unit: setup
 	$(BIN)/pytest -m "not e2e" --ignore=tests/attacks --ignore=tests/clients --ignore=tests/e2e -n 2 -q
 
-# By file: the tests of one share a running program.
+# By file: the tests of one share a running program. tests/conftest.py says in which order.
 test-e2e: setup
 	@scripts/ensure-chromium
 	@scripts/ensure-bubblewrap
 	@scripts/ensure-shells
 	@scripts/ensure-clients
-	$(BIN)/pytest -m e2e -n 2 --dist loadfile -q
+	$(BIN)/pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder -q
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)

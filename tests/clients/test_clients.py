@@ -304,7 +304,7 @@ def goes_out_once_approved(at: Setting, client: str, process: subprocess.Popen[s
             assert at.count == approved
             assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
             approved += 1
-        time.sleep(0.02)
+        time.sleep(0.1)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 0, out + err
     arrived = at.arrived(client, "held")

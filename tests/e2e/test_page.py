@@ -80,6 +80,7 @@ def chromium() -> Iterator[Browser]:
         "--disable-dev-shm-usage",
         "--disable-background-networking",
     ]
+    expect.set_options(timeout=20_000)  # as for actions; it ends when what is expected is there
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser

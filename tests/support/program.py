@@ -6,8 +6,9 @@
         done = kb.curl(bot, upstream.url + "/echo")
         assert done.status == 200
 
-Everything goes through the commands and the REST API that users have. `policy` may hold `$HOST`,
-which stands for the upstream's host and port.
+Everything goes through the commands and the REST API that users have; commands that only set the
+scene run in the tests' own process. `policy` may hold `$HOST`, which stands for the upstream's host
+and port.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from click.testing import CliRunner
+
 from audit.query import export, export_jsonl
 from audit.reading import open_ledger
+from keybroker.cli import cli
 from tests.support.bao import free_port
 from tests.support.upstream import Upstream
 
@@ -146,7 +150,7 @@ class Program:
     def init(self) -> None:
         """Makes the workspace with this program's settings and policy."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.cli("init", str(self.workspace), "--team" if self.team else "--solo")
+        self._here("init", str(self.workspace), "--team" if self.team else "--solo")
         self.write_settings()
         self.write_policy(self.policy)
 
@@ -263,18 +267,30 @@ class Program:
         return json.loads(self.cli(*arguments, "--json", stdin=stdin))
 
     def agent(self, name: str, *options: str) -> AgentKey:
-        made = self.json("agent", "add", name, *options)
+        made = self._arrange("agent", "add", name, *options)
         return AgentKey(made["agent"], made["token"], made["proxy_url"], made["gateway_url"])
 
     def user(self, name: str, role: str = "approver", password: str | None = None) -> str:
         """Adds a person; returns their API token."""
         options = [] if password is None else ["--password-stdin"]
-        self.cli("user", "add", name, "--role", role, *options, stdin=password)
-        token: str = self.json("user", "token", name)["token"]
+        self._arrange("user", "add", name, "--role", role, *options, stdin=password)
+        token: str = self._arrange("user", "token", name)["token"]
         return token
 
     def secret(self, path: str, field: str, value: str) -> None:
-        self.cli("secret", "set", path, field, "--stdin", stdin=value)
+        self._arrange("secret", "set", path, field, "--stdin", stdin=value)
+
+    def _arrange(self, *arguments: str, stdin: str | None = None) -> Any:
+        command = ["--workspace", str(self.workspace), *arguments, "--json"]
+        return json.loads(self._here(*command, stdin=stdin))
+
+    def _here(self, *arguments: str, stdin: str | None = None) -> str:
+        """One command in this process: one of its own takes half a second to start, and there are
+        many hundreds of these."""
+        astray = {name: None for name in os.environ if name not in environment()}
+        done = CliRunner(env=astray).invoke(cli, arguments, input=stdin)
+        assert done.exit_code == 0, f"{arguments}: {done.output}{done.exception!r}"
+        return done.stdout
 
     # The API
 
