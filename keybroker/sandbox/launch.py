@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ Backend = Literal["bubblewrap", "unshare"]
 
 READY_WITHIN = 30.0
 """Seconds in which the sandbox must stand."""
+STOPPED_WITHIN = 1.0
+"""Seconds that the sandbox's processes have to stop once their keeper has."""
 HELD_BACK = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 )
@@ -105,6 +108,7 @@ class Sandboxed:
         """Ctrl-Z: the shell must see its job stop, which is `run` and what it is piped to."""
         if self._tty is None:
             return
+        _until_stopped(self._keeper.pid)
         _put_in_front(self._tty, os.getpgrp())
         before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
         os.killpg(os.getpgrp(), signal.SIGTSTP)
@@ -307,6 +311,36 @@ def _put_in_front(tty: int, group: int) -> None:
             os.tcsetpgrp(tty, group)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _until_stopped(group: int) -> None:
+    """Waits until those of `group` have stopped who will.
+
+    One that has not yet would still take from the terminal what is typed for the shell.
+    """
+    until = time.monotonic() + STOPPED_WITHIN
+    while any(map(_will_stop, _running(group))) and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def _running(group: int) -> Iterator[Path]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The name may hold anything, a bracket too (proc_pid_stat(5)).
+            state, _, its = (process / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+            if int(its) == group and state not in (b"T", b"Z", b"X"):
+                yield process
+
+
+def _will_stop(process: Path) -> bool:
+    """False for one that ignores it, as the first process of a namespace does (kernel)."""
+    try:
+        lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    ignored = int(said["SigIgn"], 16) >> (signal.SIGTSTP - 1) & 1
+    return not ignored and said["NSpid"].split()[-1] != "1"
 
 
 def _take_back(tty: int, keeper: int) -> None:

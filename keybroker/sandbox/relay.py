@@ -110,6 +110,7 @@ class Relay:
         """The connections of the sandbox."""
         self._listener = listener
         self._loop = asyncio.new_event_loop()
+        self._leaving = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
 
     def __enter__(self) -> Self:
@@ -122,7 +123,7 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._leaving.set)
         self._thread.join()
 
     def _serve(self) -> None:
@@ -131,7 +132,7 @@ class Relay:
         server = loop.run_until_complete(
             loop.create_server(lambda: _FromInside(self), sock=self._listener, backlog=1024)
         )
-        loop.run_forever()
+        loop.run_until_complete(self._leaving.wait())
         server.close()
         for end in tuple(self.open):
             assert end.transport is not None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from keybroker.errors import Unusable
-from keybroker.sandbox import inner, unshared
+from keybroker.sandbox import inner, launch, unshared
 from keybroker.sandbox.launch import check_streams
 
 
@@ -63,3 +65,45 @@ def test_the_inside_imports_the_standard_library_alone(module: object) -> None:
             names.add(str(node.module).partition(".")[0])
     allowed = {"keybroker"} if module is unshared else set()
     assert names - allowed <= sys.stdlib_module_names
+
+
+SLOW = """
+import os, signal, time
+def stop(*_):
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGSTOP)
+signal.signal(signal.SIGTSTP, stop)
+print(flush=True)
+while True:
+    time.sleep(60)
+"""
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_group_counts_as_stopped_when_all_have_stopped_who_will(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "STOPPED_WITHIN", 1000)
+    group = 0
+    started = []
+    try:
+        for code in (SLOW, SLOW, DEAF):
+            command = [sys.executable, "-c", code]
+            process = subprocess.Popen(command, process_group=group, stdout=subprocess.PIPE)
+            started.append(process)
+            group = started[0].pid
+            assert process.stdout is not None
+            process.stdout.readline()
+        os.killpg(group, signal.SIGTSTP)
+        launch._until_stopped(group)
+        states = [Path(f"/proc/{p.pid}/stat").read_text().split(")")[1][1] for p in started]
+        assert states == ["T", "T", "S"]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()

@@ -165,3 +165,10 @@ def test_leaving_ends_every_connection() -> None:
         with suppress(ConnectionResetError):
             assert sock.recv(1) == b""
         sock.close()
+
+
+def test_leaving_at_once_is_no_trouble() -> None:
+    """As where the command cannot be started; an exception in the thread fails the test."""
+    for _ in range(200):
+        with Relay(socket.create_server(("127.0.0.1", 0)), "127.0.0.1", 9):
+            pass
