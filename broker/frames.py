@@ -24,8 +24,8 @@ MAX_CONTROL = 125
 PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
 
-_CONTINUATION, _TEXT, _BINARY, _CLOSE = 0x0, 0x1, 0x2, 0x8
-_OPCODES = frozenset({_CONTINUATION, _TEXT, _BINARY, _CLOSE, 0x9, 0xA})
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_OPCODES = frozenset({_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG})
 _FIN, _MASKED = 0x80, 0x80
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -92,7 +92,8 @@ class Reader:
         self._offset = 0
         self._in_message = False
         self.closed = False
-        """A close frame came: nothing follows it."""
+        """A close frame came: no more of a message follows it, at most an answer to a ping that was
+        on its way (RFC 6455 5.5.1, 5.5.2)."""
         self._open = False
 
     def feed(self, data: bytes) -> bytes:
@@ -108,8 +109,6 @@ class Reader:
                 out.append(self._sink.payload(part, wire, last=not self._left))
                 self._open = bool(self._left)
                 continue
-            if self.closed:
-                raise BadFrame("there is something behind the close frame")
             taken = data[at : at + self._missing()]
             at += len(taken)
             self._head += taken
@@ -138,12 +137,14 @@ class Reader:
                 raise BadFrame("a frame's length is oddly written")
         if first & 0x70 or opcode not in _OPCODES:
             raise BadFrame("a frame uses an extension that was not agreed on")
+        if self.closed and opcode not in (_PING, _PONG):
+            raise BadFrame("there is something behind the close frame")
         if bool(second & _MASKED) is not self._masked:
             raise BadFrame("a frame is masked as the other side's are")
         if opcode & 0x8:
             if not final or length > MAX_CONTROL:
                 raise BadFrame("a control frame is too long or in pieces")
-            self.closed = opcode == _CLOSE
+            self.closed = self.closed or opcode == _CLOSE
         elif (opcode == _CONTINUATION) is not self._in_message:
             raise BadFrame("a message begins inside another, or goes on without a beginning")
         else:

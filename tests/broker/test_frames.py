@@ -167,11 +167,20 @@ def test_a_frame_may_announce_more_than_ever_comes() -> None:
         (b"\x81\x7f" + (70_000).to_bytes(8, "big")[:0] + b"\0\0\0\0\0\0\0\x05hello", "oddly"),
         (b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff", "oddly"),
         (frame(b"", 8) + frame(b"x"), "behind the close"),
+        (frame(b"", 8) + frame(b"", 8), "behind the close"),
+        (frame(b"x", final=False) + frame(b"", 8) + frame(b"x", 0), "behind the close"),
+        (frame(b"", 8) + frame(b"x", 10) + frame(b"x"), "behind the close"),
     ],
 )
 def test_what_breaks_the_protocol_ends_the_socket(data: bytes, reason: str) -> None:
     with pytest.raises(BadFrame, match=reason):
         to_agent()[0].feed(data)
+
+
+@pytest.mark.parametrize("opcode", [9, 10])
+def test_a_ping_that_crossed_the_close_frame_may_be_answered(opcode: int) -> None:
+    data = frame(b"", 8) + frame(b"ping", opcode)
+    assert to_agent()[0].feed(data) == data
 
 
 def test_an_agent_must_mask() -> None:
