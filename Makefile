@@ -33,13 +33,14 @@ test: test-unit test-e2e
 test-unit: setup
 	$(BIN)/pytest -m "not e2e" --ignore=tests/attacks --ignore=tests/clients --ignore=tests/e2e -n 2 -q
 
-# By file: the tests of one share a running program. tests/conftest.py says in which order.
+# By file: the tests of one share a running program. tests/conftest.py says in which order. Three at a
+# time keep two cores busy: these tests wait for processes and clocks much of their time.
 test-e2e: setup
 	@scripts/ensure-chromium
 	@scripts/ensure-bubblewrap
 	@scripts/ensure-shells
 	@scripts/ensure-clients
-	$(BIN)/pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder -q
+	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder -q
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)
