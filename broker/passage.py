@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from audit.commitment import Commitment
@@ -36,6 +37,11 @@ from rules.trailers import may_trail, read_trailers
 
 log = logging.getLogger(__name__)
 
+SLICE = 1 << 14
+"""Bytes of a received body that are decoded together."""
+MOST_AT_ONCE = 1 << 22
+"""Bytes that these may become. A few hundred bytes of `br` could be gigabytes otherwise, all of it
+decoded and masked before anybody else's call has its turn."""
 RECORD_WITHIN = 10.0
 """Seconds that the record of a result is waited for."""
 
@@ -207,7 +213,10 @@ class Passage:
         self._received_size += len(chunk)
         if self._scrubber is None:
             return self._deliver(chunk)
-        return self._decode(lambda decoder: decoder.feed(chunk))
+        if len(chunk) <= SLICE:
+            return self._decode(lambda decoder: decoder.feed(chunk))
+        slices = [chunk[at : at + SLICE] for at in range(0, len(chunk), SLICE)]
+        return b"".join([self._decode(partial(_feed, piece)) for piece in slices])
 
     def finish(self) -> bytes:
         """What is left to deliver at the end of the body."""
@@ -359,8 +368,12 @@ class Passage:
         if self._decoder is None:
             return b""  # no body belongs to this response
         out: list[bytes] = []
+        most = MOST_AT_ONCE
         try:
             for piece in step(self._decoder):
+                most -= len(piece)
+                if most < 0:
+                    raise CorruptBody("it swells beyond measure when it is decoded")
                 if self._decoder.disguise is not None and self._is_text:
                     raise CorruptBody(
                         f"it is compressed ({self._decoder.disguise}) and says not so"
@@ -416,6 +429,10 @@ def _lines(headers: Iterable[tuple[str, str]]) -> list[str]:
     """Header lines, each in two ways: a credential may hold a colon, and be told as the name and
     the beginning of the value."""
     return [line for n, v in headers for line in (f"{n}:{v}", f"{n}: {v}")]
+
+
+def _feed(chunk: bytes, decoder: Decoder) -> Iterable[bytes]:
+    return decoder.feed(chunk)
 
 
 def _ms(seconds: float) -> int:

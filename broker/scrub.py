@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from broker.escapes import MAX_ESCAPE, SYNTAXES, View
 from broker.spellings import MIN_LENGTH, Needle, minimal, narrow, needles, spellings
@@ -72,15 +73,20 @@ class Scrubber:
 
     def is_clean(self, texts: Iterable[str]) -> bool:
         """Whether `scrub_text` would certainly leave all of them as they are: one look for many."""
+        # No escape of any syntax holds a line break, so none is read across it.
+        text = "\n".join(texts)
         try:
-            # No escape of any syntax holds a line break, so none is read across it.
-            data = "\n".join(texts).encode(errors="surrogateescape")
+            readings = [text.encode(errors="surrogateescape")]
         except UnicodeEncodeError:
             return False
-        return not self._hits(self._views(data, final=True), 0)
+        if not text.isascii():
+            with suppress(UnicodeEncodeError):  # then it never was on the wire
+                readings.append(text.encode("latin-1"))
+        return not any(self._hits(self._views(data, final=True), 0) for data in readings)
 
     def scrub_text(self, text: str) -> str:
-        """`text` (a header's value, a reason phrase) masked, whatever characters it has.
+        """`text` (a header's value, a reason phrase) masked, whatever characters it has: as text,
+        and as the bytes that it stands for where it came off the wire (ISO-8859-1).
 
         A mask has characters that a header's *name* cannot have: drop a header whose name changes.
         """
@@ -92,12 +98,22 @@ class Scrubber:
         except UnicodeEncodeError:
             errors = "surrogatepass"
             data = text.encode(errors=errors)
+        masked = self._scrub_whole(data).decode(errors=errors)
+        if masked.isascii():
+            return masked
+        try:
+            wire = masked.encode("latin-1")
+        except UnicodeEncodeError:
+            return masked  # never was on the wire
+        return self._scrub_whole(wire).decode("latin-1")
+
+    def _scrub_whole(self, data: bytes) -> bytes:
         whole = copy.copy(self)
         whole._source, whole._at = b"", 0
         whole._keep_length = False
         masked = whole._scrub(data, final=True)
         self.hits = whole.hits
-        return masked.decode(errors=errors)
+        return masked
 
     def _scrub(self, data: bytes, *, final: bool) -> bytes:
         source, at = self._source + data, self._at

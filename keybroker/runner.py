@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -98,7 +98,8 @@ def run_as(
             )
         if account.present:
             return _wait(command, environment)
-        return _wait(command, environment | account.environment(), partial(_open, account=account))
+        open_apart = partial(_open_apart, account=account)
+        return _wait(command, environment | account.environment(), open_apart, together=False)
 
 
 def _placeholders(services: Services, agent: str) -> dict[str, str]:
@@ -145,16 +146,33 @@ class Child(Protocol):
 Start = Callable[[Sequence[str], Mapping[str, str]], Child]
 
 
-def _open(
-    command: Sequence[str], environment: Mapping[str, str], account: Account | None = None
-) -> Child:
+def _open(command: Sequence[str], environment: Mapping[str, str]) -> Child:
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(list(command), env=dict(environment))
+    except OSError as error:
+        raise Unusable(f"{command[0]} cannot be started ({error.strerror})") from error
+
+
+class _Apart(subprocess.Popen[bytes]):
+    """A command in a session of its own, all of which gets the signals."""
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, sig)
+
+
+def _open_apart(command: Sequence[str], environment: Mapping[str, str], account: Account) -> Child:
+    """As another user, and without the terminal: whose controlling terminal it is can type into it
+    (TIOCSTI), and so do as its owner what the user of the command may not."""
+    try:
+        return _Apart(
             list(command),
             env=dict(environment),
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
-            extra_groups=None if account is None else account.groups,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=account.groups,
+            start_new_session=True,
         )
     except OSError as error:
         raise Unusable(f"{command[0]} cannot be started ({error.strerror})") from error

@@ -21,6 +21,7 @@ from proxy.connection import AgentConnection
 from proxy.dialing import PinningLoop
 from proxy.egress import EgressGuard
 from proxy.express.door import Door
+from proxy.faults import report
 from proxy.parting import LINGER, PartingWriter
 from proxy.patience import Timeouts
 from proxy.ports import Authority, Pipeline, Traffic
@@ -161,10 +162,16 @@ class Engine:
         while True:
             await asyncio.sleep(OVERSEE)
             for connection in tuple(self._connections):
-                connection.give_up_late()
-                agent = connection.watched
-                if agent is not None and not self._setup.pipeline.knows(agent):
-                    connection.revoke()
+                try:
+                    self._look_at(connection)
+                except Exception as error:  # noqa: BLE001 - the others are looked at all the same
+                    report("looking after a connection", error)
+
+    def _look_at(self, connection: Connection) -> None:
+        connection.give_up_late()
+        agent = connection.watched
+        if agent is not None and not self._setup.pipeline.knows(agent):
+            connection.revoke()
 
     def _close_listeners(self) -> None:
         if self._server is not None:

@@ -23,7 +23,7 @@ from proxy.express.upstream import NoUpstream, Place, Upstream
 from proxy.faults import report
 from proxy.http1 import assembled, assembled_head
 from proxy.patience import overdue_sentence
-from proxy.ports import Answer, Passage, is_answer, is_passage
+from proxy.ports import Passage, is_answer, is_passage
 from proxy.setup import Entered, Setup
 from rules.request import RawRequest, Request
 
@@ -102,7 +102,7 @@ class Call:
             page = pages.page("internal_error", pages.NOTHING_SENT)
         self._reply(page)
 
-    async def _decide(self) -> Answer | Passage | object:
+    async def _decide(self) -> object:
         pipeline, agent = self._side.setup.pipeline, self._side.entered.agent
         if self._body:
             outcome = await pipeline.begin(agent, self._raw(b"", unread=True))
@@ -132,14 +132,14 @@ class Call:
             message = request_head(request)
             if request.upgrade is not None:
                 raise ValueError("an upgrade that was not asked for")
-            if request.unread:
-                passage.send(body)
-                passage.send(b"")
-            else:
+            if not request.unread:
                 body = request.body
             self._require_agent()
             upstream = await self._side.upstream_at((request.scheme, request.host, request.port))
             self._require_agent()
+            if request.unread:
+                passage.send(body)
+                passage.send(b"")
         except NoUpstream as error:
             gone = exchange.gone.is_set()
             await self._fail(pages.GONE_UNSENT if gone else str(error))

@@ -68,10 +68,10 @@ class Door(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._watch()
         if transport.get_extra_info("peername") is None:
             transport.abort()  # gone before it was taken
             return
-        self._watch()
         self._lanes.serve(self, self._over)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":

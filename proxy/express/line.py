@@ -149,7 +149,10 @@ class Line(asyncio.Protocol):
         if self._call is None:
             self._next()
         elif len(self._data) > MOST_HEAD:
-            self._transport.abort()  # who sends on and on is not waiting for an answer
+            if self._call.exchange.finished:
+                self._transport.pause_reading()  # the next request; the result is being recorded
+            else:
+                self._transport.abort()  # who sends on and on is not waiting for an answer
 
     def _next(self) -> None:
         """Begins the next call, if it is all there and the last answer was taken."""
@@ -215,6 +218,8 @@ class Line(asyncio.Protocol):
             if not self._gone:
                 self._secure.close()
         elif self._data:
+            if not self._full and not self._gone:
+                self._transport.resume_reading()
             self._loop.call_soon(self._next)
 
     def broken_off(self) -> None:

@@ -88,6 +88,19 @@ class ReplyReader:
         """The next part of the body; empty at its end, None if it has yet to come."""
         return self._part(lambda: self._body(self._buffer))
 
+    def parts(self) -> tuple[bytes, bool | Unreadable]:
+        """All of the body that is here, joined (of many small chunks each would otherwise cost as
+        much as a large one), and whether it has ended, or is odd behind that."""
+        parts: list[bytes] = []
+        while True:
+            try:
+                part = self.body()
+            except Unreadable as odd:
+                return b"".join(parts), odd
+            if not part:
+                return b"".join(parts), part is not None
+            parts.append(part)
+
     def eof(self) -> bytes | None:
         """As `body`, when nothing more will come. Raises Unreadable if that is too early."""
         if self._body is None:

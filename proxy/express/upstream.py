@@ -175,13 +175,14 @@ class Upstream(asyncio.Protocol):
                 self._headed = True
                 asker.on_head(response)
                 continue
-            part = self._reader.body()
-            if part is None:
+            data, over = self._reader.parts()
+            if data:
+                asker.on_data(data)
+            if asker is not self._asker or over is False:
                 return
-            if part:
-                asker.on_data(part)
-            else:
-                self._end()
+            if over is not True:
+                raise over
+            self._end()
 
     def _over(self) -> None:
         """Nothing more will come."""

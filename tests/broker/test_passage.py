@@ -8,6 +8,7 @@ import json
 import zlib
 from typing import Any
 
+import brotli
 import pytest
 
 from audit.commitment import commit
@@ -340,3 +341,26 @@ async def test_a_range_keeps_its_length(world: World) -> None:
     part = f"<{CANARY}>".encode().ljust(50, b".")
     out = passage.feed(part) + passage.finish()
     assert len(out) == 50 and CANARY.encode() not in out
+
+
+async def test_a_response_that_swells_beyond_measure_breaks_off(world: World) -> None:
+    """All that one chunk becomes is decoded at once: a few bytes must not become gigabytes."""
+    passage = await sent(world)
+    passage.head(200, "OK", [*TEXT, ("content-encoding", "br")])
+    bomb = brotli.compress(bytes(64 << 20))
+    assert len(bomb) < 1000
+    with pytest.raises(Refusal, match="swells"):
+        passage.feed(bomb)
+    assert passage.refused
+    await passage.completed()
+    done = result(world)
+    assert (done["type"], done["code"]) == ("call.failed", "response_refused")
+
+
+async def test_what_is_compressed_as_well_as_texts_are_passes(world: World) -> None:
+    passage = await sent(world)
+    passage.head(200, "OK", [*TEXT, ("content-encoding", "gzip")])
+    text = b"".join(b'{"number": %d, "state": "open"}\n' % n for n in range(200_000))
+    packed = gzip.compress(text)
+    out = passage.feed(packed) + passage.finish()
+    assert out == text

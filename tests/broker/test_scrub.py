@@ -300,3 +300,13 @@ def test_wide_spellings_are_masked_wherever_they_are_cut(secret: str, wide: str)
         assert first + scrubber.feed(spelt[cut:] + b" after") + scrubber.finish() == (
             b"before " + MASK + b" after"
         )
+
+
+def test_a_secret_beyond_ascii_is_masked_in_what_came_off_the_wire() -> None:
+    """A header's text has a character for each byte (ISO-8859-1), whatever the bytes mean."""
+    secret = "p\u00e4ssw\u00f6rd-0123456"
+    scrubber = Scrubber([secret.encode()])
+    on_the_wire = f"echo {secret}".encode().decode("latin-1")
+    assert not scrubber.is_clean([on_the_wire])
+    assert scrubber.scrub_text(on_the_wire) == "echo [keybroker:masked]"
+    assert scrubber.scrub_text(f"echo {secret}") == "echo [keybroker:masked]"

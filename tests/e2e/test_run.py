@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -276,3 +278,27 @@ def test_without_a_proxy_nothing_is_run(at: Setup, tmp_path: Path) -> None:
     done = other.run("run", "--agent", "bot", "--", "sh", "-c", f"touch {tmp_path}/ran")
     assert done.returncode != 0 and "keybroker up" in done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+_TYPIST = 'print ioctl(STDIN, 0x5412, my $key = "x") ? "typed" : "refused"'
+"""TIOCSTI, in perl: git brings it, and any user may start it."""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root starts commands as others")
+def test_another_user_cannot_type_into_the_terminal() -> None:
+    """Who has the terminal of its owner could give commands to that owner's shell."""
+    script = (
+        "import os; from keybroker.account import named; from keybroker.runner import _open_apart;"
+        f" _open_apart(['perl', '-e', {_TYPIST!r}], dict(os.environ), named('nobody')).wait()"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir("/")
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while piece := os.read(terminal, 4096):
+            said += piece
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    assert said == b"refused"

@@ -22,6 +22,7 @@ from rules.request import RawRequest
 from tests.proxy.express.both import Peer, Visit
 from tests.proxy.harness import (
     FakeAnswer,
+    FakePassage,
     RawH2,
     Worker,
     exchange,
@@ -30,7 +31,7 @@ from tests.proxy.harness import (
     refused,
     wait_until,
 )
-from tests.support.upstream import Conversation, Received, Upstream
+from tests.support.upstream import Conversation, Received, Reply, Upstream
 
 pytestmark = pytest.mark.e2e
 
@@ -347,3 +348,57 @@ def test_a_fault_in_the_decision_of_a_head(
     assert len(upstream.requests) == len(worker.pipeline.raw) == (lane == "core")
     assert b"s3cret" not in body
     assert "s3cret" not in caplog.text
+
+
+def test_the_next_request_may_come_while_a_result_is_recorded(
+    worker: Worker, upstream: Upstream
+) -> None:
+    """The agent has its whole answer, and its next request is larger than what may wait."""
+
+    class Slow(FakePassage):
+        async def completed(self) -> None:
+            await asyncio.sleep(0.3)
+            await super().completed()
+
+    worker.pipeline.make_passage = Slow
+    upstream.answer("/gone", lambda _: Reply(204))
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place) as tls:
+        assert exchange(tls, f"DELETE /gone HTTP/1.1\nHost: {place}")[0] == 204
+        body = b"x" * 300_000
+        first = f"POST /echo HTTP/1.1\nHost: {place}\nContent-Length: {len(body)}"
+        status, _, answer = exchange(tls, first, body)
+    assert status == 200
+    assert len(upstream.requests[-1].body) == len(body)
+    assert answer
+
+
+def test_a_fault_in_one_connection_does_not_end_the_looking_after_others(
+    worker: Worker, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        live = False
+
+        @property
+        def watched(self) -> Client | None:
+            raise RuntimeError("secret-in-message")
+
+        def cut(self) -> None: ...
+        def revoke(self) -> None: ...
+        def give_up_late(self) -> None: ...
+
+    over: list[asyncio.Future[None]] = []
+
+    async def serve() -> None:
+        over.append(asyncio.get_running_loop().create_future())
+        worker.engine.serve(Broken(), over[0])
+
+    async def end() -> None:
+        over[0].set_result(None)
+
+    worker.run(serve())
+    try:
+        wait_until(lambda: caplog.text.count("looking after a connection") >= 2)
+    finally:
+        worker.run(end())
+    assert "secret-in-message" not in caplog.text
