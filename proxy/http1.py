@@ -54,12 +54,6 @@ def assembled(response: http.Response) -> bytes:
     return assembled
 
 
-def assembled_head(response: http.Response) -> bytes:
-    """The head of a response as it goes over HTTP/1."""
-    head: bytes = http1.assemble_response_head(response)  # type: ignore[no-untyped-call]
-    return head
-
-
 class _Reader:
     """A body reader that puts trailers aside: the stock one crashes on them, and hangs."""
 

@@ -40,6 +40,9 @@ _EXPECTS_BODY = frozenset(("POST", "PUT", "PATCH"))
 """Methods whose request says `Content-Length: 0` when it has no body (RFC 9110 8.6)."""
 
 
+Fields = list[tuple[bytes, bytes]]
+
+
 class UnsafeHead(ValueError):
     """A response head that would not mean the same to everyone who reads it."""
 
@@ -258,6 +261,16 @@ def delivered_response(
 
     A new message: mitmproxy judges the upstream's connection by the one received.
     """
+    reason, fields = delivered_head(head, wire, method, close=close)
+    return http.Response(
+        b"HTTP/1.1", head.status, reason, http.Headers(fields), None, None, 0.0, None
+    )
+
+
+def delivered_head(
+    head: Head, wire: Wire, method: bytes, *, close: bool = False
+) -> tuple[bytes, Fields]:
+    """Reason phrase and fields of that response. Raises likewise."""
     if head.status != 101 and not 200 <= head.status <= 599:
         raise UnsafeHead("not a final status")
     fields, has_length = [], False
@@ -289,9 +302,7 @@ def delivered_response(
     reason = head.reason.encode("latin-1")
     if _CONTROL.search(head.reason):
         raise UnsafeHead("control bytes in the status text")
-    return http.Response(
-        b"HTTP/1.1", head.status, reason, http.Headers(fields), None, None, 0.0, None
-    )
+    return reason, fields
 
 
 def received_trailers(trailers: http.Headers) -> Headers:

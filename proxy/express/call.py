@@ -21,7 +21,7 @@ from proxy.express.heads import PlainHead, request_head
 from proxy.express.replies import Fields, Unreadable
 from proxy.express.upstream import NoUpstream, Place, Upstream
 from proxy.faults import report
-from proxy.http1 import assembled, assembled_head
+from proxy.http1 import assembled
 from proxy.patience import overdue_sentence
 from proxy.ports import Passage, is_answer, is_passage
 from proxy.setup import Entered, Setup
@@ -199,7 +199,7 @@ class Call:
                 self._withdraw(page)
                 return
             method = passage.request.method.encode("ascii")
-            delivered = translate.delivered_response(
+            reason, fields = translate.delivered_head(
                 head, exchange.wire, method, close=self._last()
             )
         except Exception as error:  # noqa: BLE001 - what is not cleared does not pass
@@ -208,8 +208,10 @@ class Call:
             self._withdraw(pages.page("response_refused", pages.UNSAFE_RESPONSE))
             return
         exchange.cleared = exchange.answered = True
-        self._chunked = "transfer-encoding" in delivered.headers
-        self._side.write(assembled_head(delivered))
+        self._chunked = any(name == b"transfer-encoding" for name, _ in fields)
+        lines = [b"HTTP/1.1 %d %s" % (head.status, reason)]
+        lines += [b"%s: %s" % field for field in fields]
+        self._side.write(b"\r\n".join(lines), b"\r\n\r\n")
 
     def on_data(self, data: bytes) -> None:
         """A part of its body."""
