@@ -36,7 +36,7 @@ _HOP_BY_HOP = frozenset(
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile("[\x00\r\n]")
-_EXPECTS_BODY = frozenset(("POST", "PUT", "PATCH"))
+EXPECTS_BODY = frozenset(("POST", "PUT", "PATCH"))
 """Methods whose request says `Content-Length: 0` when it has no body (RFC 9110 8.6)."""
 
 
@@ -135,7 +135,7 @@ def upstream_request(request: Request, received: http.Request) -> http.Request:
             fields.append((b"content-length", b"%d" % request.length))
         if "expect" in received.headers:
             fields.append((b"expect", b"100-continue"))  # for mitmproxy, which answers and drops it
-    elif request.body or request.method in _EXPECTS_BODY:
+    elif request.body or request.method in EXPECTS_BODY:
         fields.append((b"content-length", b"%d" % len(request.body)))
     if takes_trailers(received.headers) and not request.upgrade:
         fields += [(b"te", b"trailers")] + ([] if http2 else [(b"connection", b"te")])

@@ -18,13 +18,14 @@ from OpenSSL import SSL
 from proxy import pages, translate
 from proxy.exchange import Exchange, Wire
 from proxy.express.heads import PlainHead, request_head
-from proxy.express.replies import Fields, Unreadable
+from proxy.express.replies import Unreadable
 from proxy.express.upstream import NoUpstream, Place, Upstream
 from proxy.faults import report
 from proxy.http1 import assembled
 from proxy.patience import overdue_sentence
 from proxy.ports import Passage, is_answer, is_passage
 from proxy.setup import Entered, Setup
+from proxy.translate import Fields
 from rules.request import RawRequest, Request
 
 

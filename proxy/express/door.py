@@ -18,10 +18,10 @@ from OpenSSL import SSL
 from broker.model import Client
 from proxy import translate
 from proxy.exchange import Wire
-from proxy.express.heads import MOST_HEAD
 from proxy.express.line import Line
 from proxy.express.secure import Secure
 from proxy.faults import report
+from proxy.http1 import MAX_HEAD
 from proxy.ports import Tunnel
 from proxy.setup import Entered, Lanes, Setup
 
@@ -90,7 +90,7 @@ class Door(asyncio.Protocol):
                 return
             self._data += data
             if self._asking is not None:
-                if len(self._data) > MOST_HEAD:
+                if len(self._data) > MAX_HEAD:
                     self._transport.abort()
             elif self._agent is None:
                 self._connect()
@@ -116,7 +116,7 @@ class Door(asyncio.Protocol):
     # -- CONNECT
 
     def _connect(self) -> None:
-        plain = len(self._data) <= MOST_HEAD and _CONNECT.fullmatch(self._data)
+        plain = len(self._data) <= MAX_HEAD and _CONNECT.fullmatch(self._data)
         if not self._setup.express or not plain:
             self._hand_over(None)
             return

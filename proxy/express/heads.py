@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from proxy.http1 import MAX_HEAD
+from proxy.translate import EXPECTS_BODY
 from rules.request import Request
 
-MOST_HEAD = 64 * 1024
-"""Bytes of a head, and of what may wait behind a request that is not answered yet."""
 MOST_BODY = 1024 * 1024
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -29,8 +29,6 @@ _BEYOND = frozenset(
     )
 )
 """Headers that ask for more than a plain exchange of two messages."""
-_NO_BODY_NO_LENGTH = frozenset(("POST", "PUT", "PATCH"))
-"""Methods whose request says `Content-Length: 0` when it has no body (RFC 9110 8.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class PlainHead:
 def plain_head(data: bytes) -> PlainHead | None:
     """The head that `data` begins with; None if it is not whole or not plain."""
     found = _HEAD.match(data)
-    if found is None or found.end() > MOST_HEAD:
+    if found is None or found.end() > MAX_HEAD:
         return None
     method, target, lines = found.groups()
     fields = tuple([(name, value.strip()) for name, value in _FIELD.findall(lines)])
@@ -87,7 +85,7 @@ def request_head(request: Request) -> bytes:
     lines = [f"{name}: {value}" for name, value in request.headers]
     if request.unread:
         lines.append(f"content-length: {request.length}")
-    elif request.body or request.method in _NO_BODY_NO_LENGTH:
+    elif request.body or request.method in EXPECTS_BODY:
         lines.append(f"content-length: {len(request.body)}")
     rest = "".join([f"{line}\r\n" for line in [*lines, ""]])
     if first.count("\n") != 2 or rest.count("\n") != len(lines) + 1:

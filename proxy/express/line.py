@@ -13,10 +13,11 @@ from OpenSSL import SSL
 from broker.model import Client
 from proxy.express.call import Call
 from proxy.express.handover import Decrypted
-from proxy.express.heads import MOST_HEAD, PlainHead, plain_head
+from proxy.express.heads import PlainHead, plain_head
 from proxy.express.secure import Secure
 from proxy.express.upstream import Place, Upstream
 from proxy.faults import report
+from proxy.http1 import MAX_HEAD
 from proxy.setup import Entered, Lanes, Setup
 
 
@@ -148,7 +149,7 @@ class Line(asyncio.Protocol):
             self._transport.pause_reading()  # no more of who does not take the answers
         if self._call is None:
             self._next()
-        elif len(self._data) > MOST_HEAD:
+        elif len(self._data) > MAX_HEAD:
             if self._call.exchange.finished:
                 self._transport.pause_reading()  # the next request; the result is being recorded
             else:
@@ -161,7 +162,7 @@ class Line(asyncio.Protocol):
         if self._closing or self._gone or self._full:
             return
         if self._head is None:
-            head = plain_head(bytes(self._data[: MOST_HEAD + 1]))
+            head = plain_head(bytes(self._data[: MAX_HEAD + 1]))
             if head is None or head.length > self.setup.body_limit:
                 self._hand_over()
                 return

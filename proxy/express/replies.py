@@ -1,6 +1,7 @@
 """Responses as they come from an upstream over HTTP/1, judged as the full engine judges them. Pure.
 
-The judgement of heads and lengths is mitmproxy's, the reading of bodies h11's, in both engines.
+The judgement of heads and lengths is mitmproxy's, the reading of bodies h11's, in both engines;
+heads of the plainest kind, which all read alike, are spared it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
 from proxy.http1 import INFORMATIONAL, MAX_INFORMATIONAL, MAX_RESPONSE_HEAD, connection_close
-
-Fields = list[tuple[bytes, bytes]]
+from proxy.translate import Fields
 
 
 class Unreadable(ValueError):

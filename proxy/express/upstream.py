@@ -10,10 +10,11 @@ from OpenSSL import SSL
 
 from proxy import pages
 from proxy.dialing import TOO_SLOW
-from proxy.express.replies import Fields, ReplyReader, Unreadable
+from proxy.express.replies import ReplyReader, Unreadable
 from proxy.express.secure import Secure
 from proxy.patience import Timeouts, slow_connect_sentence, slow_tls_sentence
 from proxy.tls import Tls
+from proxy.translate import Fields
 
 Place = tuple[str, str, int]
 """Scheme, host, port."""

@@ -13,7 +13,7 @@ from mitmproxy.http import Request as Message
 from mitmproxy.net.http import http1
 
 from proxy import http1 as agents
-from proxy.express.heads import MOST_BODY, MOST_HEAD, plain_head, request_head
+from proxy.express.heads import MAX_HEAD, MOST_BODY, plain_head, request_head
 from proxy.translate import upstream_request
 from rules.request import Request
 from tests.proxy.express import layers
@@ -131,7 +131,7 @@ def test_what_is_plain_is_the_same_to_the_full_engine(data: bytes) -> None:
                 b"Content-Length: %d" % (MOST_BODY + 1),
                 b"Content-Type: application/grpc",
                 b"content-type: Application/gRPC+proto",
-                b"X: " + b"a" * MOST_HEAD,
+                b"X: " + b"a" * MAX_HEAD,
             )
         ),
     ],
@@ -158,9 +158,9 @@ def test_an_agent_says_that_it_will_not_come_again(lines: bytes, close: bool) ->
 
 
 def test_the_bounds_of_what_is_plain() -> None:
-    filler = MOST_HEAD - len(GET) - len(b"X: \r\n")
+    filler = MAX_HEAD - len(GET) - len(b"X: \r\n")
     widest = GET[:-2] + b"X: " + b"a" * filler + b"\r\n\r\n"
-    assert len(widest) == MOST_HEAD
+    assert len(widest) == MAX_HEAD
     assert plain_head(widest) is not None
     assert plain_head(widest.replace(b"X: ", b"X: a")) is None
     largest = GET[:-2] + b"Content-Length: %d\r\n\r\n" % MOST_BODY
