@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from broker.services import Services
     from broker.telemetry.meters import Meters
     from certs.authority import Authority
-    from keybroker.settings import Listen, Settings
+    from keybroker.settings import Settings
+    from keybroker.values import Listen
     from proxy.chain import Chain
     from proxy.dialing import PinningLoop
     from proxy.egress import EgressGuard

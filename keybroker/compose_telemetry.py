@@ -17,7 +17,7 @@ from broker.telemetry.meters import Meters
 from broker.telemetry.readiness import Check, Readiness
 from keybroker import compose
 from keybroker.logs import Style
-from keybroker.settings import bracketed
+from keybroker.values import bracketed
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:

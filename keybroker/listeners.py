@@ -11,7 +11,7 @@ import errno
 import socket
 
 from keybroker.errors import Unusable
-from keybroker.settings import Listen
+from keybroker.values import Listen
 
 BACKLOG = 128
 

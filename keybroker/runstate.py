@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from keybroker.errors import Unusable
-from keybroker.settings import Listen, bracketed
+from keybroker.values import Listen, bracketed
 
 if TYPE_CHECKING:
     from keybroker.settings import ProxySettings

@@ -6,10 +6,7 @@ to the workspace. Nothing here opens a connection or reads a secret.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -20,111 +17,31 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
 from broker.secrets.access import SERVICE_ACCOUNT_TOKEN
+from keybroker.values import (
+    Address,
+    AuthMount,
+    Bundle,
+    CollectorUrl,
+    Listen,
+    Namespace,
+    Network,
+    OwnUrl,
+    PathIn,
+    Seconds,
+    Size,
+    Username,
+    VaultUrl,
+    WebUrl,
+    Workers,
+    in_clear_text,
+)
 from rules.errors import InvalidFile, Problem
 from rules.request import DEFAULT_PORTS
-from rules.yamlfile import parse_duration, parse_size, parse_yaml, problems_of
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- recognised here, not bound
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """An address to listen on; port 0 lets the kernel choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{bracketed(self.host)}:{self.port}"
-
-    @property
-    def reach(self) -> str:
-        """The host at which a client on this machine reaches it."""
-        return _WILDCARDS.get(self.host, self.host)
-
-    @property
-    def wildcard(self) -> bool:
-        """Whether it is every address of this machine."""
-        return self.host in _WILDCARDS
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in _LOOPBACK or self.host.startswith("127.")
-
-
-def bracketed(host: str) -> str:
-    """`host` as it stands in a URL: an IPv6 address in brackets (RFC 3986 3.2.2)."""
-    return f"[{host}]" if ":" in host else host
-
-
-def parse_listen(value: object) -> Listen:
-    """`HOST:PORT`, an IPv6 host in brackets. Raises ValueError with a sentence."""
-    if isinstance(value, Listen):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write HOST:PORT, for example 127.0.0.1:8080")
-    host, colon, port = value.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"{value!r} has no port between 0 and 65535; write HOST:PORT")
-    if host.startswith("[") and host.endswith("]"):
-        try:
-            return Listen(str(ipaddress.IPv6Address(host[1:-1])), int(port))
-        except ValueError:
-            raise ValueError(f"{host} is not an IPv6 address") from None
-    if not _NAME.fullmatch(host):
-        raise ValueError(f"{host!r} is no host; write an address (IPv6 in brackets) or a name")
-    return Listen(host, int(port))
-
-
-def _path(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str) or not value:
-        raise ValueError("write the path of a file")
-    base: Path = (info.context or {}).get("base", Path())
-    try:
-        return base / Path(value).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{value!r}: there is no such user") from None
-
-
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _bytes(value: object) -> object:
-    return parse_size(value) if isinstance(value, str) else value
-
-
-def _workers(value: object) -> object:
-    if value == "auto":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("write `auto` (one for each core) or a whole number")
-    return value
-
-
-def _network(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("write a network as CIDR, for example 10.1.0.0/16")
-    try:
-        return ipaddress.ip_network(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; write a network as CIDR, for example 10.1.0.0/16") from None
-
-
-def _bundle(value: object, info: ValidationInfo) -> object:
-    return None if value == "system" else _path(value, info)
+from rules.yamlfile import parse_yaml, problems_of
 
 
 def _store(value: object) -> object:
@@ -147,55 +64,6 @@ def _vault(value: object) -> object:
     if not isinstance(value, dict):
         raise ValueError("write `embedded`, or a mapping with `url:` and `auth:`")
     return value
-
-
-def _web_url(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("write a URL")
-    if "@" in value:  # not quoted: it may hold a password
-        raise ValueError("leave user name and password out of the URL: https://HOST[:PORT]")
-    try:
-        parts = urlsplit(value)
-        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port != 0)
-    except ValueError:
-        sound = False
-        parts = urlsplit("")
-    if not sound or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT]")
-    return value.rstrip("/")
-
-
-def _username(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x39\x3b-\x7e]+", value):
-        raise ValueError("write a user name in visible ASCII without a colon")
-    return value
-
-
-def _vault_url(value: object) -> str:
-    url = _web_url(value)
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ValueError("plain http would carry secrets in the clear; use an https:// URL")
-    return url
-
-
-def _collector(value: object) -> str:
-    """An http(s) URL; without a path the one that OTLP gives to traces."""
-    try:
-        parts = urlsplit(value if isinstance(value, str) else "")
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        sound = False
-        parts = urlsplit("")
-    if not sound or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT][/PATH]")
-    return str(value) if parts.path not in ("", "/") else f"{str(value).rstrip('/')}/v1/traces"
-
-
-PathIn = Annotated[Path, BeforeValidator(_path)]
-Seconds = Annotated[int, BeforeValidator(_seconds)]
-Size = Annotated[int, BeforeValidator(_bytes)]
-Address = Annotated[Listen, BeforeValidator(parse_listen)]
 
 
 class _Strict(BaseModel):
@@ -243,13 +111,13 @@ class ProxySettings(_Strict):
     listen: Address = Listen("127.0.0.1", 8080)
     tls: Annotated[TlsFiles | Literal["auto"] | None, BeforeValidator(_tls)] = None
     """None: clear text. `auto`: a certificate of the workspace's own authority."""
-    workers: Annotated[Annotated[int, Field(ge=1, le=256)] | None, BeforeValidator(_workers)] = None
+    workers: Workers = None
     """None: one for each core."""
     hold_wait: Annotated[Seconds, Field(ge=0, le=3600)] = 25
     """Seconds that a held call waits before it is answered `approval_pending`."""
     body_limit: Annotated[Size, Field(ge=1, le=1 << 30)] = 10 * 1024 * 1024
     """Bytes; a larger request body is refused."""
-    gateway: Annotated[str | None, BeforeValidator(_web_url)] = None
+    gateway: OwnUrl = None
     """As clients in base-URL mode reach the proxy; None: its own address."""
     held_calls: Annotated[int, Field(ge=1, le=100_000)] = 200
     """How many calls of one agent may be held at a time."""
@@ -298,7 +166,7 @@ class AdminSettings(_Strict):
     """The admin page and its API."""
 
     listen: Address = Listen("127.0.0.1", 8081)
-    url: Annotated[str | None, BeforeValidator(_web_url)] = None
+    url: OwnUrl = None
     """As people open it; None: localhost, at the port."""
     tls: TlsFiles | None = None
     """None: clear text."""
@@ -313,23 +181,6 @@ class AdminSettings(_Strict):
     def page(self, port: int) -> str:
         """The page that listens on `port`, as people open it."""
         return self.url or f"{'http' if self.tls is None else 'https'}://localhost:{port}"
-
-
-def _auth_mount(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value, re.ASCII):
-        raise ValueError("write where the auth method is mounted, without auth/ and slashes around")
-    if any(step in {".", ".."} for step in value.split("/")):
-        raise ValueError("a mount has no dot segments")
-    return value
-
-
-def _namespace(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("write a namespace in visible ASCII, for example team/payments")
-    return value
-
-
-AuthMount = Annotated[str, BeforeValidator(_auth_mount)]
 
 
 class AppRoleSettings(_Strict):
@@ -377,11 +228,11 @@ class VaultAuth(_Strict):
 class VaultSettings(_Strict):
     """A Vault or OpenBao that somebody else runs."""
 
-    url: Annotated[str, BeforeValidator(_vault_url)]
-    namespace: Annotated[str | None, BeforeValidator(_namespace)] = None
+    url: VaultUrl
+    namespace: Namespace = None
     mount: Annotated[str, Field(min_length=1)] = "kv"
     """The KV engine that `secret list` and `doctor` look at."""
-    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    ca_bundle: Bundle = None
     client_certificate: PathIn | None = None
     client_key: PathIn | None = None
     """None: in the file of the certificate."""
@@ -399,13 +250,13 @@ class VaultSettings(_Strict):
 class EgressProxySettings(_Strict):
     """A proxy of somebody else, through which every call leaves by CONNECT."""
 
-    url: Annotated[str, BeforeValidator(_web_url)]
-    username: Annotated[str, BeforeValidator(_username)] | None = None
+    url: WebUrl
+    username: Username | None = None
     password_file: PathIn | None = None
     """Its first line; read anew for every connection."""
     resolve: Literal["here", "proxy"] = "here"
     """Who looks names up. `proxy`: addresses cannot be checked here."""
-    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    ca_bundle: Bundle = None
     """What a proxy with an https URL is verified against; None: as upstreams are."""
 
     @model_validator(mode="after")
@@ -435,11 +286,9 @@ class EgressProxySettings(_Strict):
 class EgressSettings(_Strict):
     """Where calls may go and whose certificates are believed."""
 
-    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    ca_bundle: Bundle = None
     """None: the system's."""
-    allow_networks: tuple[Annotated[Network, BeforeValidator(_network)], ...] = Field(
-        default=(), strict=False
-    )
+    allow_networks: tuple[Network, ...] = Field(default=(), strict=False)
     """Networks allowed besides public addresses."""
     proxy: EgressProxySettings | None = None
     """None: calls leave directly."""
@@ -459,9 +308,9 @@ class TelemetrySettings(_Strict):
 
     metrics: Literal["open", "token"] = "open"
     """Who may read /metrics: everyone who reaches the admin port, or holders of an API token."""
-    otlp: Annotated[str | None, BeforeValidator(_collector)] = None
+    otlp: CollectorUrl = None
     """Where traces go, by OTLP over HTTP in JSON; None: there are none."""
-    ca_bundle: Annotated[Path | None, BeforeValidator(_bundle)] = None
+    ca_bundle: Bundle = None
     """Roots that the collector is verified against; None: the system's."""
     headers_file: PathIn | None = None
     """`Name: value` lines that the collector asks for."""
@@ -470,12 +319,10 @@ class TelemetrySettings(_Strict):
 
     @model_validator(mode="after")
     def _private(self) -> TelemetrySettings:
-        if self.headers_file is not None and self.otlp is not None:
-            parts = urlsplit(self.otlp)
-            if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-                raise ValueError(
-                    "plain http would carry `headers_file` in the clear; use an https:// URL"
-                )
+        if self.headers_file is not None and self.otlp is not None and in_clear_text(self.otlp):
+            raise ValueError(
+                "plain http would carry `headers_file` in the clear; use an https:// URL"
+            )
         return self
 
 

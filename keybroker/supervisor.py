@@ -35,7 +35,8 @@ from keybroker.logs import complain, tell, warn
 from keybroker.recovery import print_recovery_keys
 from keybroker.runstate import Running, UpLock
 from keybroker.service_manager import ServiceManager
-from keybroker.settings import Listen, Settings
+from keybroker.settings import Settings
+from keybroker.values import Listen
 from keybroker.watch import CertificateWatch, PolicyWatch
 from keybroker.worker import worker_name
 from keybroker.workspace import Workspace

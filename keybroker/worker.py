@@ -18,7 +18,7 @@ from keybroker import compose, logs
 from keybroker.children import Ready
 from keybroker.compose_telemetry import log_style
 from keybroker.errors import Unusable
-from keybroker.settings import Listen
+from keybroker.values import Listen
 from keybroker.workspace import Workspace
 from rules.errors import InvalidFile
 

@@ -12,7 +12,7 @@ from keybroker.cli.frame import App, Command, json_option, pass_app
 
 if TYPE_CHECKING:
     from keybroker.sandbox.launch import Backend
-    from keybroker.settings import Listen
+    from keybroker.values import Listen
 
 
 @click.command(cls=Command)
@@ -152,7 +152,7 @@ class Place(click.ParamType["Listen"]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Listen:
         """A usage error if it is none."""
-        from keybroker.settings import parse_listen
+        from keybroker.values import parse_listen
 
         try:
             return parse_listen(value)

@@ -23,8 +23,9 @@ from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
 from keybroker.runstate import running
 from keybroker.sandbox.probe import state as sandbox_state
-from keybroker.settings import Listen, Settings
+from keybroker.settings import Settings
 from keybroker.supervisor import check_egress
+from keybroker.values import Listen
 from keybroker.workspace import Workspace, choose, read_text
 from rules.errors import RulesError
 from rules.load import load_policy

@@ -15,7 +15,7 @@ from keybroker.sandbox import secrets
 from keybroker.sandbox.launch import Backend, Sandbox, Sandboxed, start
 from keybroker.sandbox.probe import choose
 from keybroker.sandbox.view import Surroundings, View, Wishes, make_view, program_files
-from keybroker.settings import Listen
+from keybroker.values import Listen
 from keybroker.workspace import ENVIRONMENT, Workspace, default_directory
 
 _FALLBACK_PORT = 8080

@@ -18,7 +18,7 @@ from broker.secrets.vault import VaultSource
 from broker.telemetry.meters import Meters
 from keybroker import compose
 from keybroker.compose_vault import secret_source
-from keybroker.settings import Listen
+from keybroker.values import Listen
 from keybroker.workspace import Workspace
 from rules.model import SecretRef
 from rules.request import RawRequest

@@ -9,7 +9,8 @@ import pytest
 
 from keybroker.compose_tls import admin_serving, own_hosts, proxy_serving
 from keybroker.errors import Unusable
-from keybroker.settings import Listen, ProxySettings, Settings, load_settings
+from keybroker.settings import ProxySettings, Settings, load_settings
+from keybroker.values import Listen
 from keybroker.workspace import Workspace
 
 

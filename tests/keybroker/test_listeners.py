@@ -9,7 +9,7 @@ import pytest
 
 from keybroker import listeners
 from keybroker.errors import Unusable
-from keybroker.settings import Listen
+from keybroker.values import Listen
 
 
 def test_a_shared_claim_lets_workers_listen_and_takes_no_connection_itself() -> None:

@@ -6,11 +6,10 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from broker.secrets.access import SERVICE_ACCOUNT_TOKEN
-from keybroker.settings import Listen, Settings, load_settings, parse_listen
+from keybroker.settings import Settings, load_settings
+from keybroker.values import Listen
 from keybroker.workspace import STARTER_SETTINGS
 from rules.errors import InvalidFile
 
@@ -136,15 +135,6 @@ def test_every_way_into_a_vault_can_be_set() -> None:
     ci = load(head + "{jwt: {role: kb, jwt_file: token.jwt, mount: ci/jwt}}}").vault
     assert ci is not None and ci.auth.jwt is not None
     assert (ci.auth.jwt.jwt_file, ci.auth.jwt.mount) == (Path("/ws/token.jwt"), "ci/jwt")
-
-
-@given(st.text(max_size=40))
-def test_listen_is_parsed_or_refused_and_round_trips(text: str) -> None:
-    try:
-        listen = parse_listen(text)
-    except ValueError:
-        return
-    assert parse_listen(str(listen)) == listen
 
 
 def test_tls_of_the_listeners() -> None:
