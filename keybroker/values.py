@@ -121,15 +121,15 @@ def in_clear_text(url: str) -> bool:
 def _web_url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("write a URL")
-    if "@" in value:  # not quoted: it may hold a password
-        raise ValueError("leave user name and password out of the URL: https://HOST[:PORT]")
+    if "@" in value or "?" in value:  # not quoted: it may hold a password or a key
+        raise ValueError("leave user name, password and query out of the URL: https://HOST[:PORT]")
     try:
         parts = urlsplit(value)
         sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port != 0)
     except ValueError:
         sound = False
         parts = urlsplit("")
-    if not sound or parts.path not in ("", "/") or parts.query or parts.fragment:
+    if not sound or parts.path not in ("", "/") or parts.fragment:
         raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT]")
     return value.rstrip("/")
 
@@ -149,13 +149,18 @@ def _vault_url(value: object) -> str:
 
 def _collector(value: object) -> str:
     """An http(s) URL; without a path the one that OTLP gives to traces."""
+    if isinstance(value, str) and ("@" in value or "?" in value):  # not quoted: as above
+        raise ValueError(
+            "leave user name, password and query out of the URL; what the collector asks for"
+            " goes into `headers_file`"
+        )
     try:
         parts = urlsplit(value if isinstance(value, str) else "")
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         sound = False
         parts = urlsplit("")
-    if not sound or parts.query or parts.fragment or parts.username is not None:
+    if not sound or parts.fragment:
         raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT][/PATH]")
     return str(value) if parts.path not in ("", "/") else f"{str(value).rstrip('/')}/v1/traces"
 

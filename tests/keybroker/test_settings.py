@@ -229,7 +229,7 @@ egress:
     [
         ("{}", "url"),
         ("{url: corp:3128}", "is no URL"),
-        ("{url: 'http://me:pw@corp:3128'}", "leave user name and password out"),
+        ("{url: 'http://me:pw@corp:3128'}", "leave user name, password and query out"),
         ("{url: 'socks5://corp:1080'}", "is no URL"),
         ("{url: 'http://corp:3128', username: kb}", "together"),
         ("{url: 'http://corp:3128', username: 'a:b', password_file: x}", "without a colon"),
@@ -261,8 +261,8 @@ def test_a_collector_gets_the_path_of_traces_unless_it_has_one() -> None:
     [
         ("telemetry: {otlp: otel.example:4318}", "is no URL of the form"),
         ("telemetry: {otlp: 'ftp://otel.example'}", "is no URL of the form"),
-        ("telemetry: {otlp: 'https://u:p@otel.example'}", "is no URL of the form"),
-        ("telemetry: {otlp: 'https://otel.example/?k=v'}", "is no URL of the form"),
+        ("telemetry: {otlp: 'https://u:p@otel.example'}", "leave user name, password"),
+        ("telemetry: {otlp: 'https://otel.example/?k=v'}", "and query out of the URL"),
         ("telemetry: {otlp: 7}", "is no URL of the form"),
         ("telemetry: {otlp: 'http://otel.example', headers_file: h}", "in the clear"),
         ("telemetry: {sample: 1.5}", "less than or equal to 1"),

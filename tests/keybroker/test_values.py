@@ -127,3 +127,14 @@ def test_what_stays_on_this_machine_is_not_in_clear_text(url: str, clear: bool) 
 
 def test_the_default_of_the_place_is_written_the_same_way() -> None:
     assert parse_listen(Listen("127.0.0.1", 8080)) == Listen("127.0.0.1", 8080)
+
+
+@pytest.mark.parametrize("kind", [WebUrl, OwnUrl, VaultUrl, CollectorUrl])
+@pytest.mark.parametrize("url", ["https://me:s3cret@a.example", "https://a.example/?key=s3cret"])
+def test_a_refused_url_is_not_quoted_where_it_may_hold_a_secret(kind: Any, url: str) -> None:
+    """What cannot start says why on stderr, which ends up in logs."""
+    with pytest.raises(ValidationError) as refused:
+        read(kind, url)
+    [problem] = refused.value.errors(include_input=False, include_url=False)
+    assert "out of the URL" in problem["msg"]
+    assert "s3cret" not in problem["msg"]
