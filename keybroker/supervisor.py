@@ -11,14 +11,11 @@ import json
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -30,34 +27,25 @@ from broker.telemetry.board import Board, Row
 from keybroker import children, compose, compose_telemetry, compose_tls, listeners, logs
 from keybroker.children import Child
 from keybroker.cli.frame import paint
-from keybroker.errors import Unusable
 from keybroker.logs import complain, tell, warn
-from keybroker.recovery import print_recovery_keys
+from keybroker.places import Place
+from keybroker.precheck import check_egress, warn_of_clear_text
 from keybroker.runstate import Running, UpLock
 from keybroker.service_manager import ServiceManager
 from keybroker.settings import Settings
 from keybroker.values import Listen
+from keybroker.vault_keeper import VaultKeeper
 from keybroker.watch import CertificateWatch, PolicyWatch
 from keybroker.worker import worker_name
 from keybroker.workspace import Workspace
 
 if TYPE_CHECKING:
-    from broker.secrets.embedded import EmbeddedVault
-    from broker.secrets.wrapped import WrappedLogin
     from broker.services import Services
 
 TICK = 0.1
 """Seconds between looks at children and signals."""
-TEND = 2.0
-"""Seconds between looks at the embedded vault."""
-TEND_LOGIN = 0.2
-"""Seconds between looks at a log-in that is held for all; workers wait for a new one."""
 SWEEP = 1.0
 """Seconds between looks for approvals whose time is over."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
-"""Seconds before a child that died is started again; doubles while it keeps dying."""
-SETTLED = 30.0
-"""Seconds after which a child counts as healthy."""
 DRAIN_MARGIN = 10.0
 """Seconds beyond `hold_wait` that calls under way have to finish in a drain."""
 BY = "keybroker up"
@@ -76,46 +64,6 @@ def supervise(workspace: Workspace, *, as_json: bool) -> int:
         return Supervisor(workspace, settings, lock, stack).run(as_json=as_json)
 
 
-class Place:
-    """One child that should run, whoever fills the place at the moment."""
-
-    def __init__(self, name: str, start: Callable[[], Child]) -> None:
-        self.name = name
-        self._start = start
-        self.child: Child | None = None
-        self._since = 0.0
-        self._pause = SHORTEST_PAUSE
-        self._due = 0.0
-
-    def start(self) -> Child:
-        """Starts it now."""
-        self._since = time.monotonic()
-        self.child = self._start()
-        return self.child
-
-    def fell(self) -> int | None:
-        """The exit status of a child that has just been found dead, once; else None."""
-        if self.child is None or (status := self.child.process.poll()) is None:
-            return None
-        self.child.release()
-        self.child = None
-        now = time.monotonic()
-        if now - self._since > SETTLED:
-            self._pause = SHORTEST_PAUSE
-        self._due = now + self._pause
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return status
-
-    def postpone(self) -> None:
-        """Waits one more pause."""
-        self._due = time.monotonic() + self._pause
-
-    @property
-    def due(self) -> bool:
-        """Whether it is empty and may be filled again."""
-        return self.child is None and time.monotonic() >= self._due
-
-
 class Supervisor:
     """One run of `up`. Whatever it takes is given back through `stack`, last first."""
 
@@ -131,9 +79,6 @@ class Supervisor:
         self._reload = False
         self._said = ""
         self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._vault: EmbeddedVault | None = None
-        self._login: WrappedLogin | None = None
         self._services: Services
         self._watch: PolicyWatch
         self._certificates: list[CertificateWatch] = []
@@ -158,7 +103,9 @@ class Supervisor:
         )
         self._watch.first()
         self._handle_signals()
-        self._start_vault()
+        vault = VaultKeeper(self._workspace, self._settings, self._services)
+        self._stack.callback(vault.stop)
+        vault.start()
         self._recover(None)
         places = [*listeners.places(proxy), *listeners.places(admin)]
         self._plan_children(proxy, admin, places)
@@ -170,6 +117,7 @@ class Supervisor:
         )
         self._announce(places[0], self._url(admin), as_json)
         self._manager.ready()
+        vault.tend()
         self._look_after()
         self._manager.stopping()
         self._drain()
@@ -213,25 +161,6 @@ class Supervisor:
     def _rejected(self, sentence: str) -> None:
         self._row.meters.policy_rejected.add()
         complain(sentence)
-
-    def _start_vault(self) -> None:
-        if self._settings.vault is not None:
-            login = compose.wrapped_login(self._settings, self._services)
-            if login is not None:
-                self._stack.callback(login.stop)
-                login.start()
-                self._login = login
-            with compose.vault_admin(self._workspace, self._settings, self._services) as admin:
-                health = admin.check()
-            if not health.reachable or health.sealed:
-                raise Unusable(
-                    health.cause or f"vault {self._settings.vault.url}: {health.sentence}"
-                )
-            return
-        vault = compose.embedded_vault(self._workspace)
-        self._stack.callback(vault.stop)
-        vault.start(hand_over=print_recovery_keys)
-        self._vault = vault
 
     def _recover(self, worker: str | None) -> None:
         """What was in flight becomes `unknown`: of one worker, or of all at the start."""
@@ -309,7 +238,6 @@ class Supervisor:
 
     def _look_after(self) -> None:
         swept = time.monotonic()
-        self._start_tending()
         while not self._stops:
             self._wake.wait(TICK)
             self._manager.alive()
@@ -325,30 +253,6 @@ class Supervisor:
             if time.monotonic() - swept > SWEEP:
                 swept = time.monotonic()
                 self._expire()
-
-    def _start_tending(self) -> None:
-        """The vault has a thread: to bring a dead one back, or to log in anew, takes seconds."""
-        tended = self._vault or self._login
-        if tended is None:
-            return
-        pause = TEND if tended is self._vault else TEND_LOGIN
-
-        def tend() -> None:
-            while not self._stopping.wait(pause):
-                try:
-                    sentence = tended.tend()
-                except KeybrokerError as error:
-                    sentence = str(error)
-                except Exception as error:  # noqa: BLE001 -- the next look must come
-                    sentence = f"the vault could not be looked after ({type(error).__name__})"
-                if sentence is not None:
-                    warn(sentence)
-
-        thread = threading.Thread(target=tend, name="vault", daemon=True)
-        thread.start()
-        # Before the vault is stopped: nobody may bring it back then.
-        self._stack.callback(thread.join)
-        self._stack.callback(self._stopping.set)
 
     def _expire(self) -> None:
         """Ends approvals whose clocks ran out. Their calls look at the clocks themselves."""
@@ -429,52 +333,3 @@ def _watch_start(child: Child) -> None:
 
 def _ending(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
-
-
-def warn_of_clear_text(settings: Settings) -> None:
-    """Says what anybody on the network could read."""
-    if not settings.proxy.listen.loopback and settings.proxy.tls is None:
-        warn(
-            f"agents on other machines send their tokens to {settings.proxy.listen} in clear text:"
-            " set `proxy.tls`, or listen on 127.0.0.1"
-        )
-    if not settings.admin.listen.loopback and settings.admin.tls is None:
-        warn(
-            f"people on other machines send their passwords to {settings.admin.listen} in clear"
-            " text unless TLS ends in front of it: set `admin.tls`, or listen on 127.0.0.1"
-        )
-
-
-def check_egress(settings: Settings) -> None:
-    """Raises Unusable if a file that calls need on their way out cannot be used."""
-    egress = settings.egress
-    _check_bundle(egress.ca_bundle, "egress.ca_bundle")
-    if egress.proxy is None:
-        return
-    _check_bundle(egress.proxy.ca_bundle, "egress.proxy.ca_bundle")
-    file = egress.proxy.password_file
-    if file is None:
-        return
-    try:
-        egress.proxy.password()
-    except OSError as error:
-        raise Unusable(
-            f"{file} cannot be read: {error.strerror} (`egress.proxy.password_file`)"
-        ) from error
-    except ValueError as error:
-        raise Unusable(
-            f"{file} holds no usable password in its first line (`egress.proxy.password_file`)"
-        ) from error
-
-
-def _check_bundle(path: Path | None, setting: str) -> None:
-    if path is None:
-        return
-    try:
-        ssl.create_default_context(cafile=str(path))
-    except ssl.SSLError as error:
-        raise Unusable(f"{path} holds no certificates in PEM (`{setting}`)") from error
-    except OSError as error:
-        raise Unusable(
-            f"{path} cannot be read: {error.strerror} (`{setting}` in keybroker.yaml)"
-        ) from error

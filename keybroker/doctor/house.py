@@ -21,10 +21,10 @@ from keybroker.doctor.finding import Finding
 from keybroker.doctor.vault import vault_findings
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
+from keybroker.precheck import check_egress
 from keybroker.runstate import running
 from keybroker.sandbox.probe import state as sandbox_state
 from keybroker.settings import Settings
-from keybroker.supervisor import check_egress
 from keybroker.values import Listen
 from keybroker.workspace import Workspace, choose, read_text
 from rules.errors import RulesError

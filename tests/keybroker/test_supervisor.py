@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from keybroker.settings import load_settings
-from keybroker.supervisor import warn_of_clear_text
 from tests.support.program import Program, environment, wait_until
 from tests.support.upstream import Upstream
 
@@ -45,33 +43,6 @@ def upstream() -> Iterator[Upstream]:
 def kb(tmp_path: Path, upstream: Upstream) -> Iterator[Program]:
     with Program(tmp_path, upstream, policy=POLICY, workers=2) as program:
         yield program
-
-
-@pytest.mark.parametrize(
-    ("text", "warnings"),
-    [
-        ("", []),
-        ("proxy: {listen: 0.0.0.0:1, tls: auto}", []),
-        ("proxy: {listen: 0.0.0.0:1}", ["set `proxy.tls`"]),
-        (
-            "proxy: {listen: 10.0.0.1:1}\nadmin: {listen: 10.0.0.1:2}",
-            ["`proxy.tls`", "`admin.tls`"],
-        ),
-        (
-            "admin: {listen: 10.0.0.1:2, tls: {certificate: a, key: b}}",
-            [],
-        ),
-    ],
-    ids=["loopback", "proxy with TLS", "proxy", "both", "page with TLS"],
-)
-def test_clear_text_on_the_network_is_warned_of(
-    text: str, warnings: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    warn_of_clear_text(load_settings(text, file="keybroker.yaml", base=Path()))
-    # Threads that another test has left to themselves may have something to say, too.
-    lines = [r.getMessage() for r in caplog.records if r.name == "keybroker.up"]
-    assert len(lines) == len(warnings)
-    assert all(word in line for word, line in zip(warnings, lines, strict=True))
 
 
 def children_of(kb: Program) -> dict[str, int]:
