@@ -126,10 +126,11 @@ def vault_admin(
             yield admin
         return
     from broker.secrets.embedded import running
-    from keybroker.recovery import print_recovery_keys
+    from keybroker.cli.frame import warn
+    from keybroker.first_start import keys_to_operator
 
     with (
-        running(workspace.vault, hand_over=print_recovery_keys) as vault,
+        running(workspace.vault, hand_over=keys_to_operator(workspace, warn)) as vault,
         VaultAdmin(vault.operator_access()) as admin,
     ):
         yield admin

@@ -81,7 +81,7 @@ class DemoWorkspace:
         self.proxy = ""
         """HOST:PORT."""
         self.admin_url = ""
-        self._setup_url: str | None = None
+        self._setup_file: Path | None = None
 
     @property
     def key(self) -> str:
@@ -186,7 +186,7 @@ class DemoWorkspace:
         try:
             facts = _first_line(up, log)
             self.proxy, self.admin_url = facts["proxy"], facts["admin"]
-            self._setup_url = facts["setup_url"]
+            self._setup_file = facts["setup_file"] and Path(facts["setup_file"])
             yield up
         finally:
             if up.poll() is None:
@@ -216,11 +216,15 @@ class DemoWorkspace:
         click.echo("\n  what happened, and the proof of it:")
         click.echo(f"    {_program()} --workspace {self._directory} audit tail")
         click.echo(f"    {_program()} --workspace {self._directory} audit verify")
-        if self._setup_url is not None:
-            click.echo("\n  the admin page: make your account with this one-time link")
-            click.echo(f"    {self._setup_url}")
-        else:
+        if self._setup_file is None:
             click.echo(f"\n  the admin page: {self.admin_url}")
+        elif sys.stdout.isatty():
+            click.echo("\n  the admin page: make your account with this one-time link")
+            click.echo(f"    {self._setup_file.read_text().splitlines()[-1]}")
+            self._setup_file.unlink()
+        else:
+            click.echo("\n  the admin page: make your account with the one-time link in")
+            click.echo(f"    {self._setup_file}")
         click.echo("\nCtrl-C stops it.")
 
 

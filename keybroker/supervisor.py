@@ -27,6 +27,7 @@ from broker.telemetry.board import Board, Row
 from keybroker import children, compose, compose_telemetry, compose_tls, listeners, logs
 from keybroker.children import Child
 from keybroker.cli.frame import paint
+from keybroker.first_start import keep_link
 from keybroker.logs import complain, tell, warn
 from keybroker.places import Place
 from keybroker.precheck import check_egress, warn_of_clear_text
@@ -211,19 +212,26 @@ class Supervisor:
         setup: str | None = None
         if not self._services.people.any():
             setup = f"{url}/setup?token={self._services.people.first_user_link()}"
+        file = keep_link(self._workspace, setup)
         if as_json:
             facts = {
                 "proxy": str(place),
                 "gateway": gateway,
                 "admin": url,
-                "setup_url": setup,
+                "setup_url": setup if file is None else None,
+                "setup_file": None if file is None else str(file),
                 "pid": os.getpid(),
             }
             click.echo(json.dumps(facts))
         else:
             click.echo(f"{paint('proxy', bold=True)}  {base.replace('://', '://AGENT:TOKEN@', 1)}")
             click.echo(f"{paint('admin', bold=True)}  {url}")
-            if setup is not None:
+            if file is not None:
+                click.echo(
+                    "There is no user yet. The link that makes the first one (once, within 24"
+                    f" hours) is in this file; open it, then delete the file:\n  {file}"
+                )
+            elif setup is not None:
                 click.echo(
                     f"There is no user yet. Make the first one (once, within 24 hours):\n  {setup}"
                 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from broker.errors import KeybrokerError
 from keybroker import compose
 from keybroker.errors import Unusable
+from keybroker.first_start import keys_to_operator
 from keybroker.logs import warn
-from keybroker.recovery import print_recovery_keys
 from keybroker.settings import Settings
 from keybroker.workspace import Workspace
 
@@ -45,7 +45,7 @@ class VaultKeeper:
         if self._settings.vault is None:
             vault = compose.embedded_vault(self._workspace)
             self._kept = vault
-            vault.start(hand_over=print_recovery_keys)
+            vault.start(hand_over=keys_to_operator(self._workspace, warn))
             return
         login = compose.wrapped_login(self._settings, self._services)
         if login is not None:

@@ -90,6 +90,14 @@ class Workspace:
         return self.state / "ca"
 
     @property
+    def recovery_keys_file(self) -> Path:
+        return self.state / "recovery-keys.txt"
+
+    @property
+    def setup_link_file(self) -> Path:
+        return self.state / "setup-link.txt"
+
+    @property
     def lock_file(self) -> Path:
         return self.state / "up.lock"
 

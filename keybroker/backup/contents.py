@@ -30,9 +30,12 @@ _NOT_KEPT = frozenset(
         "guests",
         "run.json",
         "bao.log",
+        "recovery-keys.txt",
+        "setup-link.txt",
     }
 )
-"""Of one run or one machine, or made anew; the database is copied by SQLite itself."""
+"""Of one run or one machine, made anew, or to be read once and deleted; the database is copied by
+SQLite itself."""
 
 
 @dataclass(frozen=True, slots=True)

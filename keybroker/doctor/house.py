@@ -51,6 +51,7 @@ def examine(option: Path | None) -> list[Finding]:
         findings.append(Finding("settings", "wrong", _line(error), fix))
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("files", lambda: _files(workspace)),
+        ("first start", lambda: _left_behind(workspace)),
         ("policy", lambda: _policy(workspace)),
         ("database", lambda: _database(workspace)),
         ("authority", lambda: _authority(workspace)),
@@ -89,6 +90,18 @@ def _files(workspace: Workspace) -> Iterator[Finding]:
             )
 
 
+def _left_behind(workspace: Workspace) -> Iterator[Finding]:
+    """What a first start without a terminal left to be read."""
+    if (file := workspace.recovery_keys_file).exists():
+        says = f"the recovery keys of the vault still lie in {file}"
+        yield Finding(
+            "first start", "warning", says, "keep them on another machine, then delete the file"
+        )
+    if (file := workspace.setup_link_file).exists():
+        says = f"the link that makes the first account still lies in {file}"
+        yield Finding("first start", "warning", says, "make the account, then delete the file")
+
+
 def _policy(workspace: Workspace) -> Iterator[Finding]:
     file = str(workspace.policy_file)
     try:
@@ -110,7 +123,7 @@ def _policy(workspace: Workspace) -> Iterator[Finding]:
             "people",
             "warning",
             "there is no user yet, so nobody can approve",
-            "open the link that `keybroker up` prints, or `keybroker user add NAME --role admin`",
+            "open the link of `keybroker up`, or `keybroker user add NAME --role admin`",
         )
 
 

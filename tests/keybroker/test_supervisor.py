@@ -79,7 +79,7 @@ def test_it_says_where_it_is_serves_and_stops_cleanly(kb: Program) -> None:
     assert kb.facts["admin"] == kb.admin_url
     assert kb.process is not None
     assert kb.facts["pid"] == kb.process.pid
-    assert kb.facts["setup_url"].startswith(f"{kb.admin_url}/setup?token=")
+    assert kb.setup_link().startswith(f"{kb.admin_url}/setup?token=")
     bot = kb.agent("bot")
     assert kb.curl(bot, kb.upstream.url + "/echo").status == 200
     assert {f["state"] for f in kb.json("doctor")} == {"ok", "warning"}

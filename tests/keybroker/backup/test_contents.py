@@ -78,6 +78,12 @@ def test_what_belongs_to_one_run_is_left_out() -> None:
         assert not kept(name)
 
 
+def test_what_is_to_be_read_once_and_deleted_is_left_out() -> None:
+    workspace = Workspace(Path("/w"))
+    for file in (workspace.recovery_keys_file, workspace.setup_link_file):
+        assert not kept(file.name)
+
+
 def test_files_that_the_settings_name_are_found(tmp_path: Path) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere.pem"
     home.mkdir()

@@ -43,10 +43,13 @@ def test_a_written_secret_is_listed_by_name_and_its_value_is_nowhere(
 ) -> None:
     first = run("secret", "set", "kv/stripe", "api_key", "--stdin", "--json", stdin=CANARY + "\n")
     assert first.json == {"secret": "kv/stripe#api_key", "version": 1}
-    assert "Recovery keys of the new vault" in first.err
+    kept = workspace / "state" / "recovery-keys.txt"
+    assert f"recovery keys of the new vault are in {kept}" in first.err
+    keys = kept.read_text().splitlines()[1:]
+    assert len(keys) == 3 and not any(key.strip() in first.err + first.out for key in keys)
     second = run("secret", "set", "kv/stripe", "other", "--stdin", "--json", stdin=CANARY)
     assert second.json["version"] == 2
-    assert "Recovery keys" not in second.err
+    assert "recovery keys" not in second.err
     listed = run("secret", "list", "--json")
     assert listed.json == [{"secret": "kv/stripe", "fields": ["api_key", "other"], "version": 2}]
     records = run("audit", "search", "--type", "secret.written", "--json").out.splitlines()
