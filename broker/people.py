@@ -1,36 +1,28 @@
-"""People: accounts, roles, passwords, and the one-time links that set a password.
+"""People: accounts, roles, and the one-time links that set a password, kept as SHA-256 hashes.
 
-Passwords are kept as argon2id hashes (RFC 9106), links as SHA-256 hashes. Every log-in and every
-change is a record in the ledger. An account is never removed, since its name stands in records.
+Every log-in and every change is a record in the ledger. An account is never removed, since its name
+stands in records.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import sqlite3
 from datetime import timedelta
-
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 
 from audit.journal import Transaction
 from audit.record import Draft
 from broker.errors import Conflict, InvalidInput, NotFound
 from broker.model import Role, User
+from broker.passwords import Passwords
 from broker.ports import RandomBytes
 from broker.stores.sqlite import Store, optional_moment, to_moment, to_text
 from broker.tokens import check_name, new_token, token_hash
 
 ROLES: tuple[Role, ...] = ("viewer", "approver", "admin")
-SHORTEST_PASSWORD = 10
 LINK_TTL = timedelta(hours=24)
 """How long the link for the first user may be used."""
 RESET_TTL = timedelta(hours=1)
 """How long a link for a new password may be used."""
-
-DEVICE_TTL = timedelta(days=180)
-"""How long a browser is known after a log-in."""
 
 
 def no_user(name: str) -> str:
@@ -44,15 +36,12 @@ class People:
         self,
         store: Store,
         *,
-        pages_key: bytes,
+        passwords: Passwords,
         random: RandomBytes,
-        hasher: PasswordHasher | None = None,
     ) -> None:
         self._store = store
-        self._pages_key = pages_key
+        self._passwords = passwords
         self._random = random
-        self._hasher = hasher or PasswordHasher()
-        self._nobody: str | None = None
 
     def add(self, name: str, role: str, password: str | None, by: str) -> User:
         """A new account. Raises InvalidInput, or Conflict if the name is taken.
@@ -62,7 +51,7 @@ class People:
         check_name(name, "a user")
         if role not in ROLES:
             raise InvalidInput(f"role {role!r}: it can be {', '.join(ROLES)}")
-        hashed = None if password is None else self._hash(password)
+        hashed = None if password is None else self._passwords.hash(password)
 
         def work(tx: Transaction) -> None:
             self._insert(tx, name, role, hashed, by)
@@ -89,7 +78,7 @@ class People:
     def set_password(self, name: str, password: str, by: str) -> None:
         """Replaces the password and ends the person's page sessions. Raises NotFound,
         InvalidInput."""
-        hashed = self._hash(password)
+        hashed = self._passwords.hash(password)
 
         def work(tx: Transaction) -> None:
             _account(tx, name)
@@ -167,14 +156,9 @@ class People:
         Takes as long for an unknown name as for a wrong password.
         """
         row = self._store.read().execute("SELECT * FROM users WHERE name = ?", (name,)).fetchone()
-        usable = row is not None and row["password_hash"] and row["disabled_at"] is None
-        try:
-            right: bool = self._hasher.verify(
-                row["password_hash"] if usable else self._decoy(), password
-            )
-        except (Argon2Error, InvalidHashError, UnicodeEncodeError):
-            right = False
-        if not (usable and right):
+        usable = row is not None and row["disabled_at"] is None
+        kept = row["password_hash"] if usable else None
+        if not self._passwords.check(kept, password):
             # A mistyped password often lands in the name field: only known names are recorded.
             known = name if row is not None else None
             self._store.write(lambda tx: tx.append(Draft("user.login_failed", {"user": known})))
@@ -183,37 +167,6 @@ class People:
             lambda tx: tx.append(Draft("user.login", {"user": name, "method": "password"}))
         )
         return user_of(row)
-
-    # Devices
-
-    def device(self, name: str) -> str:
-        """A token for the browser in which `name` has just logged in; see `knows_device`."""
-        issued = int(self._store.clock().timestamp())
-        body = f"{issued}.{self._random(16).hex()}"
-        return f"{body}.{self._device_mac(name, body)}"
-
-    def knows_device(self, name: str, token: str) -> bool:
-        """Whether `name` logged in from there within DEVICE_TTL, under the present password.
-
-        It opens nothing. Forged ones do not count, and a new password ends them all.
-        """
-        body, _, mac = token.rpartition(".")
-        issued = body.partition(".")[0]
-        if not (issued.isascii() and issued.isdigit() and len(issued) < 12):
-            return False
-        age = self._store.clock().timestamp() - int(issued)
-        right = hmac.compare_digest(mac.encode(), self._device_mac(name, body).encode())
-        return right and age < DEVICE_TTL.total_seconds()
-
-    def _device_mac(self, name: str, body: str) -> str:
-        row = (
-            self._store.read()
-            .execute("SELECT password_hash FROM users WHERE name = ?", (name,))
-            .fetchone()
-        )
-        under = (row and row[0]) or ""
-        content = "\0".join(("device", name, body, under)).encode("utf-8", "surrogateescape")
-        return hmac.new(self._pages_key, content, hashlib.sha256).hexdigest()
 
     # Links
 
@@ -249,7 +202,7 @@ class People:
         """Makes the first account, an admin, and uses the link up. Raises InvalidInput (the link
         stays open) or NotFound (link unknown, used or expired)."""
         check_name(name, "a user")
-        hashed = self._hash(password)
+        hashed = self._passwords.hash(password)
 
         def work(tx: Transaction) -> None:
             used = tx.db.execute(
@@ -304,7 +257,7 @@ class People:
     def redeem_reset(self, token: str, password: str) -> User:
         """Sets the password and uses the link up. Raises InvalidInput (the link stays open) or
         NotFound (link unknown, used or expired)."""
-        hashed = self._hash(password)
+        hashed = self._passwords.hash(password)
 
         def work(tx: Transaction) -> str:
             row = tx.db.execute(
@@ -336,24 +289,6 @@ class People:
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a user {name} already") from None
         tx.append(Draft("user.added", {"user": name, "role": role, "by": by}))
-
-    def _hash(self, password: str) -> str:
-        if len(password) < SHORTEST_PASSWORD:
-            raise InvalidInput(
-                f"the password is too short: {SHORTEST_PASSWORD} characters at least"
-            )
-        if len(password) > 1024:
-            raise InvalidInput("the password is too long: 1024 characters at most")
-        try:
-            return self._hasher.hash(password)
-        except UnicodeEncodeError as error:
-            raise InvalidInput("the password holds half a character; choose another") from error
-
-    def _decoy(self) -> str:
-        """What is compared against when the user is unknown, so that the answer takes as long."""
-        if self._nobody is None:
-            self._nobody = self._hasher.hash(self._random(16).hex())
-        return self._nobody
 
     @staticmethod
     def _close(tx: Transaction, name: str) -> None:

@@ -14,9 +14,11 @@ from audit.journal import Watch
 from broker.agents import Agents
 from broker.changes import Changes
 from broker.desk import Desk
+from broker.devices import Devices
 from broker.errors import StoreUnavailable
 from broker.holds import Holds, Limits
 from broker.keys import ROOT_KEY_BYTES, Keys
+from broker.passwords import Passwords
 from broker.people import People
 from broker.placeholders import Placeholders
 from broker.policies import Policies
@@ -53,6 +55,7 @@ class Services:
     store: Store
     agents: Agents
     people: People
+    devices: Devices
     sessions: Sessions
     tokens: UserTokens
     policies: Policies
@@ -95,7 +98,8 @@ def open_services(
         keys=keys,
         store=store,
         agents=agents,
-        people=People(store, pages_key=keys.pages, random=secrets.token_bytes),
+        people=People(store, passwords=Passwords(secrets.token_bytes), random=secrets.token_bytes),
+        devices=Devices(store, pages_key=keys.pages, random=secrets.token_bytes),
         sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=secrets.token_bytes),
         tokens=UserTokens(store, new_id=new_id, random=secrets.token_bytes),
         policies=policies,

@@ -22,7 +22,8 @@ from broker.admin.ports import Services
 from broker.admin.routes import Entry, routes
 from broker.admin.security import Refused
 from broker.errors import Conflict, InvalidInput
-from broker.people import ROLES, SHORTEST_PASSWORD
+from broker.passwords import SHORTEST
+from broker.people import ROLES
 
 LASTS = {"30": "30 days", "90": "90 days", "365": "a year", "": "until it is revoked"}
 """Days that a token made on the page may last."""
@@ -66,7 +67,7 @@ class Account:
             "token": None,
             "problem_with": None,
             "lasts": LASTS,
-            "shortest": SHORTEST_PASSWORD,
+            "shortest": SHORTEST,
             "form": {},
             "sessions": await run_sync(self._services.sessions.list, name),
             "tokens": await run_sync(self._services.tokens.list, name),

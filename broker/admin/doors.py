@@ -20,9 +20,10 @@ from broker.admin.guesses import Guesses
 from broker.admin.ports import Services
 from broker.admin.routes import Endpoint, Entry, routes
 from broker.admin.security import Refused, Site, check_csrf, check_origin, local_path, read_form
+from broker.devices import DEVICE_TTL
 from broker.errors import InvalidInput, NotFound
 from broker.model import User
-from broker.people import DEVICE_TTL, SHORTEST_PASSWORD
+from broker.passwords import SHORTEST
 
 
 class Doors:
@@ -97,7 +98,7 @@ class Doors:
             client=client_of(request.headers.get("user-agent", "")),
         )
         session = await run_sync(start)
-        device = await run_sync(self._services.people.device, user.name)
+        device = await run_sync(self._services.devices.new, user.name)
         response = RedirectResponse(target, 303)
         self._site.set_cookie(response, self._site.session_cookie, session.token)
         self._site.set_cookie(
@@ -162,7 +163,7 @@ class Doors:
             "token": token,
             "name": name,
             "error": error or None,
-            "shortest": SHORTEST_PASSWORD,
+            "shortest": SHORTEST,
         }
         return self._visit(request, "setup.html", values, status)
 
@@ -202,7 +203,7 @@ class Doors:
             "token": token,
             "name": name,
             "error": error or None,
-            "shortest": SHORTEST_PASSWORD,
+            "shortest": SHORTEST,
         }
         return self._visit(request, "reset.html", values, status)
 

@@ -92,7 +92,7 @@ class Guesses:
         if session is not None:
             return {"session": session.id}
         device = request.cookies.get(self._site.device_cookie)
-        knows = self._services.people.knows_device
+        knows = self._services.devices.knows
         if device is not None and await run_sync(partial(knows, name, device)):
             return {"device": device}
         address, folded = request.client.host if request.client else "", name.casefold()[:200]

@@ -58,14 +58,6 @@ class People(Protocol):
         """Opens it again. Raises NotFound, Conflict."""
         ...
 
-    def device(self, name: str) -> str:
-        """A token for the browser in which `name` has just logged in. It lets nobody in."""
-        ...
-
-    def knows_device(self, name: str, token: str) -> bool:
-        """Whether `name` logged in from there before."""
-        ...
-
     def link_is_open(self, token: str) -> bool:
         """May this one-time link still make the first user? Asking does not use it up."""
         ...
@@ -86,6 +78,18 @@ class People(Protocol):
 
         Raises NotFound (link unknown, used or expired), InvalidInput.
         """
+        ...
+
+
+class Devices(Protocol):
+    """Browsers in which somebody logged in before."""
+
+    def new(self, name: str) -> str:
+        """A token for the browser in which `name` has just logged in. It lets nobody in."""
+        ...
+
+    def knows(self, name: str, token: str) -> bool:
+        """Whether `name` logged in from there before."""
         ...
 
 
@@ -189,6 +193,8 @@ class Changes(Protocol):
 class Services(Protocol):
     @property
     def people(self) -> People: ...
+    @property
+    def devices(self) -> Devices: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

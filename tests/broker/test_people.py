@@ -1,11 +1,11 @@
-"""People: argon2 hashes, sessions, API tokens, the one-time link; an ended account loses all."""
+"""People: accounts, roles, the one-time links; an ended account loses all."""
 
 from __future__ import annotations
 
 import pytest
 
 from broker.errors import Conflict, InvalidInput, NotEntitled, NotFound
-from broker.people import DEVICE_TTL, LINK_TTL, RESET_TTL, People
+from broker.people import LINK_TTL, RESET_TTL, People
 from broker.services import Services
 from tests.support.services import QUICK, Clock, World, open_services
 
@@ -60,30 +60,6 @@ def test_a_password_is_kept_as_an_argon2id_hash(world: World, people: People) ->
     assert kept.startswith("$argon2id$")
     assert QUICK.verify(kept, GOOD)
     assert GOOD.encode() not in world.files()
-
-
-def test_an_unknown_name_costs_a_hash_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the time of the answer would tell which names exist."""
-    verified: list[str] = []
-
-    class Counting:
-        def hash(self, password: str) -> str:
-            return QUICK.hash(password)
-
-        def verify(self, hashed: str, password: str) -> bool:
-            verified.append(hashed)
-            return bool(QUICK.verify(hashed, password))
-
-    people = People(
-        world.services.store,
-        pages_key=b"p" * 32,
-        random=lambda count: b"x" * count,
-        hasher=Counting(),  # type: ignore[arg-type]
-    )
-    assert people.check_password("nobody", GOOD) is None
-    assert people.check_password("bob", GOOD) is None
-    assert len(verified) == 2
-    assert all(hashed.startswith("$argon2id$") for hashed in verified)
 
 
 @pytest.mark.parametrize(
@@ -288,23 +264,3 @@ def test_the_links_are_not_taken_for_each_other(world: World, empty: Services) -
     with pytest.raises(NotFound):
         empty.people.redeem_reset(setup, GOOD)
     assert empty.people.link_is_open(setup)
-
-
-# Devices
-
-
-def test_a_device_is_known_for_its_person_its_time_and_its_password(
-    world: World, people: People
-) -> None:
-    device = people.device("alice")
-    assert people.knows_device("alice", device)
-    assert not people.knows_device("bob", device)
-    for forged in ("", "x", device[:-1], device + "0", "9" + device, "\ud800.1.2", "..", "1.2.3"):
-        assert not people.knows_device("alice", forged)
-    world.clock.forward(DEVICE_TTL.total_seconds() - 1)
-    assert people.knows_device("alice", device)
-    world.clock.forward(1)
-    assert not people.knows_device("alice", device)
-    fresh = people.device("alice")
-    people.set_password("alice", GOOD + "!", "cli:test")
-    assert not people.knows_device("alice", fresh)

@@ -30,6 +30,7 @@ from broker.agents import Agents
 from broker.answers import Answer
 from broker.changes import Changes
 from broker.desk import Desk
+from broker.devices import Devices
 from broker.errors import SecretUnavailable
 from broker.holds import Holds, Limits
 from broker.internal import Internal
@@ -38,6 +39,7 @@ from broker.model import Client, Role, User
 from broker.parts import Limits as PipelineLimits
 from broker.parts import Parts
 from broker.passage import Passage
+from broker.passwords import Passwords
 from broker.people import People
 from broker.pipeline import Pipeline
 from broker.placeholders import Placeholders
@@ -212,7 +214,8 @@ def open_services(
         keys=keys,
         store=store,
         agents=agents,
-        people=People(store, pages_key=keys.pages, random=token_bytes, hasher=QUICK),
+        people=People(store, passwords=Passwords(token_bytes, QUICK), random=token_bytes),
+        devices=Devices(store, pages_key=keys.pages, random=token_bytes),
         sessions=Sessions(store, pages_key=keys.pages, new_id=new_id, random=token_bytes),
         tokens=UserTokens(store, new_id=new_id, random=token_bytes),
         policies=policies,

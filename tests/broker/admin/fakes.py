@@ -69,12 +69,6 @@ class FakePeople:
     def enable(self, name: str, by: str) -> None:
         self.users[name] = replace(self.get(name), disabled_at=None)
 
-    def device(self, name: str) -> str:
-        return f"device-of-{name}"
-
-    def knows_device(self, name: str, token: str) -> bool:
-        return token == f"device-of-{name}"
-
     def reset_of(self, token: str) -> str | None:
         return self.resets.get(token)
 
@@ -97,6 +91,14 @@ class FakePeople:
             raise InvalidInput("the password is too short: 10 characters at least")
         self.link = None
         return self.put(name, "admin", password)
+
+
+class FakeDevices:
+    def new(self, name: str) -> str:
+        return f"device-of-{name}"
+
+    def knows(self, name: str, token: str) -> bool:
+        return token == f"device-of-{name}"
 
 
 @dataclass
@@ -313,6 +315,7 @@ class FakeAgents:
 @dataclass
 class FakeServices:
     people: FakePeople
+    devices: FakeDevices
     sessions: FakeSessions
     tokens: FakeTokens
     desk: FakeDesk
@@ -324,7 +327,13 @@ def services() -> FakeServices:
     changes = FakeChanges()
     people = FakePeople()
     return FakeServices(
-        people, FakeSessions(), FakeTokens(people), FakeDesk(changes), FakeAgents(), changes
+        people,
+        FakeDevices(),
+        FakeSessions(),
+        FakeTokens(people),
+        FakeDesk(changes),
+        FakeAgents(),
+        changes,
     )
 
 

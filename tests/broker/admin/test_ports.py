@@ -9,6 +9,7 @@ from broker.admin.ledger import LedgerReader
 from broker.agents import Agents
 from broker.changes import Changes
 from broker.desk import Desk
+from broker.devices import Devices
 from broker.people import People
 from tests.broker.admin import fakes
 
@@ -17,6 +18,7 @@ from tests.broker.admin import fakes
     ("port", "real", "fake"),
     [
         (ports.People, People, fakes.FakePeople),
+        (ports.Devices, Devices, fakes.FakeDevices),
         (ports.Desk, Desk, fakes.FakeDesk),
         (ports.Agents, Agents, fakes.FakeAgents),
         (ports.Changes, Changes, fakes.FakeChanges),
