@@ -43,6 +43,7 @@ from proxy.exchange import Exchange, Wire, attach
 from proxy.http1 import MAX_HEAD, Http1Client, Http1Server, assembled, connection_close
 from proxy.http2 import Commands, Drained, StopSending
 from proxy.translate import takes_trailers
+from proxy.truncation import UpstreamTls
 
 SUPPORTED = "12.2"
 
@@ -104,6 +105,7 @@ def install() -> None:
     http_layers.Http2Server = http2.Http2Server  # type: ignore[attr-defined]
     http_layers.Http2Client = http2.Http2Client  # type: ignore[attr-defined]
     _upstream_proxy.HttpUpstreamProxy = ChainedTunnel  # type: ignore[misc]
+    http_layers.tls.ServerTLSLayer = UpstreamTls  # type: ignore[attr-defined]
     http_layers.websocket.WebsocketLayer = websocket.WebSocketLayer  # type: ignore[attr-defined]
     # Stock checks the types of all fields of every message that is made, which costs a tenth of a
     # call; mypy has checked those that we make.

@@ -33,6 +33,7 @@ from proxy.handler import Handler
 from proxy.patience import Dials, overdue_sentence
 from proxy.ports import Answer, Passage, Tunnel, is_answer, is_passage
 from proxy.setup import Entered, Setup
+from proxy.truncation import UpstreamTls
 from rules.errors import Ambiguous
 from rules.request import RawRequest, Request
 
@@ -258,7 +259,7 @@ class AgentConnection(Handler):
             pile = tunnel.LayerStack()
             if self.setup.options.chain is not None:
                 pile /= stack_to(context)
-            pile /= layers.ServerTLSLayer(context)
+            pile /= UpstreamTls(context)
             pile /= layers.ClientTLSLayer(context)
             next_layer.layer = pile[0]
             return

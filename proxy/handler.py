@@ -19,6 +19,8 @@ from typing import Any
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.server import ConnectionIO, LiveConnectionHandler
 
+from proxy.truncation import CutOff
+
 Hook = Callable[[Any], Awaitable[None] | None]
 
 _arguments: dict[type, str] = {}
@@ -47,6 +49,11 @@ class Handler(LiveConnectionHandler):
             await self._end_hook(hook, waiting)
 
     async def server_event(self, event: events.Event) -> None:
+        if isinstance(event, events.ConnectionClosed):
+            # Stock takes a reset for an end.
+            reader = self.transports[event.connection].reader
+            if isinstance(reader, asyncio.StreamReader) and reader.exception() is not None:
+                event = CutOff(event.connection)
         self._take(event)
 
     async def drain_writers(self) -> None:

@@ -29,6 +29,7 @@ from mitmproxy.proxy.layers.http._events import (
 
 from proxy import pages
 from proxy.http2 import Commands, Drained, StopSending
+from proxy.truncation import CutOff
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head, and of whatever else must be kept before it makes sense; also of a
@@ -194,7 +195,8 @@ INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 
 
 class Http1Client(_Http1Trailers, _http1.Http1Client):
-    """The upstream's side of HTTP/1: skips 1xx (stock loses the real response), bounds the head."""
+    """The upstream's side of HTTP/1: skips 1xx (stock loses the real response), bounds heads, and
+    a cut connection is no end of a body."""
 
     _skipped = 0
 
@@ -230,6 +232,12 @@ class Http1Client(_Http1Trailers, _http1.Http1Client):
                     yield from self._break("too many informational responses")
                     return
         yield from super().read_headers(event)
+
+    def read_body(self, event: events.Event) -> Commands:
+        if isinstance(event, CutOff) and not self.response_done:
+            yield from self._break("cut off")
+        else:
+            yield from super().read_body(event)
 
     def _break(self, why: str) -> Commands:
         self.state = self.done

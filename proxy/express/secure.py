@@ -20,7 +20,9 @@ class Secure:
         self._tls = connection
         self._transport = transport
         self.ended = False
-        """The other side said that nothing more will come."""
+        """Nothing more will come."""
+        self.finished = False
+        """The other side said so (close_notify): it was not cut off."""
         self._said_all = False
 
     def shake(self, data: bytes = b"") -> bool:
@@ -46,7 +48,7 @@ class Secure:
             except SSL.WantReadError:
                 break
             except SSL.ZeroReturnError:
-                self.ended = True
+                self.ended = self.finished = True
                 break
             except SSL.Error:
                 if not parts:

@@ -191,6 +191,9 @@ class Upstream(asyncio.Protocol):
         if self._asker is None:
             self.abort()
             return
+        if self._secure is not None and not self._secure.finished:
+            self._break()  # anybody on the way can end TCP (RFC 9112 9.8)
+            return
         try:
             while self._asker is not None and (part := self._reader.eof()):
                 self._asker.on_data(part)

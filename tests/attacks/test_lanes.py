@@ -7,6 +7,7 @@ call may get another one's answer, and no decision may be gone around by taking 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.attacks.stage import Got, Stage, leak, say, wait_for
+from tests.attacks.stage import Got, Stage, count_answers, leak, say, wait_for
 from tests.attacks.test_smuggling import BAD, CHUNKED, SMUGGLED, Case, spell
 from tests.attacks.test_streams import UPGRADE, masked
-from tests.support.upstream import Conversation, Received
+from tests.support.upstream import Conversation, Cut, Received
 from tests.support.upstream_routes import token_of
 
 pytestmark = pytest.mark.e2e
@@ -336,6 +337,28 @@ def test_a_credential_is_masked_wherever_it_comes_in(stage: Stage, lane: str) ->
         del stage.upstream.heads["/made/pieces"]
     assert leak(got.data) is None
     assert got.data.count(b"[keybroker:masked]") == 2, got.data
+
+
+@pytest.mark.parametrize("lane", LANES[:2])
+def test_an_answer_that_somebody_cut_does_not_look_whole(stage: Stage, lane: str) -> None:
+    """Who sits on the way cannot read TLS, but can end TCP in the middle of a list of what is
+    forbidden (RFC 9112 9.8). The agent sees that it was cut, and the ledger says so."""
+
+    def route(request: Received, conversation: Conversation) -> None:
+        conversation.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nforbidden: a, b, ")
+        raise Cut
+
+    stage.upstream.heads["/made/cut"] = route
+    try:
+        got = by(stage, lane, "/made/cut")
+    finally:
+        del stage.upstream.heads["/made/cut"]
+    assert b"forbidden: a" in got.data
+    assert count_answers(got.data) == 0, got.data
+    asked = re.search(rb"(?i)keybroker-request-id: (\S+)", got.data)
+    assert asked is not None
+    [failed] = stage.kb.records(type="call.failed", call=asked[1].decode())
+    assert failed["agent"] == "bot"
 
 
 def test_tls_that_breaks_between_the_lanes_breaks_both(stage: Stage) -> None:

@@ -67,6 +67,10 @@ class Reset(Exception):
     """Raised inside a body: the connection (or stream) is torn down there."""
 
 
+class Cut(Exception):
+    """Raised inside a body, HTTP/1 only: TCP ends there, and TLS does not."""
+
+
 @dataclass(slots=True)
 class Reply:
     """What to answer. A body of bytes gets a Content-Length, an iterable goes chunk by chunk.
@@ -237,6 +241,7 @@ class Upstream:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         raw, sni = connection, None
+        tls: ssl.SSLSocket | None = None
         try:
             connection.settimeout(60)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -254,6 +259,11 @@ class Upstream:
                     serve_h2(self, tls, sni, number)
                     return
             serve_h1(self, connection, sni, number)
+            if tls is not None:
+                tls.settimeout(0)  # says that TLS ends, and waits for no answer
+                tls.unwrap()
+        except Cut:
+            pass
         except Reset:
             # RST rather than FIN: the peer must see a broken connection, not an end.
             with contextlib.suppress(OSError):

@@ -68,6 +68,11 @@ class Visit:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
+    def garbage(self) -> None:
+        """Breaks TLS, and closes TCP."""
+        socket.socket.sendall(self.connection, b"\x17\x03\x03\x00\x20" + b"g" * 32)
+        self.fin()
+
     def fin(self) -> None:
         """Closes TCP without the end of TLS."""
         with contextlib.suppress(OSError):
@@ -136,7 +141,8 @@ class Peer:
 def answers(*replies: bytes | Sequence[bytes], then: str = "stay") -> Talk:
     """Each request on a connection gets the next of the replies, in pieces where it is a list.
 
-    `then`: what follows the last one: stay, close (TLS ends too), fin (it does not) or reset.
+    `then`: what follows the last one: stay, close (TLS ends too), fin (it does not), garbage (it
+    breaks) or reset.
     """
 
     def talk(visit: Visit) -> None:
@@ -153,6 +159,8 @@ def answers(*replies: bytes | Sequence[bytes], then: str = "stay") -> Talk:
             visit.reset()
         elif then == "fin":
             visit.fin()
+        elif then == "garbage":
+            visit.garbage()
 
     return talk
 

@@ -130,7 +130,7 @@ def test_the_end_is_told(pair: Pair) -> None:
     with contextlib.suppress(ssl.SSLWantReadError):
         pair.theirs.unwrap()
     assert pair.ours.receive(data + pair.outgoing.read()) == b"last"
-    assert pair.ours.ended
+    assert pair.ours.ended and pair.ours.finished
 
 
 def test_and_said(pair: Pair) -> None:
@@ -163,7 +163,7 @@ def test_garbage_is_an_error(pair: Pair) -> None:
 
 def test_but_what_came_whole_before_it_counts(pair: Pair) -> None:
     assert pair.ours.receive(pair.said(b"whole") + GARBAGE) == b"whole"
-    assert pair.ours.ended
+    assert pair.ours.ended and not pair.ours.finished
     assert pair.wire.take(), "and it is told that it broke"
 
 
