@@ -65,5 +65,17 @@ def page(code: str, detail: str) -> http.Response:
     )
 
 
+def of_core(status: int) -> http.Response:
+    """In the place of an error page of mitmproxy's, which quotes the bytes that it could not read.
+    The connection is to be closed."""
+    closing = {
+        400: ("request_ambiguous", UNREADABLE),
+        413: ("body_too_large", TOO_LARGE),
+    }
+    response = page(*closing.get(status, ("upstream_unreachable", NO_ANSWER)))
+    response.headers["connection"] = "close"
+    return response
+
+
 CHALLENGE = b'Basic realm="keybroker"'
 """git and Java send their credentials only after this (RFC 7617)."""
