@@ -17,8 +17,8 @@ from rules.words import describe_host, reads_body
 _MAX_PAIRS = 500_000
 """How many pairs of rules are compared for slots; what is beyond is left to the decision."""
 
-Indexed = Sequence[tuple[int, Rule]]
-"""Rules with their places in the file."""
+Placed = Sequence[tuple[Section, Rule]]
+"""Rules with their places in a file."""
 
 
 def check_tiers(root: Section, policy: Policy) -> None:
@@ -61,14 +61,14 @@ def can_be_met(tier: Tier, groups: Mapping[str, Sequence[str]]) -> bool:
     return all(seated(seat, set()) for seat in range(len(seats)))
 
 
-def check_ids(root: Section, rules: Sequence[object]) -> None:
+def check_ids(rules: Sequence[tuple[Section, object]]) -> None:
     """No id twice; over the plain values, so that a broken rule's id counts too."""
-    first: dict[str, int] = {}
-    for index, value in enumerate(rules):
+    first: dict[str, Section] = {}
+    for at, value in rules:
         found = value.get("id") if isinstance(value, dict) else None
-        if isinstance(found, str) and first.setdefault(found, index) != index:
-            line = root.source.lines.at(("rules", first[found], "id"))
-            root.at("rules", index, "id").error(f'rule id "{found}" is taken by line {line}')
+        if isinstance(found, str) and first.setdefault(found, at) is not at:
+            line = first[found].at("id").line
+            Section(at.source, (*at.path, "id")).error(f'rule id "{found}" is taken by line {line}')
 
 
 def check_variables(root: Section, policy: Policy) -> None:
@@ -84,14 +84,13 @@ def check_variables(root: Section, policy: Policy) -> None:
 
 
 def check_rules(
-    root: Section, policy: Policy, rules: Indexed, credentials: Sequence[str], tiers: Sequence[str]
+    policy: Policy, rules: Placed, credentials: Sequence[str], tiers: Sequence[str]
 ) -> None:
     """Each rule against the tiers and credentials.
 
     `credentials` and `tiers` are all names that the file has, those with mistakes included.
     """
-    for index, rule in rules:
-        at = Section(root.source, ("rules", index), f'rule "{rule.id}"')
+    for at, rule in rules:
         _check_risk(at, rule, policy, tiers)
         _check_body(at, rule)
         if rule.effect == "tunnel":
@@ -203,7 +202,7 @@ def _port(pattern: HostPattern) -> int:
     return DEFAULT_PORTS["https"] if pattern.port is None else pattern.port
 
 
-def check_slots(root: Section, policy: Policy, rules: Indexed) -> None:
+def check_slots(policy: Policy, rules: Placed) -> None:
     """No two rules put different credentials into one header of the same call.
 
     Reported where it is certain from the file. Rules with `except:` or conditions on values, and
@@ -216,20 +215,19 @@ def check_slots(root: Section, policy: Policy, rules: Indexed) -> None:
         if clash is None:
             continue
         told.add(pair)
-        (early, late) = (one, other) if i < j else (other, one)
+        early = one if i < j else other
         slot, first, second = clash if i < j else (clash[0], clash[2], clash[1])
-        at = Section(root.source, ("rules", pair[1], "use"), f'rule "{late.id}"')
-        at.error(
+        rules[pair[1]][0].at("use").error(
             f"{second} goes into the header {slot} of calls by {agent}, where rule "
             f'"{early.id}" (line {early.line}) puts {first}; part them with except:'
         )
 
 
-def _meeting(rules: Indexed) -> Iterator[tuple[tuple[int, Rule], tuple[int, Rule], str]]:
+def _meeting(rules: Placed) -> Iterator[tuple[tuple[int, Rule], tuple[int, Rule], str]]:
     """Pairs of rules with credentials whose agents and host names meet, up to a bound."""
     certain = [
         (index, rule)
-        for index, rule in rules
+        for index, (_, rule) in enumerate(rules)
         if rule.use and not rule.excepts and not any(m.query or m.headers for m in rule.matches)
     ]
     buckets: defaultdict[tuple[str, str], list[tuple[int, Rule]]] = defaultdict(list)

@@ -48,21 +48,20 @@ def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Pro
     if items is not None and not isinstance(items, list):
         root.at("rules").error("rules must be a list")
     items = items if isinstance(items, list) else []
-    rules = []
+    written: list[tuple[Section, object]] = []
     for index, item in enumerate(items):
         found = item.get("id") if isinstance(item, dict) else None
         label = f'rule "{found[:100]}"' if isinstance(found, str) else f"rule {index + 1}"
-        rule = schema.read_rule(Section(source, ("rules", index), label), item)
-        if rule is not None:
-            rules.append((index, rule))
+        written.append((Section(source, ("rules", index), label), item))
+    rules = [(at, rule) for at, item in written if (rule := schema.read_rule(at, item))]
 
     policy = Policy(credentials, approvers, tiers, tuple(rule for _, rule in rules), text)
-    checks.check_ids(root, items)
+    checks.check_ids(written)
     checks.check_tiers(root, policy)
     checks.check_variables(root, policy)
-    checks.check_rules(root, policy, rules, list(named), list(tiers))
+    checks.check_rules(policy, rules, list(named), list(tiers))
     if not source.errors():
-        checks.check_slots(root, policy, rules)
+        checks.check_slots(policy, rules)
     if source.errors():
         raise InvalidFile(source.errors())
     return policy, tuple(source.warnings())

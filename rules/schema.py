@@ -76,7 +76,7 @@ def read_credential(at: Section, name: str, value: object) -> Credential | None:
     env = _read_variable(at.at("env"), fields["env"]) if "env" in fields else None
     if not secret or not hosts or not inject or len(at.source.problems) > before:
         return None
-    return Credential(name, secret, hosts, inject, at.source.lines.at(at.path), env)
+    return Credential(name, secret, hosts, inject, at.line, env)
 
 
 def _read_variable(at: Section, value: object) -> Variable | None:
@@ -290,7 +290,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         use=() if effect == "deny" else use,
         stream=stream,
         body_limit=body_limit,
-        line=at.source.lines.at(at.path),
+        line=at.line,
     )
 
 

@@ -52,6 +52,11 @@ class Section:
     def at(self, *steps: str | int) -> Section:
         return Section(self.source, self.path + steps, self.label)
 
+    @property
+    def line(self) -> int:
+        """Where it stands; for people, as problems are."""
+        return self.source.lines.at(self.path)
+
     def error(self, message: str) -> None:
         self.source.note(self.path, f"{self.label}: {message}" if self.label else message)
 
