@@ -121,22 +121,35 @@ def gateway_request(
     )
 
 
+def sent_fields(request: Request) -> list[tuple[str, str]]:
+    """Host first, then exactly the fields of `request`, and Content-Length made from its body.
+
+    Without the length of an unread body there is none, and whoever sends it frames it.
+    """
+    authority = request.authority
+    if not authority.isascii():
+        raise ValueError("an authority that is not ASCII")
+    fields = [("host", authority), *request.headers]
+    if request.unread:
+        if request.length is not None:
+            fields.append(("content-length", str(request.length)))
+    elif request.body or request.method in EXPECTS_BODY:
+        fields.append(("content-length", str(len(request.body))))
+    return fields
+
+
 def upstream_request(request: Request, received: http.Request) -> http.Request:
-    """Exactly `request`, with Host and Content-Length made from it.
+    """Exactly `request`, with `sent_fields`.
 
     A new message: mitmproxy goes on using the received one for the agent's side of the connection.
     """
     http2 = received.is_http2
-    fields = [] if http2 else [(b"host", request.authority.encode("ascii"))]
-    fields += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
-    if request.unread:
-        # Without a length the connection to the upstream frames it.
-        if request.length is not None:
-            fields.append((b"content-length", b"%d" % request.length))
-        if "expect" in received.headers:
-            fields.append((b"expect", b"100-continue"))  # for mitmproxy, which answers and drops it
-    elif request.body or request.method in EXPECTS_BODY:
-        fields.append((b"content-length", b"%d" % len(request.body)))
+    host, *rest = sent_fields(request)
+    # HTTP/2 has a pseudo-header for Host.
+    named = rest if http2 else [host, *rest]
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named]
+    if request.unread and "expect" in received.headers:
+        fields.append((b"expect", b"100-continue"))  # for mitmproxy, which answers and drops it
     if takes_trailers(received.headers) and not request.upgrade:
         fields += [(b"te", b"trailers")] + ([] if http2 else [(b"connection", b"te")])
     if request.upgrade:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from proxy.http1 import MAX_HEAD
-from proxy.translate import EXPECTS_BODY
+from proxy.translate import sent_fields
 from rules.request import Request
 
 MOST_BODY = 1024 * 1024
@@ -76,20 +76,18 @@ def plain_head(data: bytes) -> PlainHead | None:
 
 
 def request_head(request: Request) -> bytes:
-    """The head of exactly `request`, with Host and Content-Length made from it.
+    """The head of exactly `request`, with `sent_fields`.
 
-    Raises ValueError for what would not be one head, UnicodeEncodeError for a target that is not
-    ASCII or a header that is not Latin-1.
+    Raises ValueError for what would not be one head, or has a body without a length;
+    UnicodeEncodeError for a target that is not ASCII or a header that is not Latin-1.
     """
-    first = f"{request.method} {request.target} HTTP/1.1\r\nhost: {request.authority}\r\n"
-    lines = [f"{name}: {value}" for name, value in request.headers]
-    if request.unread:
-        lines.append(f"content-length: {request.length}")
-    elif request.body or request.method in EXPECTS_BODY:
-        lines.append(f"content-length: {len(request.body)}")
-    rest = "".join([f"{line}\r\n" for line in [*lines, ""]])
-    if first.count("\n") != 2 or rest.count("\n") != len(lines) + 1:
+    if request.unread and request.length is None:
+        raise ValueError("a body without a length")
+    fields = sent_fields(request)
+    first = f"{request.method} {request.target} HTTP/1.1\r\n"
+    rest = "".join([f"{name}: {value}\r\n" for name, value in fields]) + "\r\n"
+    if first.count("\n") != 1 or rest.count("\n") != len(fields) + 1:
         raise ValueError("a line break inside the head")
-    if first.count("\r") != 2 or rest.count("\r") != len(lines) + 1:
+    if first.count("\r") != 1 or rest.count("\r") != len(fields) + 1:
         raise ValueError("a line break inside the head")
     return first.encode("ascii") + rest.encode("latin-1")

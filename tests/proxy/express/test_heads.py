@@ -226,6 +226,7 @@ def test_a_request_goes_out_as_from_the_full_engine(
         {"headers": (("x-a", "b\nc"),)},
         {"headers": (("x-a", "b\rc"),)},
         {"headers": (("x-a: b\r\nx-b", "c"),)},
+        {"unread": True},
     ],
     ids=repr,
 )
