@@ -30,7 +30,7 @@ from proxy.compat import Watchdog
 from proxy.exchange import Exchange, exchange_of
 from proxy.faults import report
 from proxy.handler import Handler
-from proxy.patience import Dials, overdue_sentence
+from proxy.patience import Dials
 from proxy.ports import Answer, Passage, Tunnel, is_answer, is_passage
 from proxy.setup import Entered, Setup
 from proxy.truncation import UpstreamTls
@@ -512,18 +512,10 @@ class AgentConnection(Handler):
             await passage.failed(f"The WebSocket was closed: {exchange.broken}.", sent=True)
 
     def _sentence(self, flow: http.HTTPFlow, exchange: Exchange) -> str:
-        """Why there is no result, in fixed words: the core's own may quote the upstream's bytes."""
-        server = flow.server_conn
-        if self._revoked and exchange.sent:
-            return pages.REVOKED
-        if exchange.gone.is_set():
-            return pages.GONE_UNDELIVERED if exchange.sent else pages.GONE_UNSENT
-        if exchange.late is not None:
-            return overdue_sentence(exchange.late, self.setup.timeouts)
-        if exchange.answered:
-            return pages.BROKE_OFF
-        if exchange.sent:
-            return pages.NOT_HTTP
+        """Why there is no result, or no connection to ask for one."""
+        known = exchange.unfinished(self.setup.timeouts, revoked=self._revoked)
+        if known is not None:
+            return known
         if flow.error is not None and flow.error.msg.startswith(SAID):
             return f"{flow.error.msg}."
         if exchange.passage is not None:
@@ -532,7 +524,7 @@ class AgentConnection(Handler):
                 return slow
         if flow.error is not None and "verify failed" in flow.error.msg:
             return pages.UNVERIFIED
-        if server.timestamp_tcp_setup is None:
+        if flow.server_conn.timestamp_tcp_setup is None:
             return pages.NO_CONNECTION
         return pages.NOT_SET_UP
 

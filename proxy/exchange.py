@@ -10,7 +10,9 @@ from mitmproxy import http
 from mitmproxy.proxy import events
 
 from broker.model import Client
+from proxy import pages
 from proxy.gateway import Claim
+from proxy.patience import Timeouts, overdue_sentence
 from proxy.ports import Passage
 
 _KEY = "keybroker"
@@ -120,6 +122,19 @@ class Exchange:
             return None
         self.late = stage
         return stage
+
+    def unfinished(self, timeouts: Timeouts, *, revoked: bool) -> str | None:
+        """Why there is no result, in fixed words: others' may quote an upstream's bytes. None if
+        that is the story of a connection over which nothing was sent. `revoked`: the agent was."""
+        if revoked and self.sent:
+            return pages.REVOKED
+        if self.gone.is_set():
+            return pages.GONE_UNDELIVERED if self.sent else pages.GONE_UNSENT
+        if self.late is not None:
+            return overdue_sentence(self.late, timeouts)
+        if self.answered:
+            return pages.BROKE_OFF
+        return pages.NOT_HTTP if self.sent else None
 
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange:

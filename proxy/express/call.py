@@ -22,7 +22,6 @@ from proxy.express.replies import Unreadable
 from proxy.express.upstream import NoUpstream, Place, Upstream
 from proxy.faults import report
 from proxy.http1 import assembled
-from proxy.patience import overdue_sentence
 from proxy.ports import Passage, is_answer, is_passage
 from proxy.setup import Entered, Setup
 from proxy.translate import Fields
@@ -253,8 +252,10 @@ class Call:
 
     def on_break(self) -> None:
         """The response will not come, or not whole."""
-        if not self.exchange.settled:
-            self._side.start(self._fail(self._sentence()))
+        exchange, side = self.exchange, self._side
+        if not exchange.settled:
+            why = exchange.unfinished(side.setup.timeouts, revoked=side.revoked)
+            side.start(self._fail(why or pages.NOTHING_SENT))
 
     def on_turn(self) -> None:
         """What was written may go."""
@@ -323,17 +324,6 @@ class Call:
             self._side.broken_off()
         else:
             self._reply(page)
-
-    def _sentence(self) -> str:
-        """Why there is no result, in fixed words."""
-        exchange = self.exchange
-        if self._side.revoked:
-            return pages.REVOKED
-        if exchange.gone.is_set():
-            return pages.GONE_UNDELIVERED if exchange.sent else pages.GONE_UNSENT
-        if exchange.late is not None:
-            return overdue_sentence(exchange.late, self._side.setup.timeouts)
-        return pages.BROKE_OFF if exchange.answered else pages.NOT_HTTP
 
     # -- answers
 
