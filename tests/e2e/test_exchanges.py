@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import HTTP
@@ -18,71 +17,38 @@ import pytest
 from h2.errors import ErrorCodes
 
 from tests.proxy.harness import RawH2
-from tests.support.program import AgentKey, Program, wait_until
-from tests.support.upstream import Conversation, Received, Reply, Upstream
+from tests.support.two_upstreams import TwoUpstreams, running
+from tests.support.upstream import Conversation, Received, Reply
 
 pytestmark = pytest.mark.e2e
 
 SECRET = "sk_live_exchanges_7Hq2"
 IDLE = 2
-POLICY = """
-version: 1
-credentials:
-  pay: {{secret: "kv/pay#api_key", hosts: ["localhost:{h1}", "localhost:{h2}"], inject: bearer}}
-tiers:
-  medium: {{exclude: []}}
-rules:
+RULES = """
   - id: paid
     agents: [bot]
-    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /**}}
-    except: {{path: [/held/**, /no/**]}}
+    match: {host: [$BOTH], path: /**}
+    except: {path: [/held/**, /no/**]}
     effect: allow
     use: [pay]
   - id: held
     agents: [bot]
-    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /held/**}}
+    match: {host: [$BOTH], path: /held/**}
     effect: hold
     use: [pay]
 """
 
 
-@dataclass(frozen=True)
-class Setup:
-    kb: Program
-    bot: AgentKey
-    h1: Upstream
-    h2: Upstream
-    boss: str
-
-    def tls(self, protocol: str = "http/1.1") -> ssl.SSLSocket:
-        """A connection in a tunnel to the upstream, byte by byte."""
-        raw = self.kb.connect(self.bot, f"localhost:{self.h1.port}")
-        context = ssl.create_default_context(cafile=str(self.kb.ca_file))
-        context.set_alpn_protocols([protocol])
-        return context.wrap_socket(raw, server_hostname="localhost")
-
-    def head(self, method: str, path: str, *lines: str) -> bytes:
-        first = [f"{method} {path} HTTP/1.1", f"Host: localhost:{self.h1.port}"]
-        return "\r\n".join([*first, *lines, "", ""]).encode()
-
-
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Upstream() as h1, Upstream(http2=True, ca=h1.ca) as h2:
-        policy = POLICY.format(h1=h1.port, h2=h2.port)
-        program = Program(
-            tmp_path_factory.mktemp("exchanges"),
-            h1,
-            policy=policy,
-            proxy_settings=f"timeouts: {{idle: {IDLE}s}}",
-        )
-        with program as kb:
-            kb.secret("kv/pay", "api_key", SECRET)
-            yield Setup(kb, kb.agent("bot"), h1, h2, kb.user("boss"))
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoUpstreams]:
+    directory = tmp_path_factory.mktemp("exchanges")
+    idle = f"timeouts: {{idle: {IDLE}s}}"
+    with running(directory, rules=RULES, secret=SECRET, proxy_settings=idle) as at:
+        yield at
 
 
 @pytest.fixture(autouse=True)
-def clean(at: Setup) -> None:
+def clean(at: TwoUpstreams) -> None:
     at.h1.clear()
     at.h2.clear()
 
@@ -102,7 +68,7 @@ def read_until(tls: ssl.SSLSocket, end: bytes) -> bytes:
 
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("side", ["h1", "h2"])
-def test_curl_waits_for_a_continue_and_gets_one(at: Setup, option: str, side: str) -> None:
+def test_curl_waits_for_a_continue_and_gets_one(at: TwoUpstreams, option: str, side: str) -> None:
     """It would wait a minute by itself; the upstream is not asked whether the agent may go on."""
     upstream = at.h1 if side == "h1" else at.h2
     reply = at.kb.curl(
@@ -115,7 +81,7 @@ def test_curl_waits_for_a_continue_and_gets_one(at: Setup, option: str, side: st
     assert arrived.values("authorization") == [f"Bearer {SECRET}"]
 
 
-def test_a_denied_body_is_answered_by_one_refusal(at: Setup) -> None:
+def test_a_denied_body_is_answered_by_one_refusal(at: TwoUpstreams) -> None:
     with at.tls() as tls:
         tls.sendall(at.head("PUT", "/no/thing", "Content-Length: 4", "Expect: 100-continue"))
         data = tls.recv(65536)
@@ -128,7 +94,7 @@ def test_a_denied_body_is_answered_by_one_refusal(at: Setup) -> None:
     assert [r.path for r in at.h1.requests] == ["/status/200"]
 
 
-def test_a_held_body_is_asked_for_before_people_are(at: Setup) -> None:
+def test_a_held_body_is_asked_for_before_people_are(at: TwoUpstreams) -> None:
     """Reviewers see the body, so it has to come first; then the agent waits for the answer."""
     with at.tls() as tls:
         tls.sendall(at.head("PUT", "/held/x", "Content-Length: 4", "Expect: 100-continue"))
@@ -148,7 +114,7 @@ def test_a_held_body_is_asked_for_before_people_are(at: Setup) -> None:
 
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("side", ["h1", "h2"])
-def test_interim_answers_stay_here(at: Setup, option: str, side: str) -> None:
+def test_interim_answers_stay_here(at: TwoUpstreams, option: str, side: str) -> None:
     """Early hints may hold the credential and come before the head is judged; many clients take
     them for the answer."""
     upstream = at.h1 if side == "h1" else at.h2
@@ -159,7 +125,7 @@ def test_interim_answers_stay_here(at: Setup, option: str, side: str) -> None:
     assert " 103" not in reply.stderr and SECRET not in reply.stderr
 
 
-def test_a_client_that_knows_no_early_hints_gets_the_answer(at: Setup) -> None:
+def test_a_client_that_knows_no_early_hints_gets_the_answer(at: TwoUpstreams) -> None:
     """http.client, and with it requests and boto3, skips 100 only."""
     raw = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     final = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nmade"
@@ -215,7 +181,7 @@ def ranged(request: Received) -> Reply:
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("side", ["h1", "h2"])
 def test_a_document_fetched_in_ranges_is_put_together_rightly(
-    at: Setup, option: str, side: str
+    at: TwoUpstreams, option: str, side: str
 ) -> None:
     """Masks are as long as what they cover, so every byte is where its range says."""
     upstream = at.h1 if side == "h1" else at.h2
@@ -232,7 +198,7 @@ def test_a_document_fetched_in_ranges_is_put_together_rightly(
     assert bytes(got) == MASKED
 
 
-def test_several_ranges_at_once_keep_their_places(at: Setup) -> None:
+def test_several_ranges_at_once_keep_their_places(at: TwoUpstreams) -> None:
     at.h1.answer("/document", ranged)
     reply = at.kb.curl(at.bot, at.h1.url + "/document", "--range", "10-19,290-350,1000-")
     assert reply.status == 206
@@ -248,7 +214,7 @@ def test_several_ranges_at_once_keep_their_places(at: Setup) -> None:
     assert SECRET.encode() not in reply.body
 
 
-def test_a_download_that_broke_off_goes_on_where_it_stopped(at: Setup) -> None:
+def test_a_download_that_broke_off_goes_on_where_it_stopped(at: TwoUpstreams) -> None:
     at.h1.answer("/document", ranged)
     half = at.kb.start_curl(at.bot, at.h1.url + "/document", "--range", "0-699")
     assert half.wait().status == 206
@@ -258,7 +224,9 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(at: Setup) -> None:
 
 
 @pytest.mark.parametrize(("condition", "status"), [(ETAG, 206), ('"v0"', 200)])
-def test_a_condition_on_a_range_is_the_upstreams(at: Setup, condition: str, status: int) -> None:
+def test_a_condition_on_a_range_is_the_upstreams(
+    at: TwoUpstreams, condition: str, status: int
+) -> None:
     at.h1.answer("/document", ranged)
     options = ("--range", "290-350", "-H", f"If-Range: {condition}")
     reply = at.kb.curl(at.bot, at.h1.url + "/document", *options)
@@ -272,14 +240,14 @@ def test_a_condition_on_a_range_is_the_upstreams(at: Setup, condition: str, stat
         assert "etag" not in reply.headers and "content-range" not in reply.headers
 
 
-def test_a_range_that_is_not_there(at: Setup) -> None:
+def test_a_range_that_is_not_there(at: TwoUpstreams) -> None:
     at.h1.answer("/document", ranged)
     reply = at.kb.curl(at.bot, at.h1.url + "/document", "--range", "99999-")
     assert reply.status == 416
     assert reply.headers["content-range"] == f"bytes */{len(DOCUMENT)}"
 
 
-def test_what_may_be_asked_for_is_told_by_the_head(at: Setup) -> None:
+def test_what_may_be_asked_for_is_told_by_the_head(at: TwoUpstreams) -> None:
     at.h1.answer("/document", ranged)
     reply = at.kb.curl(at.bot, at.h1.url + "/document", "--head")
     assert reply.headers["content-length"] == str(len(DOCUMENT))
@@ -317,37 +285,25 @@ def one_event(over: threading.Event) -> Callable[[Received, Conversation], None]
     return serve
 
 
-def stream(at: Setup, path: str) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+def stream(
+    at: TwoUpstreams, path: str
+) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
     connection = at.kb.tunnel(at.bot, at.h1.url)
     connection.request("GET", path)
     return connection, connection.getresponse()
 
 
-def result(at: Setup, call: str) -> tuple[str, dict[str, object]]:
-    found: list[dict[str, object]] = []
-
-    def look() -> bool:
-        ended = ("call.completed", "call.failed")
-        found[:] = [r for r in at.kb.records(call=call) if r["type"] in ended]
-        return bool(found)
-
-    wait_until(look, what=f"{call} has a result")
-    data = found[0]["data"]
-    assert isinstance(data, dict)
-    return str(found[0]["type"]), data
-
-
-def test_events_with_a_heartbeat_outlive_the_idle_time(at: Setup) -> None:
+def test_events_with_a_heartbeat_outlive_the_idle_time(at: TwoUpstreams) -> None:
     beats = [step for _ in range(6) for step in (b": beat\n\n", IDLE / 4)]
     at.h1.answer("/beats", lambda _: events(b"data: first\n\n", *beats, b"data: last\n\n"))
     connection, answer = stream(at, "/beats")
     body = answer.read()
     connection.close()
     assert body.startswith(b"data: first\n\n") and body.endswith(b"data: last\n\n")
-    assert result(at, answer.headers["keybroker-request-id"])[0] == "call.completed"
+    assert at.result(answer.headers["keybroker-request-id"])[0] == "call.completed"
 
 
-def test_events_that_cease_are_given_up(at: Setup) -> None:
+def test_events_that_cease_are_given_up(at: TwoUpstreams) -> None:
     over = threading.Event()
     at.h1.heads["/ceased"] = one_event(over)
     connection, answer = stream(at, "/ceased")
@@ -355,13 +311,13 @@ def test_events_that_cease_are_given_up(at: Setup) -> None:
     with pytest.raises(http.client.IncompleteRead):
         answer.read()
     connection.close()
-    kind, failed = result(at, answer.headers["keybroker-request-id"])
+    kind, failed = at.result(answer.headers["keybroker-request-id"])
     assert (kind, failed["sent"]) == ("call.failed", True)
     assert f"sent nothing for {IDLE} s in the middle of its response" in str(failed["sentence"])
     assert over.wait(10), "the upstream's connection is closed"
 
 
-def test_an_agent_that_leaves_its_events_is_not_served_on(at: Setup) -> None:
+def test_an_agent_that_leaves_its_events_is_not_served_on(at: TwoUpstreams) -> None:
     """The upstream learns of it although it has nothing to send at the moment."""
     over = threading.Event()
     at.h1.heads["/left"] = one_event(over)
@@ -371,12 +327,12 @@ def test_an_agent_that_leaves_its_events_is_not_served_on(at: Setup) -> None:
     answer.close()
     connection.close()
     assert over.wait(10)
-    kind, failed = result(at, call)
+    kind, failed = at.result(call)
     assert (kind, failed["sent"]) == ("call.failed", True)
     assert "agent hung up" in str(failed["sentence"])
 
 
-def test_an_http2_agent_that_gives_its_events_up_is_not_served_on(at: Setup) -> None:
+def test_an_http2_agent_that_gives_its_events_up_is_not_served_on(at: TwoUpstreams) -> None:
     """One stream of several: the connection lives on, and serves the next call."""
     over = threading.Event()
     at.h1.heads["/left-h2"] = one_event(over)
@@ -390,11 +346,11 @@ def test_an_http2_agent_that_gives_its_events_up_is_not_served_on(at: Setup) -> 
         assert over.wait(10), "the upstream's connection is closed"
         assert agent.wait(agent.request("/status/200")) == 200
     sent = [r for r in at.kb.records(type="call.sent") if r["data"]["what"]["path"] == "/left-h2"]
-    kind, failed = result(at, sent[-1]["call"])
+    kind, failed = at.result(sent[-1]["call"])
     assert (kind, failed["sent"]) == ("call.failed", True)
     assert "agent hung up" in str(failed["sentence"])
 
 
-def test_the_ledger_is_whole_after_all_that(at: Setup) -> None:
+def test_the_ledger_is_whole_after_all_that(at: TwoUpstreams) -> None:
     at.kb.verify()
     assert SECRET not in at.kb.log.read_text()

@@ -10,97 +10,59 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket
 
 from audit.commitment import commit
-from tests.support.program import AgentKey, Program, environment, wait_until
-from tests.support.upstream import Conversation, Received, Reply, Upstream
+from tests.support.program import AgentKey, environment, wait_until
+from tests.support.two_upstreams import TwoUpstreams, running
+from tests.support.upstream import Conversation, Received, Reply
 from tests.support.upstream_routes import built_in
 
 pytestmark = pytest.mark.e2e
 
 SECRET = "sk_live_protocols_9mQ4"
 MiB = 1 << 20
-POLICY = """
-version: 1
-credentials:
-  pay: {{secret: "kv/pay#api_key", hosts: ["localhost:{h1}", "localhost:{h2}"], inject: bearer}}
-tiers:
-  medium: {{exclude: []}}
-rules:
+RULES = """
   - id: paid
     agents: [bot, talker]
-    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /**}}
-    except: {{path: [/push/**, /held/**]}}
+    match: {host: [$BOTH], path: /**}
+    except: {path: [/push/**, /held/**]}
     effect: allow
     use: [pay]
   - id: push
     agents: [bot]
-    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /push/**}}
+    match: {host: [$BOTH], path: /push/**}
     effect: allow
     body: stream
     body_limit: 200MiB
     use: [pay]
   - id: held
     agents: [bot]
-    match: {{method: GET, host: "localhost:{h1}", path: /held/**}}
+    match: {method: GET, host: "$HOST", path: /held/**}
     effect: hold
     use: [pay]
   - id: push-held
     agents: [bot]
-    match: {{host: ["localhost:{h1}", "localhost:{h2}"], path: /push/held/**}}
+    match: {host: [$BOTH], path: /push/held/**}
     effect: hold
 """
 
 
-@dataclass(frozen=True)
-class Setup:
-    kb: Program
-    bot: AgentKey
-    h1: Upstream
-    h2: Upstream
-    boss: str
-
-    def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(
-            proxy=self.bot.proxy_url,
-            verify=ssl.create_default_context(cafile=str(self.kb.ca_file)),
-            timeout=60,
-            trust_env=False,
-            **options,
-        )
-
-    def about(self, call: str, kind: str = "call.completed") -> dict[str, Any]:
-        """The data of the call's record of this type, once there is one."""
-        found: list[dict[str, Any]] = []
-
-        def look() -> bool:
-            found[:] = self.kb.records(call=call, type=kind)
-            return bool(found)
-
-        wait_until(look, what=f"{kind} of {call}")
-        data: dict[str, Any] = found[0]["data"]
-        return data
-
-
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Upstream() as h1, Upstream(http2=True, ca=h1.ca) as h2:
-        policy = POLICY.format(h1=h1.port, h2=h2.port)
-        with Program(tmp_path_factory.mktemp("protocols"), h1, policy=policy) as kb:
-            kb.secret("kv/pay", "api_key", SECRET)
-            yield Setup(kb, kb.agent("bot"), h1, h2, kb.user("boss", "approver"))
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoUpstreams]:
+    directory = tmp_path_factory.mktemp("protocols")
+    with running(directory, rules=RULES, secret=SECRET) as at:
+        yield at
 
 
-def salt_of(at: Setup, call: str) -> bytes:
+def salt_of(at: TwoUpstreams, call: str) -> bytes:
     """What the call's commitments can be recomputed with."""
     with closing(sqlite3.connect(at.kb.database)) as db:
         [(salt,)] = db.execute("SELECT salt FROM ledger_salts WHERE subject = ?", (call,))
@@ -136,7 +98,7 @@ def counting(size: list[int], digest: Any) -> Any:
 
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 def test_a_large_upload_streams_and_does_not_grow_the_worker(
-    at: Setup, option: str, tmp_path: Path
+    at: TwoUpstreams, option: str, tmp_path: Path
 ) -> None:
     """100 MB, ten times what is buffered, cost less than 40 MB of memory at any moment."""
     file = tmp_path / "large"
@@ -164,7 +126,9 @@ def test_a_large_upload_streams_and_does_not_grow_the_worker(
 
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("side", ["h1", "h2"])
-def test_a_body_without_a_length_streams(at: Setup, option: str, side: str, tmp_path: Path) -> None:
+def test_a_body_without_a_length_streams(
+    at: TwoUpstreams, option: str, side: str, tmp_path: Path
+) -> None:
     file = tmp_path / "piped"
     file.write_bytes(b"0123456789abcdef" * (MiB // 16) * 12)
     upstream = at.h1 if side == "h1" else at.h2
@@ -184,7 +148,7 @@ def upload_of(request: Received) -> Reply:
     return Reply(body=hashlib.sha256(request.body).hexdigest().encode())
 
 
-def test_what_is_held_beside_it_is_read_and_limited(at: Setup, tmp_path: Path) -> None:
+def test_what_is_held_beside_it_is_read_and_limited(at: TwoUpstreams, tmp_path: Path) -> None:
     file = tmp_path / "eleven"
     file.write_bytes(bytes(11 * MiB))
     reply = at.kb.curl(at.bot, at.h1.url + "/push/held/x", "--http1.1", "--upload-file", str(file))
@@ -192,7 +156,7 @@ def test_what_is_held_beside_it_is_read_and_limited(at: Setup, tmp_path: Path) -
     assert not [r for r in at.h1.requests if r.path == "/push/held/x"]
 
 
-def test_the_rules_own_limit_counts(at: Setup) -> None:
+def test_the_rules_own_limit_counts(at: TwoUpstreams) -> None:
     sock = at.kb.tunnel(at.bot, at.h1.url).sock
     assert sock is not None
     lines = ["PUT /push/too-large HTTP/1.1", f"Host: localhost:{at.h1.port}"]
@@ -203,7 +167,7 @@ def test_the_rules_own_limit_counts(at: Setup) -> None:
     assert not [r for r in at.h1.requests if r.path == "/push/too-large"]
 
 
-def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: Setup) -> None:
+def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: TwoUpstreams) -> None:
     started, closed = threading.Event(), threading.Event()
     arrived = 0
 
@@ -236,7 +200,7 @@ def test_an_agent_that_breaks_off_leaves_a_record_of_what_was_sent(at: Setup) ->
 
 
 def connect(
-    at: Setup, path: str, agent: AgentKey | None = None, **options: Any
+    at: TwoUpstreams, path: str, agent: AgentKey | None = None, **options: Any
 ) -> ClientConnection:
     proxy = (agent or at.bot).proxy_url
     context = ssl.create_default_context(cafile=str(at.kb.ca_file))
@@ -244,13 +208,13 @@ def connect(
     return websocket(url, proxy=proxy, ssl=context, max_size=None, **options)
 
 
-def socket_call(at: Setup, path: str) -> str:
+def socket_call(at: TwoUpstreams, path: str) -> str:
     sent = [r for r in at.kb.records(type="call.sent") if r["data"]["what"]["path"] == path]
     call: str = sent[-1]["call"]
     return call
 
 
-def test_a_websocket_with_a_credential(at: Setup) -> None:
+def test_a_websocket_with_a_credential(at: TwoUpstreams) -> None:
     """A real client that offers compression: it is not agreed on, and what comes back is masked."""
     with connect(at, "/ws") as socket:
         socket.send("hello")
@@ -273,7 +237,7 @@ def test_a_websocket_with_a_credential(at: Setup) -> None:
     assert done["delivered"] != done["received"]
 
 
-def test_a_large_message_does_not_grow_the_worker(at: Setup) -> None:
+def test_a_large_message_does_not_grow_the_worker(at: TwoUpstreams) -> None:
     (worker,) = at.kb.processes("worker")
     sock = at.kb.tunnel(at.bot, at.h1.url).sock
     assert sock is not None
@@ -301,7 +265,7 @@ def switching(request: Received) -> Reply:
     return built_in(replace(request, target="/ws"))
 
 
-def test_a_held_websocket_opens_once_people_agree(at: Setup) -> None:
+def test_a_held_websocket_opens_once_people_agree(at: TwoUpstreams) -> None:
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(connect, at, "/held/ws", open_timeout=30)
         [card] = at.kb.pending(at.boss)
@@ -315,7 +279,7 @@ def test_a_held_websocket_opens_once_people_agree(at: Setup) -> None:
     assert at.about(socket_call(at, "/held/ws"))["frames"]["sent_frames"] == 2
 
 
-def test_an_approval_that_came_late_opens_the_next_attempt(at: Setup) -> None:
+def test_an_approval_that_came_late_opens_the_next_attempt(at: TwoUpstreams) -> None:
     """Another attempt has another key; what is sent is the handshake as stored."""
     at.h1.answer("/held/late", switching)
     with pytest.raises(InvalidStatus) as pending:
@@ -328,7 +292,7 @@ def test_an_approval_that_came_late_opens_the_next_attempt(at: Setup) -> None:
         assert socket.recv(10) == "still here"
 
 
-def test_a_revoked_agents_socket_ends_and_the_ledger_knows_what_was_said(at: Setup) -> None:
+def test_a_revoked_agents_socket_ends_and_the_ledger_knows_what_was_said(at: TwoUpstreams) -> None:
     """On both sides, with nobody saying anything; and what was said is committed to."""
     over = threading.Event()
 
@@ -379,12 +343,12 @@ def said(*frames: tuple[int, bytes]) -> bytes:
     )
 
 
-def test_a_denied_websocket_is_an_answer(at: Setup) -> None:
+def test_a_denied_websocket_is_an_answer(at: TwoUpstreams) -> None:
     with pytest.raises(InvalidStatus) as denied:
         connect(at, "/held/../ws")
     assert denied.value.response.status_code == 400
 
 
-def test_the_ledger_is_whole_after_all_that(at: Setup) -> None:
+def test_the_ledger_is_whole_after_all_that(at: TwoUpstreams) -> None:
     at.kb.verify()
     assert SECRET not in at.kb.log.read_text()
