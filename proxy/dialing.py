@@ -2,7 +2,8 @@
 
 A pin is a host and a port with the addresses that were checked for them. Names are answered from
 the pins instead of DNS, and `sock_connect`, through which every TCP dial of the loop goes, refuses
-an address that was never pinned.
+an address that was never pinned. uvloop would dial by itself in `create_connection`, so there it is
+only given sockets that are connected.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import ipaddress
 import socket
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
+
+import uvloop
 
 _MOST = 4096
 """Pins kept; the least recently checked go first, and a dial without a pin is refused."""
@@ -61,13 +64,49 @@ class Unpinned(OSError):
 TOO_SLOW = "no connection in time"
 
 
-class PinningLoop(asyncio.SelectorEventLoop):
+class PinningLoop(uvloop.Loop):
     """An event loop for workers; `connect_timeout` is in seconds, for each address tried."""
 
     def __init__(self, pins: Pins, *, connect_timeout: float = 10.0) -> None:
         super().__init__()
         self.pins = pins
         self.connect_timeout = connect_timeout
+
+    async def create_connection[P: asyncio.BaseProtocol](  # type: ignore[override]  # less than asyncio's
+        self,
+        protocol_factory: Callable[[], P],
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        sock: socket.socket | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.BaseTransport, P]:
+        """As asyncio's, but the socket is always dialled here, and by `sock_connect` alone."""
+        dialled = await self._dial(host, port) if sock is None else sock
+        try:
+            made: Any = await super().create_connection(protocol_factory, sock=dialled, **options)
+        except BaseException:
+            if sock is None:
+                dialled.close()
+            raise
+        transport, protocol = made
+        return transport, protocol
+
+    async def _dial(self, host: Any, port: Any) -> socket.socket:
+        failures = []
+        for family, kind, proto, _, place in await self.getaddrinfo(host, port):
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+            try:
+                await self.sock_connect(sock, place)
+            except OSError as error:
+                sock.close()
+                failures.append(error)
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failures[0]
 
     async def getaddrinfo(
         self,
@@ -79,12 +118,8 @@ class PinningLoop(asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        if flags & socket.AI_PASSIVE:  # asked by those who listen, not by those who dial
-            return await super().getaddrinfo(
-                host, port, family=family, type=type, proto=proto, flags=flags
-            )
         infos = []
-        for address in self.pins.addresses(str(host), int(port)):
+        for address in self.pins.addresses(str(host), int(port)) or self._itself(host, port):
             version = ipaddress.ip_address(address).version
             kind = socket.AF_INET if version == 4 else socket.AF_INET6
             place = (address, int(port)) if version == 4 else (address, int(port), 0, 0)
@@ -93,6 +128,13 @@ class PinningLoop(asyncio.SelectorEventLoop):
         if not infos:
             raise Unpinned("this host was not checked by the egress guard")
         return infos
+
+    def _itself(self, host: Any, port: Any) -> tuple[str, ...]:
+        """A checked address means itself; uvloop asks when it dials it."""
+        try:
+            return (host,) if self.pins.holds(host, int(port)) else ()
+        except ValueError:  # a name
+            return ()
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         if sock.family in (socket.AF_INET, socket.AF_INET6):

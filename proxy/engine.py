@@ -14,6 +14,7 @@ import contextlib
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from proxy import compat
 from proxy.chain import Chain
@@ -111,7 +112,7 @@ class Engine:
         if not isinstance(loop, PinningLoop) or loop.pins is not self._egress.pins:
             raise RuntimeError("the engine needs a PinningLoop with its egress guard's pins")
         host, port = self._listen
-        self._server = await loop.create_server(
+        server = await loop.create_server(
             lambda: Door(self._setup, self),
             host or None,
             port,
@@ -121,6 +122,7 @@ class Engine:
             ssl_handshake_timeout=None if self._tls is None else self._handshake,
             ssl_shutdown_timeout=None if self._tls is None else GOODBYE,
         )
+        self._server = cast("asyncio.Server", server)
         self._overseer = asyncio.create_task(self._oversee())
         names = [listener.getsockname() for listener in self._server.sockets]
         for name in names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import cast
 
 from mitmproxy.net.http import http1
 from mitmproxy.net.tls import starts_like_tls_record
@@ -66,11 +67,10 @@ class Door(asyncio.Protocol):
     # -- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._watch()
         if transport.get_extra_info("peername") is None:
-            transport.abort()  # gone before it was taken
+            self._transport.abort()  # gone before it was taken
             return
         self._lanes.serve(self, self._over)
         tls = transport.get_extra_info("ssl_object")

@@ -114,3 +114,48 @@ def test_a_dial_is_bounded_in_time() -> None:
     pins.pin("192.0.2.1", 9, ["192.0.2.1"])
     with pytest.raises(OSError):
         run(pins, lambda: asyncio.open_connection("192.0.2.1", 9), connect_timeout=0.05)
+
+
+def test_a_socket_of_another_is_not_dialled_for_it(listener: socket.socket) -> None:
+    """Who brings its own socket cannot have it connected past the pins either."""
+    port = listener.getsockname()[1]
+
+    async def dial() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            with pytest.raises(Unpinned):
+                await loop.sock_connect(sock, ("127.0.0.1", port))
+            with pytest.raises((Unpinned, ValueError)):
+                await loop.sock_connect(sock, ("localhost", port))
+
+    run(Pins(), dial)
+    listener.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        listener.accept()
+
+
+def test_names_are_not_asked_of_the_resolver() -> None:
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        for flags in (0, socket.AI_PASSIVE):
+            with pytest.raises(Unpinned):
+                await loop.getaddrinfo("localhost", 80, flags=flags)
+
+    run(Pins(), ask)
+
+
+def test_who_listens_cannot_be_bound_to_dial(listener: socket.socket) -> None:
+    """A local address does not open a way around the pins."""
+    port = listener.getsockname()[1]
+    with pytest.raises(Unpinned):
+        run(Pins(), lambda: asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.1", 0)))
+
+
+def test_a_failed_dial_says_what_the_first_address_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    pins = Pins()
+    pins.pin("api.example", port, ["127.0.0.1", "127.0.0.77"])
+    with pytest.raises(ConnectionRefusedError):
+        run(pins, lambda: asyncio.open_connection("api.example", port))
