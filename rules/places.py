@@ -6,7 +6,6 @@ and only if it has one reading; else its places are absent. Nothing is ever gues
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import cached_property
 from typing import Literal
 from urllib.parse import unquote_plus
 
+from rules.reading.json import MAX_PIECES, Json, Unreadable, json_text, read_json
 from rules.request import Request
 
 Kind = Literal["json", "form", "query", "header"]
@@ -36,23 +36,6 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
-
-
-class _Number(str):
-    """A JSON number as it was written, so that 10.10 is shown as 10.10."""
-
-    __slots__ = ()
-
-
-MAX_PIECES = 100_000
-"""Fields of a form, or values and brackets of a JSON text, that are taken apart: megabytes of tiny
-ones would keep everybody waiting for seconds."""
-
-type Json = bool | str | list[Json] | dict[str, Json] | None
-
-
-class Unreadable(Exception):
-    """A body is not what its Content-Type says, or has more than one reading."""
 
 
 def parse_place(text: str) -> Place:
@@ -167,55 +150,6 @@ class Reading:
             return json_text(value)
         except (Unreadable, RecursionError):
             return None
-
-
-def read_json(body: bytes) -> Json:
-    """A JSON text with exactly one reading (I-JSON, RFC 7493): UTF-8, no duplicate names, no NaN.
-
-    Numbers keep their spelling. Raises Unreadable, also for one of too many pieces.
-    """
-    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PIECES:
-        raise Unreadable("it has too many pieces")
-    try:
-        value: Json = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=_constant,
-        )
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(str(error)) from error
-    return value
-
-
-def json_text(value: Json) -> str:
-    """A value of `read_json` as a person reads it: text bare, numbers as written, compact JSON."""
-    return str(value) if isinstance(value, str) else _compact(value)
-
-
-def _compact(value: Json) -> str:
-    match value:
-        case _Number():
-            return str(value)
-        case list():
-            return "[" + ",".join(_compact(item) for item in value) + "]"
-        case dict():
-            items = (json.dumps(name) + ":" + _compact(item) for name, item in value.items())
-            return "{" + ",".join(items) + "}"
-        case _:
-            return json.dumps(value, ensure_ascii=False)
-
-
-def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice in an object")
-    return found
-
-
-def _constant(word: str) -> Json:
-    raise ValueError(f"{word} is not JSON")
 
 
 def _joined(values: Iterable[str]) -> str | None:

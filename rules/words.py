@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from rules.model import ANYONE, OWNER, HostPattern, Match, Policy, Rule, Tier, ValueTest
-from rules.places import Json, Reading, Unreadable, json_text, parse_place
+from rules.places import Reading, parse_place
+from rules.reading.json import Json, Unreadable, json_text
 from rules.request import Request
 
 ABSENT = "(absent)"

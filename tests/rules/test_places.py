@@ -7,15 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.places import (
-    MAX_PIECES,
     Place,
     Reading,
-    Unreadable,
     parse_place,
-    read_json,
     read_pairs,
     read_place,
 )
+from rules.reading.json import MAX_PIECES, Unreadable
 from rules.request import Request
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
@@ -85,7 +83,7 @@ def test_query_and_headers() -> None:
 
 def test_json_pointers() -> None:
     body = (
-        b'{"a": [1, {"b/c": 10.10, "~": null}], "t": true, "s": "x", "": {"": "deep"}, "n": 1e400}'
+        b'{"a": [1, {"b/c": 10.10, "~": null}], "t": true, "s": "x", "": {"": "deep"}, "n": 1e40}'
     )
     of = request(body, ("content-type", 'application/vnd.api+json; charset="UTF-8"'))
     assert read("json:/a/0", of) == "1"
@@ -95,7 +93,7 @@ def test_json_pointers() -> None:
     assert read("json:/s", of) == "x"
     assert read("json:/", of) == '{"":"deep"}'
     assert read("json://", of) == "deep"
-    assert read("json:/n", of) == "1e400"
+    assert read("json:/n", of) == "1e40"
     assert read("json:/a", of) == '[1,{"b/c":10.10,"~":null}]'
     for absent in ("/a/2", "/a/-", "/a/01", "/a/x", "/s/0", "/zz"):
         assert read(f"json:{absent}", of) is None
@@ -107,6 +105,7 @@ def test_json_pointers() -> None:
         (b'{"a": 1, "a": 2}', (JSON,)),
         (b'{"a": 1', (JSON,)),
         (b'{"a": NaN}', (JSON,)),
+        (b'{"a": 1, "b": 1e400}', (JSON,)),
         (b'\xff{"a": 1}', (JSON,)),
         (b'\xef\xbb\xbf{"a": 1}', (JSON,)),
         (b"[" * 200_000, (JSON,)),
@@ -150,10 +149,6 @@ def test_pairs_tell_whether_they_are_clear() -> None:
     assert read_pairs("") == ((), True)
     assert read_pairs("a=1;b=2")[1] is False
     assert read_pairs("a=%f")[1] is False
-
-
-def test_json_is_read_strictly() -> None:
-    assert read_json(b'{"a": [1, "x", null, true]}') == {"a": ["1", "x", None, True]}
 
 
 @given(

@@ -104,7 +104,7 @@ def test_the_body_view_is_bounded() -> None:
     view = body_view(request(b"&".join(b"a=1" for _ in range(500)), FORM))
     assert len(view) == 201
     assert view[-1] == ("…", "there is more in the raw body")
-    deep = body_view(request(b"[" * 900 + b"1" + b"]" * 900, JSON))
+    deep = body_view(request(b"[" * 64 + b"1" + b"]" * 64, JSON))
     assert deep[0][1] == "1"
 
 
