@@ -131,7 +131,7 @@ def test_a_revoked_agents_socket_is_closed_and_recorded(worker: Worker, upstream
     with open_socket(worker, upstream) as tls:
         tls.sendall(HELLO)
         assert read(tls, 7) == b"\x81\x05hello"
-        [agent] = {c.unattended for c in worker.engine._connections}
+        [agent] = {c.watched for c in worker.engine._connections}
         assert agent is not None
         worker.pipeline.forgotten.add(agent)
         assert read_all(tls) == b""
