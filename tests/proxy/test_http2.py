@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h2.config
@@ -42,10 +41,12 @@ def test_many_calls_of_one_http2_agent_reach_an_http1_upstream_together(
         return Reply(body=b"all")
 
     upstream.answer("/together", wait)
-    with worker.h2_client() as client, ThreadPoolExecutor(12) as pool:
-        client.get(upstream.url + "/status/204")  # one connection for all
-        asked = [pool.submit(client.get, upstream.url + "/together") for _ in range(12)]
-        assert [call.result(20).content for call in asked] == [b"all"] * 12
+    place = f"localhost:{upstream.port}"
+    with worker.tls(place, alpn=("h2",)) as tls:
+        tls.settimeout(20)
+        raw = RawH2(tls, place)
+        asked = [raw.request("/together") for _ in range(12)]
+        assert [(raw.wait(stream), raw.bodies[stream]) for stream in asked] == [(200, b"all")] * 12
 
 
 def test_an_agent_that_resets_without_end_is_sent_away(worker: Worker, upstream: Upstream) -> None:
