@@ -116,7 +116,7 @@ def admin_url(workspace: Workspace) -> str:
     if (up := running(workspace)) is not None:
         return up.admin
     admin = workspace.settings().admin
-    return admin.url or f"http://localhost:{admin.listen.port}"
+    return admin.page(admin.listen.port)
 
 
 def proxy_address(workspace: Workspace) -> Listen:

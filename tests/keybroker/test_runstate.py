@@ -10,7 +10,7 @@ import pytest
 
 from keybroker import runstate
 from keybroker.errors import Unusable
-from keybroker.runstate import Running, UpLock, gateway_url, proxy_url, running
+from keybroker.runstate import Running, UpLock, admin_url, gateway_url, proxy_url, running
 from keybroker.workspace import STARTER_SETTINGS, Workspace
 
 
@@ -54,3 +54,22 @@ def test_others_learn_where_it_listens_while_it_runs(workspace: Workspace) -> No
     assert running(workspace) is None
     assert proxy_url(workspace, "a@b", "t") == "http://a%40b:t@127.0.0.1:8080"
     assert gateway_url(workspace, "a@b") == "http://127.0.0.1:8080/agents/a@b"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ("", "http://localhost:8081"),
+        ("admin: {listen: 127.0.0.1:1, url: 'https://kb.example/'}", "https://kb.example"),
+        ("admin: {listen: 127.0.0.1:1, tls: {certificate: c, key: k}}", "https://localhost:1"),
+    ],
+)
+def test_a_link_to_the_page_is_right_while_nothing_runs(
+    workspace: Workspace, settings: str, url: str
+) -> None:
+    workspace.settings_file.write_text(settings)
+    assert admin_url(workspace) == url
+    lock = UpLock(workspace)
+    lock.publish(Running(1, "h", 2, "https://elsewhere", "http://h:2", "http://h:2"))
+    assert admin_url(workspace) == "https://elsewhere"
+    lock.release()
