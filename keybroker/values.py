@@ -131,7 +131,8 @@ def _web_url(value: object) -> str:
         parts = urlsplit("")
     if not sound or parts.path not in ("", "/") or parts.fragment:
         raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT]")
-    return value.rstrip("/")
+    # In one spelling: whether it is https is asked of the text, too.
+    return parts._replace(netloc=parts.netloc.lower(), path="").geturl()
 
 
 def _username(value: object) -> object:
@@ -162,7 +163,8 @@ def _collector(value: object) -> str:
         parts = urlsplit("")
     if not sound or parts.fragment:
         raise ValueError(f"{value!r} is no URL of the form https://HOST[:PORT][/PATH]")
-    return str(value) if parts.path not in ("", "/") else f"{str(value).rstrip('/')}/v1/traces"
+    path = parts.path if parts.path not in ("", "/") else "/v1/traces"
+    return parts._replace(netloc=parts.netloc.lower(), path=path).geturl()
 
 
 def _auth_mount(value: object) -> object:

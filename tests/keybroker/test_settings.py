@@ -171,6 +171,7 @@ def test_a_public_name_is_the_proxy_s_only_if_its_own_tls_ends_there() -> None:
         ("proxy: {tls: yes}", "write `auto`, or a mapping"),
         ("proxy: {tls: {certificate: a.pem}}", "key"),
         ("proxy: {tls: auto, gateway: http://gw.example}", "is an https:// URL"),
+        ("proxy: {tls: auto, gateway: HTTP://gw.example}", "is an https:// URL"),
         ("admin: {tls: auto}", "tls"),
         ("admin: {tls: {certificate: a, key: b}, url: http://x.example}", "is an https:// URL"),
     ],
