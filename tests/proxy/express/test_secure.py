@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import subprocess
-import time
+from pathlib import Path
 
 import pytest
 from OpenSSL import SSL
 
 from proxy.express.secure import Secure
-from tests.proxy.harness import Worker
+from tests.proxy.harness import Worker, read_response
 from tests.support.throwaway_ca import ThrowawayCA
+from tests.support.tls13 import KEY_UPDATE_SIZE, by_hand
 from tests.support.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -178,37 +178,20 @@ def test_tls_is_no_more_of_use_then(pair: Pair) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("key", ["k", "K"], ids=["its own", "ours as well"])
-def test_an_agent_changes_keys(worker: Worker, upstream: Upstream, key: str) -> None:
-    """openssl's own client, which changes keys when a line says so."""
-    words = (
-        f"openssl s_client -proxy 127.0.0.1:{worker.port} -proxy_user bot -proxy_pass pass:token"
-    )
-    words += f" -connect localhost:{upstream.port} -servername localhost -tls1_3 -brief -CAfile"
-    request = f"GET /echo HTTP/1.1\r\nHost: localhost:{upstream.port}\r\n\r\n".encode()
-    with subprocess.Popen(
-        [*words.split(), str(worker.ca_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as agent:
-        assert agent.stdin is not None
-        assert agent.stdout is not None
-        try:
-            agent.stdin.write(request)
-            agent.stdin.flush()
-            upstream.wait_for(1)
-            for _ in range(2):
-                time.sleep(0.2)  # it takes a line for a command only if it comes alone
-                agent.stdin.write(f"{key}\n".encode())
-                agent.stdin.flush()
-            time.sleep(0.2)
-            agent.stdin.write(request)
-            agent.stdin.flush()
-            upstream.wait_for(2)
-            time.sleep(0.2)
-        finally:
-            agent.kill()
-        said = agent.stdout.read()
-    assert said.count(b"HTTP/1.1 200 OK") == 2
-    assert said.count(b"KEYUPDATE") == 2
+@pytest.mark.parametrize("both", [False, True], ids=["its own", "ours as well"])
+def test_an_agent_changes_keys(
+    worker: Worker, upstream: Upstream, tmp_path: Path, both: bool
+) -> None:
+    place = f"localhost:{upstream.port}"
+    request = f"GET /echo HTTP/1.1\r\nHost: {place}\r\n\r\n".encode()
+    raw, keys = worker.connect(place), tmp_path / "keys"
+    with by_hand(raw, "localhost", ca_file=worker.ca_file, key_log=keys) as agent:
+        agent.send(request)
+        assert read_response(agent.tls)[0] == 200
+        for _ in range(2):
+            agent.change_keys(both=both)
+            agent.send(request)
+            # Ours change before the answer, and not unless that was asked for.
+            assert (agent.coming() == KEY_UPDATE_SIZE) == both
+            assert read_response(agent.tls)[0] == 200
+    assert len(upstream.requests) == 3
