@@ -77,7 +77,7 @@ def _read(message: Json) -> Rpc:
         raise Unreadable("a method that is no text")
     if params is not None and not isinstance(params, dict | list):
         raise Unreadable("params that are neither an object nor a list")
-    if method.strip().casefold() == _TOOL_CALL:
+    if fold(method, len(_TOOL_CALL)) == _TOOL_CALL:
         _check_tool_call(method, params)
     return Rpc(method, params)
 
@@ -98,6 +98,14 @@ def _check_tool_call(method: str, params: Json) -> None:
 def refuse_lookalikes(members: Collection[str], known: Collection[str]) -> None:
     """Raises Unreadable if a member is one of `known` (lower case) in another spelling, which
     lenient servers take for it."""
+    longest = max(map(len, known))
     for name in members:
-        if name not in known and name.strip().casefold() in known:
-            raise Unreadable(f"a member spelled nearly like `{name.strip().casefold()}`")
+        if name not in known and fold(name, longest) in known:
+            raise Unreadable(f"a member spelled nearly like `{fold(name, longest)}`")
+
+
+def fold(text: str, longest: int) -> str:
+    """The text without letter case and outer space; empty if it is longer than what it could be
+    taken for. Folding shortens no text, and megabytes of it take long."""
+    text = text.strip()
+    return text.casefold() if len(text) <= longest else ""
