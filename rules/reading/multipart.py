@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rules.reading.json import Unreadable
 
 MAX_PARTS = 1_000
-MAX_HEAD = 4_096
+MAX_HEAD = 1_000
 """Bytes of one part's header lines."""
 
 _TYPE = re.compile(
@@ -56,9 +56,9 @@ def read_multipart(content_type: str, body: bytes) -> tuple[Part, ...]:
     delimiter = b"--" + (match[1] or match[2]).encode("ascii")
     # The delimiter may stand nowhere but where it delimits. So there is nothing that one parser
     # takes for content and another for the start of a part.
-    if body.count(delimiter) > MAX_PARTS + 1:
+    before, *pieces = body.split(delimiter, MAX_PARTS + 2)
+    if len(pieces) > MAX_PARTS + 1:
         raise Unreadable(f"more than {MAX_PARTS} parts")
-    before, *pieces = body.split(delimiter)
     if before or not pieces:
         raise Unreadable("it does not begin with its boundary")
     if pieces.pop() not in (b"--", b"--\r\n"):
