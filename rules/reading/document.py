@@ -17,24 +17,30 @@ from rules.reading.json import Unreadable
 
 Kind = Literal["query", "mutation", "subscription"]
 
-MAX_TEXT = 1_000_000
+MAX_TEXT = 500_000
 """Characters of one document."""
 MAX_TOKENS = 10_000
 """Of one request, however many documents it has."""
 MAX_DEPTH = 100
 """Braces and brackets within each other."""
 
+# Half a surrogate pair is no character, however it is written.
+_ESCAPE = r"""\\(?: ["\\/bfnrt]
+  | u(?: [0-9A-CEFa-cef][0-9A-Fa-f]{3} | [Dd][0-7][0-9A-Fa-f]{2} )
+  | u[Dd][89ABab][0-9A-Fa-f]{2} \\u[Dd][C-Fc-f][0-9A-Fa-f]{2}
+  | u\{0*+(?: 10[0-9A-Fa-f]{4} | [1-9A-Fa-f][0-9A-Fa-f]{4} | [1-9A-CEFa-cef][0-9A-Fa-f]{3}
+           | [Dd][0-7][0-9A-Fa-f]{2} | [0-9A-Fa-f]{1,3} | (?<=0) )\}
+)"""
 # What is ignored before a token, then the token. A comment ends at a line's end and holds nothing
 # that an older or laxer server takes for one: what follows would be hidden from somebody.
 _TOKEN = re.compile(
-    r"""(?:[\ufeff\t\n\r ,]++|\#[^\n\r\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]*+(?=\n|\r\n|\Z))*+
+    rf"""(?:[\ufeff\t\n\r ,]++|\#[^\n\r\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]*+(?=\n|\r\n|\Z))*+
     (?:(
         [A-Za-z_][A-Za-z0-9_]*+
-      | [!$&()\[\]{}:=@|] | \.\.\.
+      | [!$&()\[\]{{}}:=@|] | \.\.\.
       | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![A-Za-z0-9_.])
-      | \"\"\"(?:[^"\\]++|"(?!"")|\\(?:\"\"\")?+)*+\"\"\"
-      | "(?!"")(?:[^"\\\n\r\0-\x08\x0b-\x1f]++
-          |\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}|u\{[0-9A-Fa-f]{1,8}\}))*+"
+      | \"\"\"(?:[^"\\\0-\x08\x0b\x0c\x0e-\x1f]++|"(?!"")|\\(?:\"\"\")?+)*+\"\"\"
+      | "(?!"")(?:[^"\\\n\r\0-\x08\x0b-\x1f]++|{_ESCAPE})*+"
     )|\Z)""",
     re.VERBOSE | re.ASCII,
 )

@@ -8,12 +8,14 @@ is a persisted operation whose text is not there.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from rules.reading.document import MAX_TEXT, MAX_TOKENS, Kind, Operation, read_document
-from rules.reading.json import Json, Unreadable
+from rules.reading.json import Json, Unreadable, read_json
+from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
 
 MAX_OPERATIONS = 1_000
@@ -26,6 +28,8 @@ _PERSISTED = frozenset(
     | {"operationid", "operation_id", "hash", "queryhash", "query_hash", "operationhash"}
     | {"sha256hash", "persistedquery"}
 )
+_TEXT = re.compile(r"application/graphql(?: *; *charset=(?:utf-8|\"utf-8\"))?", re.IGNORECASE)
+_VARIABLE = re.compile(r"(?:(?:0|[1-9][0-9]{0,8})\.)?variables\.")
 _FOLDED = frozenset(name.casefold() for name in _MEMBERS)
 
 
@@ -59,7 +63,7 @@ def read_graphql(request: Request, document: Json | None) -> tuple[GraphQL, ...]
         raise Unreadable("GraphQL both in the query and in the body")
     if document is not None:
         return _read_document(document)
-    return _read_text(request)
+    return _read_body(request)
 
 
 def _read_document(document: Json) -> tuple[GraphQL, ...]:
@@ -84,21 +88,42 @@ def _read_document(document: Json) -> tuple[GraphQL, ...]:
     return tuple(found)
 
 
-def _read_text(request: Request) -> tuple[GraphQL, ...]:
-    kind, *parameters = (request.header("content-type") or "").lower().split(";")
-    if kind.strip() != "application/graphql" or request.header("content-encoding") not in (
-        None,
-        "identity",
-    ):
+def _read_body(request: Request) -> tuple[GraphQL, ...]:
+    content_type = request.header("content-type") or ""
+    if request.header("content-encoding") not in (None, "identity"):
+        raise Unreadable("its body is encoded")
+    kind = content_type.partition(";")[0].strip(" \t").lower()
+    if kind == "multipart/form-data":
+        return _read_document(_operations(read_multipart(content_type, request.body)))
+    if not _TEXT.fullmatch(content_type):
         raise Unreadable("its Content-Type is not one of GraphQL's")
-    if any(each.strip() not in ("charset=utf-8", 'charset="utf-8"') for each in parameters):
-        raise Unreadable("its Content-Type is not plain")
     try:
         text = request.body.decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable("it is not UTF-8") from None
     operation, _ = _read({"query": text}, MAX_TOKENS)
     return (operation,)
+
+
+def _operations(parts: tuple[Part, ...]) -> Json:
+    """What `operations` holds in an upload after the GraphQL multipart request specification: that
+    part, then `map`, then files, each of which takes the place of some variables."""
+    if [part.name for part in parts[:2]] != ["operations", "map"]:
+        raise Unreadable("a form that does not begin with `operations` and `map`")
+    operations, places, *files = parts
+    if operations.filename is not None or places.filename is not None:
+        raise Unreadable("a file for the operations")
+    where = read_json(places.value)
+    names = [file.name for file in files]
+    if not isinstance(where, dict) or sorted(names) != sorted(where):
+        raise Unreadable("a map that is not of its files")
+    for paths in where.values():
+        # Anywhere else a file would take the place of an operation's text.
+        if not isinstance(paths, list) or not all(
+            isinstance(path, str) and _VARIABLE.match(path) for path in paths
+        ):
+            raise Unreadable("a map that puts a file elsewhere than into variables")
+    return read_json(operations.value)
 
 
 def _parameters(query: str) -> dict[str, Json]:

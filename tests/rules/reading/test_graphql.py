@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import encode_multipart_formdata
 
 from rules.reading.document import MAX_TEXT, MAX_TOKENS
 from rules.reading.graphql import MAX_OPERATIONS, GraphQL, read_graphql
@@ -225,6 +226,57 @@ def test_a_batch_is_bounded() -> None:
         read([{"query": half}] * 2)
     with pytest.raises(Unreadable, match="too long"):
         read([{"query": "{a}" + " " * (MAX_TEXT // 2)}] * 2)
+
+
+def upload(*parts: tuple[str, str | tuple[str, str]], query: str | None = None) -> Any:
+    body, kind = encode_multipart_formdata(list(parts))
+    return read_graphql(post(body, kind, query), None)
+
+
+def test_an_upload() -> None:
+    operations = '{"query": "mutation($f: Upload!) {put(file: $f) {id}}", "variables": {"f": null}}'
+    one, file = ("map", '{"0": ["variables.f"]}'), ("0", ("a.txt", "x"))
+    (found,) = upload(("operations", operations), one, file)
+    assert found == GraphQL("mutation", None, ("put",))
+    batch = ("operations", f'[{{"query": "{{a}}"}}, {operations}]')
+    found = upload(batch, ("map", '{"0": ["1.variables.f.0"]}'), file)
+    assert [operation.fields for operation in found] == [("a",), ("put",)]
+    assert upload(("operations", '{"query": "{a}"}'), ("map", "{}")) == (A,)
+    with pytest.raises(Unreadable, match="both in the query"):
+        upload(("operations", operations), one, file, query="query={b}")
+
+
+OPERATIONS = ("operations", '{"query": "{a}"}')
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [OPERATIONS],
+        [("query", "{a}")],
+        [("map", "{}"), OPERATIONS],
+        [OPERATIONS, OPERATIONS, ("map", "{}")],
+        [OPERATIONS, ("map", "{}"), OPERATIONS],
+        [OPERATIONS, ("map", "{}"), ("0", "x")],
+        [OPERATIONS, ("map", '{"0": ["variables.f"]}')],
+        [OPERATIONS, ("map", '{"0": ["variables.f"]}'), ("0", "x"), ("0", "y")],
+        [OPERATIONS, ("map", '{"0": ["query"]}'), ("0", "{b}")],
+        [OPERATIONS, ("map", '{"0": ["0.query"]}'), ("0", "{b}")],
+        [OPERATIONS, ("map", '{"0": ["variables"]}'), ("0", "x")],
+        [OPERATIONS, ("map", '{"0": ["variables.f", "operationName"]}'), ("0", "x")],
+        [OPERATIONS, ("map", '{"0": "variables.f"}'), ("0", "x")],
+        [OPERATIONS, ("map", '{"0": [1]}'), ("0", "x")],
+        [OPERATIONS, ("map", '["variables.f"]'), ("0", "x")],
+        [OPERATIONS, ("map", "")],
+        [("operations", ("a.json", '{"query": "{a}"}')), ("map", "{}")],
+        [("operations", "{a}"), ("map", "{}")],
+        [("operations", '{"query": "{a}", "query": "{b}"}'), ("map", "{}")],
+    ],
+)
+def test_an_upload_that_has_no_one_reading(parts: Any) -> None:
+    with pytest.raises(Unreadable):
+        upload(*parts)
 
 
 NAMES = st.sampled_from(["query", "operationName", "variables", "extensions", "Query", "id"])
