@@ -29,6 +29,7 @@ from proxy.compat import Watchdog
 from proxy.exchange import Exchange, exchange_of
 from proxy.faults import report
 from proxy.handler import Handler
+from proxy.parting import PartingWriter
 from proxy.patience import Dials
 from proxy.ports import Tunnel
 from proxy.setup import Entered, Setup
@@ -97,7 +98,7 @@ class AgentConnection(Handler):
             "request": calls.request,
             "responseheaders": calls.responseheaders,
             "response": calls.response,
-            "error": calls.error,
+            "error": self._error,
             "websocket_end": calls.websocket_end,
         }
 
@@ -175,6 +176,8 @@ class AgentConnection(Handler):
 
     def cut(self) -> None:
         """Closes the connection; bytes already written are still delivered."""
+        for exchange in self._calls.live:
+            self._break_off(exchange)
         transport = self.transports.get(self.client)
         if transport is not None and transport.handler is not None:
             transport.handler.cancel("closed by Keybroker")
@@ -202,6 +205,22 @@ class AgentConnection(Handler):
         transport = self.transports.get(server)
         if transport is not None and transport.handler is not None:
             transport.handler.cancel("too slow")
+
+    async def _error(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        unanswered = exchange in self._calls.live
+        await self._calls.error(flow)
+        if unanswered:
+            self._break_off(exchange)
+
+    def _break_off(self, exchange: Exchange) -> None:
+        """Where half a response is out whose end would be that of the connection."""
+        transport = self.transports.get(self.client)
+        writer = None if transport is None else transport.writer
+        if exchange.answered and exchange.wire.version == b"HTTP/1.0":
+            assert writer is None or isinstance(writer, PartingWriter)
+            if writer is not None:
+                writer.break_off()
 
     # -- the connection
 

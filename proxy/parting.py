@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 LINGER = 1.0
 """Seconds that an agent has for its own end."""
@@ -37,6 +39,13 @@ class PartingWriter(asyncio.StreamWriter):
             super().close()
         else:
             self._parting = asyncio.get_running_loop().create_task(self._part())
+
+    def break_off(self) -> None:
+        """Resets the connection: the one end that HTTP/1.0 cannot take for that of a body."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def is_closing(self) -> bool:
         return self._parting is not None or super().is_closing()

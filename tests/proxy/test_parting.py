@@ -69,6 +69,24 @@ async def test_who_never_stops_sending_is_left() -> None:
     assert sent < 8 * MOST
 
 
+async def test_what_broke_off_ends_in_a_reset_and_in_nothing_else() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname(), 10)
+        ours, _ = listener.accept()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+    writer = PartingWriter(transport, protocol, reader, loop)
+    writer.break_off()
+    writer.break_off()
+    assert writer.is_closing()
+    writer.close()
+    await writer.wait_closed()
+    with peer, pytest.raises(ConnectionResetError):
+        peer.recv(1)
+
+
 @pytest.mark.parametrize("express", [True, False])
 @pytest.mark.parametrize("how", ["tunnel", "plain"])
 def test_the_refusal_of_an_upload_is_read_by_who_reads_late(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,3 +177,42 @@ def test_through_another_proxy_it_is_the_upstreams_end_that_counts(
         ):
             ask(worker, peer.port)
             assert told(worker) == end
+
+
+@pytest.mark.parametrize("lane", ["express", "core"])
+@pytest.mark.parametrize("then", ["close", "fin"])
+def test_an_agent_of_http_1_0_is_told_by_a_reset(
+    worker: Worker, ca: ThrowawayCA, then: str
+) -> None:
+    """It knows no chunks, so that a whole body ends with its connection, too."""
+    with Peer(ca, answers(OPEN_END, then=then)) as peer:
+        place = f"localhost:{peer.port}"
+        with worker.tls(place) as tls:
+            tls.sendall(f"GET / HTTP/1.0\r\nHost: {place}\r\n\r\n".encode())
+            assert was_reset(tls) == (then == "fin")
+        assert told(worker) == (BROKEN if then == "fin" else WHOLE)
+
+
+@pytest.mark.parametrize("lane", ["core"])
+@pytest.mark.parametrize("then", ["close", "reset"])
+def test_over_plain_tcp_as_well(worker: Worker, ca: ThrowawayCA, then: str) -> None:
+    with Peer(ca, answers([OPEN_END, b" and more"], then=then), tls=False) as peer:
+        place = f"localhost:{peer.port}"
+        lines = [f"GET http://{place}/ HTTP/1.0", f"Proxy-Authorization: {CREDENTIALS}"]
+        with worker.dial() as raw:
+            raw.sendall("\r\n".join([*lines, f"Host: {place}", "", ""]).encode())
+            reset = was_reset(raw)
+        end = told(worker)
+        # What a reset overtakes is lost, and then there is nothing to break off.
+        assert reset == (end == BROKEN) and (end == WHOLE) == (then == "close")
+
+
+def was_reset(connection: socket.socket) -> bool:
+    """How a connection ends that is read to its end, below any TLS."""
+    connection.settimeout(10)
+    try:
+        while socket.socket.recv(connection, 65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
