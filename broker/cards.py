@@ -46,6 +46,7 @@ def make_card(
         "summaries": list(decision.summaries)
         or [f"{request.method} {visible(request.authority + request.path)}"],
         "impacts": list(decision.impacts),
+        "undos": list(decision.undos),
         "rules": [
             {"id": id, "sentence": describe_rule(rules[id], policy)}
             for id in (*decision.rules, *decision.allowed_by)
@@ -96,6 +97,7 @@ def show(
                 "request_commitment",
             )
         },
+        "undos": card.get("undos", []),
         "policy_version": approval.policy_version,
         "opened_at": to_text(approval.opened_at),
         "decide_by": to_text(approval.decide_by),

@@ -283,6 +283,7 @@ class Holds:
                     "credentials": [{"name": n, "secret": s} for n, s in proposal.credentials],
                     "summaries": list(decision.summaries),
                     "impacts": list(decision.impacts),
+                    "undos": list(decision.undos),
                     "claim_given": outgoing.claim is not None,
                     "decide_by": to_text(opened.decide_by),
                     "basis": decision.basis,

@@ -5,7 +5,7 @@ Only what `rules.load` accepts is published; a refused file changes nothing and 
 
 from __future__ import annotations
 
-import hashlib
+import json
 import threading
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from broker.errors import StoreUnavailable
 from broker.stores.sqlite import Store, bump
 from rules.decide import Rulebook
 from rules.errors import InvalidFile, Problem
+from rules.include import Sources, included, shipped
 from rules.load import load_policy
 
 _PROBLEMS_KEPT = 50
@@ -38,16 +39,21 @@ class Policies:
         self._loading = threading.Lock()
 
     def publish(
-        self, text: str, by: str, file: str = "policy.yaml"
+        self, text: str, by: str, file: str = "policy.yaml", sources: Sources | None = None
     ) -> tuple[int, tuple[Problem, ...]]:
         """Checks the text and makes it the next version; returns its number and the warnings.
 
-        A text equal to the present version is not published again. A bad one is recorded as
-        policy.refused, and InvalidFile with every problem is raised. Raises StoreUnavailable.
+        With it goes the text of all that it includes (`sources`; without, the packs of this
+        program), so that a version means the same to every worker, whatever lies on the disk and
+        whatever program reads it. What is equal to the present version is not published again. A
+        bad one is recorded as policy.refused, and InvalidFile with every problem is raised. Raises
+        StoreUnavailable.
         """
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        if sources is None:
+            sources = Sources(shipped(included(text)[0]))
+        digest = sources.digest(text)
         try:
-            _, warnings = load_policy(text, file)
+            policy, warnings = load_policy(text, file, sources)
         except InvalidFile as invalid:
             problems = [str(problem) for problem in invalid.problems[:_PROBLEMS_KEPT]]
             data = {"sha256": digest, "problems": problems, "by": by}
@@ -62,10 +68,23 @@ class Policies:
                 return int(row[0])
             version = 1 if row is None else int(row[0]) + 1
             tx.db.execute(
-                "INSERT INTO policies VALUES (?, ?, ?, ?, ?)", (version, text, digest, tx.time, by)
+                "INSERT INTO policies (version, text, sha256, published_at, published_by, included)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (version, text, digest, tx.time, by, json.dumps(dict(sources.texts))),
             )
             bump(tx, "policies")
-            tx.append(Draft("policy.published", {"version": version, "sha256": digest, "by": by}))
+            tx.append(
+                Draft(
+                    "policy.published",
+                    {
+                        "version": version,
+                        "sha256": digest,
+                        "by": by,
+                        "included": dict(sources.digests()),
+                        "loosened": list(policy.loosened),
+                    },
+                )
+            )
             return version
 
         return self._store.write(work), warnings
@@ -85,18 +104,20 @@ class Policies:
             if seen != self._seen:
                 row = (
                     self._store.read()
-                    .execute("SELECT version, text FROM policies ORDER BY version DESC LIMIT 1")
+                    .execute(
+                        "SELECT version, text, included FROM policies ORDER BY version DESC LIMIT 1"
+                    )
                     .fetchone()
                 )
                 if row is not None:
-                    self._current = _load(row["version"], row["text"])
+                    self._current = _load(row["version"], row["text"], row["included"])
                 self._seen = seen
             return self._current
 
 
-def _load(version: int, text: str) -> Published:
+def _load(version: int, text: str, included: str) -> Published:
     try:
-        policy, _ = load_policy(text)
+        policy, _ = load_policy(text, sources=Sources(json.loads(included)))
     except InvalidFile as invalid:
         raise StoreUnavailable(
             f"version {version} of the policy cannot be used here ({invalid.problems[0]}):"

@@ -30,6 +30,7 @@ from keybroker.cli.frame import paint
 from keybroker.first_start import keep_link
 from keybroker.logs import complain, tell, warn
 from keybroker.places import Place
+from keybroker.policyfile import PolicyFile
 from keybroker.precheck import check_egress, warn_of_clear_text
 from keybroker.runstate import Running, UpLock
 from keybroker.service_manager import ServiceManager
@@ -150,9 +151,9 @@ class Supervisor:
         port = listeners.places(admin)[0].port
         return self._settings.admin.page(port)
 
-    def _publish(self, text: str) -> None:
+    def _publish(self, found: PolicyFile) -> None:
         number, warnings = self._services.policies.publish(
-            text, BY, str(self._workspace.policy_file)
+            found.text, BY, str(found.path), found.sources
         )
         for problem in warnings:
             warn(str(problem))

@@ -1,4 +1,4 @@
-"""Follows files: policy.yaml, and the certificates of our listeners.
+"""Follows files: policy.yaml with what it includes, and the certificates of our listeners.
 
 Of policy.yaml a good change is published, a bad one is reported and the old policy stays.
 
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from broker.errors import KeybrokerError
 from keybroker.errors import Unreadable
-from keybroker.workspace import read_text
+from keybroker.policyfile import PolicyFile, read_policy
 from rules.errors import InvalidFile
 
 if TYPE_CHECKING:
     from certs.serving import Serving
 
-Publish = Callable[[str], None]
-"""Given the text; raises InvalidFile if it is no policy, KeybrokerError if it could not be kept."""
+Publish = Callable[[PolicyFile], None]
+"""Given what was read; raises InvalidFile if it is no policy, KeybrokerError if it could not be
+kept."""
 Complain = Callable[[str], None]
 """Given all that is wrong, a line each."""
 
@@ -54,37 +55,37 @@ class PolicyWatch:
         self._path = path
         self._publish = publish
         self._complain = complain
-        self._done: str | None = None
-        """The text (or the reason why there is none) that was dealt with last."""
-        self._seen: str | None = None
-        self._failing: tuple[str, str] | None = None
-        """A text that could not be kept, and why: said once, tried at every look."""
+        self._done: PolicyFile | str | None = None
+        """What (or the reason why there is nothing) was dealt with last."""
+        self._seen: PolicyFile | str | None = None
+        self._failing: tuple[PolicyFile | str, str] | None = None
+        """What could not be kept, and why: said once, tried at every look."""
 
     def first(self) -> None:
         """Publishes the policy at the start. Raises InvalidFile, Unreadable: then nothing runs."""
-        text = read_text(self._path)
-        self._publish(text)
-        self._done = self._seen = text
+        found = read_policy(self._path)
+        self._publish(found)
+        self._done = self._seen = found
 
     def look(self, *, now: bool = False) -> None:
         """Takes up a change that has settled. With `now` the file is taken as it stands."""
-        missing: Unreadable | None = None
+        found: PolicyFile | str
         try:
-            text = read_text(self._path)
+            found = read_policy(self._path)
         except Unreadable as error:
-            missing, text = error, f"\0{error}"
-        settled, self._seen = text == self._seen, text
-        if not now and (not settled or text == self._done):
+            found = str(error)
+        settled, self._seen = found == self._seen, found
+        if not now and (not settled or found == self._done):
             return
         try:
-            if missing is not None:
-                raise missing
-            self._publish(text)
+            if isinstance(found, str):
+                raise Unreadable(found)
+            self._publish(found)
         except (InvalidFile, Unreadable) as error:
             self._complain(f"{error}\nthe policy was not changed: the one before stays in force")
         except KeybrokerError as error:
-            if self._failing != (text, str(error)):
+            if self._failing != (found, str(error)):
                 self._complain(f"{error}\nthe policy was not changed; this is tried again")
-            self._failing = (text, str(error))
+            self._failing = (found, str(error))
             return
-        self._done, self._failing = text, None
+        self._done, self._failing = found, None

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from rules.model import Credential, Policy, Rule, Subject, Tier
 
 _LABEL = b"keybroker/basis/v1\n"
-_LATER: dict[str, object] = {"stream": False, "body_limit": None}
+_LATER: dict[str, object] = {"stream": False, "body_limit": None, "undo": None}
 """Fields of rules that came after the first release, with what they are where a file says nothing.
 There they are left out, so that what was approved before an upgrade is good after it."""
 _KEPT = 10_000

@@ -133,6 +133,7 @@ class Rulebook:
                 ]
             ),
             impacts=tuple(dict.fromkeys([rule.impact for rule in deciding if rule.impact])),
+            undos=tuple(dict.fromkeys([rule.undo for rule in deciding if rule.undo])),
             basis=basis,
         )
         if not by["hold"]:

@@ -31,6 +31,10 @@ class Problem:
     line: int
     message: str
     severity: str = "error"  # "error" or "warning"
+    code: str = ""
+    """What kind of problem it is, for machines; "" for those that need no name."""
+    rule: str = ""
+    """The id of the rule that it is about, where the code says so."""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file

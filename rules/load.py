@@ -6,18 +6,27 @@ not pass over a restriction that a newer one would know. Knows nothing of accoun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rules import checks, schema
 from rules.errors import InvalidFile, Problem
-from rules.model import OWNER, Policy
+from rules.include import Expansion, Sources, expand
+from rules.loosening import loosened
+from rules.model import OWNER, Policy, Rule, Tier
 from rules.source import Section, Source
-from rules.yamlfile import parse_yaml
+from rules.yamlfile import Lines, parse_yaml
 
 VERSION = 1
-FIELDS = ("version", "credentials", "approvers", "tiers", "rules")
+FIELDS = ("version", "credentials", "approvers", "tiers", "include", "override", "rules")
 
 
-def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Problem, ...]]:
-    """The policy and its warnings. Raises InvalidFile with every error, in file order."""
+def load_policy(
+    text: str, file: str = "policy.yaml", sources: Sources | None = None
+) -> tuple[Policy, tuple[Problem, ...]]:
+    """The policy and its warnings. Raises InvalidFile with every error, in file order.
+
+    `sources` has the texts of what it includes; without, the packs of this program are there.
+    """
     value, lines = parse_yaml(text, file)
     source = Source(file, lines)
     root = Section(source, ())
@@ -53,9 +62,18 @@ def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Pro
         found = item.get("id") if isinstance(item, dict) else None
         label = f'rule "{found[:100]}"' if isinstance(found, str) else f"rule {index + 1}"
         written.append((Section(source, ("rules", index), label), item))
+    own_ids = [item["id"] for item in items if isinstance(item, dict) and "id" in item]
+    expansion = expand(root, fields, own_ids, sources)
+    written += expansion.rules
     rules = [(at, rule) for at, item in written if (rule := schema.read_rule(at, item))]
-
-    policy = Policy(credentials, approvers, tiers, tuple(rule for _, rule in rules), text)
+    policy = Policy(
+        credentials,
+        approvers,
+        tiers,
+        tuple(rule for _, rule in rules),
+        text,
+        _tell_loosened(expansion, {rule.id: rule for _, rule in rules}, tiers),
+    )
     checks.check_ids(written)
     checks.check_tiers(root, policy)
     checks.check_variables(root, policy)
@@ -65,6 +83,21 @@ def load_policy(text: str, file: str = "policy.yaml") -> tuple[Policy, tuple[Pro
     if source.errors():
         raise InvalidFile(source.errors())
     return policy, tuple(source.warnings())
+
+
+def _tell_loosened(
+    expansion: Expansion, rules: Mapping[str, Rule], tiers: Mapping[str, Tier]
+) -> tuple[str, ...]:
+    """Warns of every override that asks for less than the pack does; their ids."""
+    found = []
+    for name, at, plain in expansion.overridden:
+        unheard = Section(Source("", Lines()), ())
+        shipped = schema.read_rule(unheard, plain)
+        why = loosened(shipped, rules[name], tiers) if shipped and name in rules else None
+        if why is not None:
+            at.source.note(at.path, f'rule "{name}": loosened: {why}', "warning", "loosened", name)
+            found.append(name)
+    return tuple(found)
 
 
 def _entries(root: Section, fields: dict[str, object], name: str) -> dict[str, object]:

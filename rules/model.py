@@ -138,6 +138,8 @@ class Rule:
     confirm: str | None = None
     """The place in the request whose value is retyped: `form:amount`."""
     impact: str | None = None
+    undo: str | None = None
+    """Whether it can be taken back, or how: `no`, `yes`, or a phrase."""
     use: tuple[str, ...] = ()
     stream: bool = False
     """`body: stream`: the request's body is passed on as it comes, unread. Allow rules only."""
@@ -154,6 +156,8 @@ class Policy:
     rules: tuple[Rule, ...]
     text: str = field(default="", repr=False)
     """The file it came from, to the letter."""
+    loosened: tuple[str, ...] = ()
+    """Ids of the packs' rules that an override asks less of than was shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,8 @@ class Decision:
     summaries: tuple[str, ...] = ()
     """The deciding rules' summaries, filled in from the request."""
     impacts: tuple[str, ...] = ()
+    undos: tuple[str, ...] = ()
+    """Whether, or how, it can be taken back, by the deciding rules."""
     confirm_place: str | None = None
     """Where `confirm_value` stands: a place, or `path`; None unless a tier asks for retyping."""
     confirm_value: str | None = field(default=None, repr=False)

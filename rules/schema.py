@@ -227,6 +227,7 @@ RULE = (
     "summary",
     "confirm",
     "impact",
+    "undo",
     "use",
     "body",
     "body_limit",
@@ -266,6 +267,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
     if confirm is not None:
         at.at("confirm").parsed(confirm, parse_place)
     impact = _read_text(at, fields, "impact", 500)
+    undo = _read_text(at, fields, "undo", 200)
     use: tuple[str, ...] = ()
     if fields.get("use", []) != []:
         use = at.at("use").several(fields["use"], str)
@@ -287,6 +289,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         summary=summary,
         confirm=confirm,
         impact=impact,
+        undo=undo,
         use=() if effect == "deny" else use,
         stream=stream,
         body_limit=body_limit,

@@ -26,8 +26,14 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
     _hints: int = 0
 
-    def note(self, path: Path, message: str, severity: str = "error") -> None:
-        self.problems.append(Problem(self.file, self.lines.at(path), message, severity))
+    def place(self, path: Path) -> int:
+        """The line of what stands at `path`."""
+        return self.lines.at(path)
+
+    def note(
+        self, path: Path, message: str, severity: str = "error", code: str = "", rule: str = ""
+    ) -> None:
+        self.problems.append(Problem(self.file, self.place(path), message, severity, code, rule))
 
     def errors(self) -> list[Problem]:
         return sorted(p for p in self.problems if p.severity == "error")
@@ -55,7 +61,7 @@ class Section:
     @property
     def line(self) -> int:
         """Where it stands; for people, as problems are."""
-        return self.source.lines.at(self.path)
+        return self.source.place(self.path)
 
     def error(self, message: str) -> None:
         self.source.note(self.path, f"{self.label}: {message}" if self.label else message)

@@ -119,6 +119,7 @@ SCHEMAS: Schema = {
             sentence={**TEXT, "description": "Why it is held."},
             summaries=listed(TEXT),
             impacts=listed(TEXT),
+            undos={**listed(TEXT), "description": "Whether, or how, it can be taken back."},
             rules=listed(closed(id=TEXT, sentence=TEXT)),
             what=closed(**PLACE, path=TEXT),
             credentials={

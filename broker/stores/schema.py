@@ -13,7 +13,7 @@ from audit.schema import LEDGER_V1, LEDGER_V2
 
 migrations = Migrations("keybroker")
 
-VERSIONS = frozenset({"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean"})
+VERSIONS = frozenset({"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean", "v6_included"})
 """The names of all migrations; a store that has others is newer than this program."""
 
 STATE_V1 = """
@@ -234,6 +234,12 @@ def v5_lean(db: Database) -> None:
     for script in (LEDGER_V2, INFLIGHT_V5):
         for statement in _statements(script):
             db.conn.execute(statement)
+
+
+@migrations()
+def v6_included(db: Database) -> None:
+    """What a version of the policy includes: the texts by name, as JSON."""
+    db.conn.execute("ALTER TABLE policies ADD COLUMN included TEXT NOT NULL DEFAULT '{}'")
 
 
 def _statements(script: str) -> list[str]:

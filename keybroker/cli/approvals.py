@@ -100,6 +100,8 @@ def print_card(card: Any) -> None:
         line("credential", f"{credential['name']} ({credential['secret']})")
     for impact in card["impacts"]:
         line("consequence", impact)
+    for undo in card.get("undos") or []:
+        line("undone", undo)
     owner = f", owned by {card['owner']}" if card.get("owner") else ""
     tags = f", tagged {', '.join(card['tags'])}" if card.get("tags") else ""
     line("agent", card["agent"] + owner + tags)

@@ -84,7 +84,9 @@ def _policy(db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _rules(db: sqlite3.Connection, _: click.Context) -> Iterable[tuple[str, str | None]]:
-    return [(str(rule["id"]), str(rule.get("effect"))) for rule in _policy(db).get("rules") or ()]
+    found = [(str(rule["id"]), str(rule.get("effect"))) for rule in _policy(db).get("rules") or ()]
+    # Of what is included, those that were changed: all of it needs the policy loaded.
+    return found + [(str(id), "override") for id in _policy(db).get("override") or ()]
 
 
 def _secrets(db: sqlite3.Connection, _: click.Context) -> Iterable[tuple[str, str | None]]:

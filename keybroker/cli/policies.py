@@ -9,6 +9,7 @@ import click
 
 from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, complain, emit, inert, json_option, paint, pass_app
+from keybroker.cli.packs import packs
 from keybroker.errors import Unreadable, Unusable
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Check the policy file; explain what it says of a call."""
+    """Check the policy file; explain what it says of a call; look at the packs."""
+
+
+policy.add_command(packs)
 
 
 @policy.command()
@@ -37,21 +41,20 @@ def check(app: App, context: click.Context, file: Path | None, as_json: bool) ->
     read.
     """
     from keybroker.policy import account_warnings
-    from keybroker.workspace import read_text
+    from keybroker.policyfile import read_policy
     from rules.errors import InvalidFile
-    from rules.load import load_policy
 
     try:
         services = None if file is not None else app.services()
         path = file if file is not None else app.workspace().policy_file
-        text = read_text(path)
+        found = read_policy(path)
     except Unreadable as error:
         if as_json:
             emit({"valid": False, "error": str(error), "problems": []})
         complain(str(error))
         context.exit(EXIT_UNREADABLE)
     try:
-        loaded, problems = load_policy(text, str(path))
+        loaded, problems = found.load()
     except InvalidFile as error:
         _report(str(path), error.problems, as_json, valid=False)
         context.exit(EXIT_INVALID)
@@ -68,7 +71,14 @@ def check(app: App, context: click.Context, file: Path | None, as_json: bool) ->
 def _report(path: str, problems: tuple[Problem, ...], as_json: bool, *, valid: bool) -> None:
     if as_json:
         fields = [
-            {"file": p.file, "line": p.line, "severity": p.severity, "message": p.message}
+            {
+                "code": p.code,
+                "severity": p.severity,
+                "rule": p.rule,
+                "file": p.file,
+                "line": p.line,
+                "message": p.message,
+            }
             for p in problems
         ]
         emit({"valid": valid, "file": path, "problems": fields})
@@ -105,11 +115,10 @@ def explain(
 ) -> None:
     """Say what the policy says of METHOD URL, and which rules say so."""
     from keybroker.policy import explain_call, raw_request, subject_of
-    from keybroker.workspace import read_text
-    from rules.load import load_policy
+    from keybroker.policyfile import load_policy_file
 
     path = policy_file or app.workspace().policy_file
-    loaded, _ = load_policy(read_text(path), str(path))
+    loaded, _ = load_policy_file(path)
     # A file elsewhere can be asked without a workspace; with one, its agents have their tags.
     known = app.services().agents.list() if policy_file is None or app.has_workspace() else []
     pairs = [_header(line) for line in headers]

@@ -21,14 +21,14 @@ from keybroker.doctor.finding import Finding
 from keybroker.doctor.vault import vault_findings
 from keybroker.errors import Unusable
 from keybroker.policy import account_warnings
+from keybroker.policyfile import load_policy_file
 from keybroker.precheck import check_egress
 from keybroker.runstate import running
 from keybroker.sandbox.probe import state as sandbox_state
 from keybroker.settings import Settings
 from keybroker.values import Listen
-from keybroker.workspace import Workspace, choose, read_text
+from keybroker.workspace import Workspace, choose
 from rules.errors import RulesError
-from rules.load import load_policy
 
 SOON = timedelta(days=14)
 """A certificate that ends so soon should have been renewed."""
@@ -105,7 +105,7 @@ def _left_behind(workspace: Workspace) -> Iterator[Finding]:
 def _policy(workspace: Workspace) -> Iterator[Finding]:
     file = str(workspace.policy_file)
     try:
-        policy, warnings = load_policy(read_text(workspace.policy_file), file)
+        policy, warnings = load_policy_file(workspace.policy_file)
     except RulesError as error:
         yield Finding("policy", "wrong", _line(error), f"edit {file}")
         return

@@ -10,9 +10,9 @@ from broker.errors import KeybrokerError
 from keybroker import compose
 from keybroker.doctor.clock import compared
 from keybroker.doctor.finding import Finding
+from keybroker.policyfile import load_policy_file
 from keybroker.runstate import running
 from rules.errors import RulesError
-from rules.load import load_policy
 from rules.model import SecretRef
 
 if TYPE_CHECKING:
@@ -85,10 +85,8 @@ def _of_token(vault: VaultSettings, outlook: Outlook) -> Iterator[Finding]:
 
 def _secrets(workspace: Workspace) -> list[SecretRef]:
     """What the policy's credentials name; none if it cannot be read, which is told elsewhere."""
-    from keybroker.workspace import read_text
-
     try:
-        policy, _ = load_policy(read_text(workspace.policy_file))
+        policy, _ = load_policy_file(workspace.policy_file)
     except (KeybrokerError, RulesError):
         return []
     return list(dict.fromkeys(c.secret for c in policy.credentials.values()))

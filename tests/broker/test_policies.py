@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import StoreUnavailable
+from rules import packs
 from rules.errors import InvalidFile
+from rules.include import Sources
 from tests.support.services import POLICY, World
 
 OTHER = POLICY.replace("id: open", "id: opened")
@@ -65,7 +67,7 @@ def test_a_text_that_this_program_cannot_read_leaves_what_is_loaded(world: World
 
     def forge(tx: object) -> None:
         db = tx.db  # type: ignore[attr-defined]
-        db.execute("INSERT INTO policies VALUES (9, 'version: 2', '', '', '')")
+        db.execute("INSERT INTO policies VALUES (9, 'version: 2', '', '', '', '{}')")
         db.execute("UPDATE counters SET value = value + 1 WHERE topic = 'policies'")
 
     world.services.store.write(forge)
@@ -73,3 +75,31 @@ def test_a_text_that_this_program_cannot_read_leaves_what_is_loaded(world: World
         with pytest.raises(StoreUnavailable, match="version 9 of the policy cannot be used here"):
             policies.refresh()
     assert policies.current() is loaded
+
+
+INCLUDING = POLICY + "include:\n  - {pack: stripe, agents: [bot]}\n"
+
+
+def test_a_version_keeps_the_packs_that_it_was_published_with(world: World) -> None:
+    """Also when the program that reads it has others, as after an upgrade."""
+    policies = world.services.policies
+    text = packs.text_of("stripe")
+    assert text is not None
+    older = Sources({"stripe": text.replace("id: refund-create", "id: refund-made")})
+    assert policies.publish(INCLUDING, "cli:test", sources=older)[0] == 2
+    found = world.open().policies.refresh()
+    assert found is not None
+    assert "stripe.refund-made" in {rule.id for rule in found.rulebook.policy.rules}
+    assert policies.publish(INCLUDING, "cli:test")[0] == 3, "another pack is another version"
+    assert policies.publish(INCLUDING, "cli:test")[0] == 3
+    published = world.records("policy.published")[-2:]
+    assert [list(record["included"]) for record in published] == [["stripe"]] * 2
+    assert len({record["included"]["stripe"] for record in published}) == 2
+    assert len({record["sha256"] for record in published}) == 2
+
+
+def test_what_is_loosened_stands_in_the_ledger(world: World) -> None:
+    text = INCLUDING + "override:\n  stripe.refund-create: {effect: allow}\n"
+    _, warnings = world.services.policies.publish(text, "cli:test")
+    assert "loosened" in {warning.code for warning in warnings}
+    assert world.records("policy.published")[-1]["loosened"] == ["stripe.refund-create"]

@@ -9,6 +9,7 @@ import pytest
 from broker.errors import StoreUnavailable
 from certs.serving import PairOfFiles, Serving
 from keybroker.errors import Unreadable
+from keybroker.policyfile import PolicyFile
 from keybroker.watch import CertificateWatch, PolicyWatch
 from rules.errors import InvalidFile, Problem
 from tests.support.throwaway_ca import ThrowawayCA
@@ -22,7 +23,8 @@ class Store:
         self.complaints: list[str] = []
         self.broken = False
 
-    def publish(self, text: str) -> None:
+    def publish(self, found: PolicyFile) -> None:
+        text = found.text
         if self.broken:
             raise StoreUnavailable("the disk is full")
         if "good" not in text:

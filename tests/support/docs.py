@@ -18,6 +18,7 @@ from broker.errors import CODES
 from broker.telemetry.metrics import METRICS
 from certs.clients import CLIENTS, VARIABLES, WITHHELD
 from keybroker.cli import cli
+from keybroker.packs import counts, shipped
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs"
@@ -110,6 +111,24 @@ def metrics() -> str:
     return _table(("name", "kind", "labels", "meaning"), rows)
 
 
+def packs() -> str:
+    """Every shipped pack: where it goes, how its rules are classified, what can be filled in."""
+    rows = (
+        (
+            f"`{pack.name}`",
+            pack.title,
+            ", ".join(f"`{host}`" for host in pack.hosts),
+            *(str(number) for number in counts(pack).values()),
+            ", ".join(
+                f"`{p.name}`" + ("" if p.default else " (needed)") for p in pack.parameters.values()
+            ),
+        )
+        for pack in shipped()
+    )
+    heads = ("pack", "API", "hosts", "low", "medium", "high", "parameters")
+    return _table(heads, rows)
+
+
 def commands() -> str:
     """Every command with its help, arguments and options."""
     return "\n".join(_command(name, command) for name, command in walk(cli))
@@ -117,7 +136,18 @@ def commands() -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (moves, codes, volatile, variables, withheld, clients, by_hand, metrics, commands)
+    for part in (
+        moves,
+        codes,
+        volatile,
+        variables,
+        withheld,
+        clients,
+        by_hand,
+        metrics,
+        packs,
+        commands,
+    )
 }
 
 
@@ -129,6 +159,8 @@ def walk(group: click.Group, prefix: str = "keybroker") -> Iterator[tuple[str, c
         if command is None or command.hidden:
             continue
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield f"{prefix} {name}", command
             yield from walk(command, f"{prefix} {name}")
         else:
             yield f"{prefix} {name}", command

@@ -1,0 +1,86 @@
+"""What an override no longer asks: named whenever it is not plainly for the stricter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rules.loosening import loosened
+from rules.model import HostPattern, Match, Quorum, Rule, ValueTest
+from rules.schema import BUILT_IN
+
+HOST = (HostPattern("a.example", False, None),)
+MATCH = Match(methods=frozenset({"GET", "POST"}), hosts=HOST, paths=("/a", "/b"))
+ALLOW = Rule("r", ("bot",), (MATCH,), "allow")
+HOLD = replace(ALLOW, effect="hold", risk="medium")
+TIERS = {
+    **BUILT_IN,
+    "alone": replace(BUILT_IN["high"], name="alone", quorum=(Quorum("any", 1),)),
+    "own": replace(BUILT_IN["medium"], name="own", exclude=()),
+    "money": replace(BUILT_IN["high"], name="money", quorum=(Quorum("finance", 2),)),
+}
+
+NARROWER = (
+    replace(MATCH, methods=frozenset({"GET"})),
+    replace(MATCH, paths=("/a",)),
+    replace(MATCH, query=(ValueTest("x", exists=True),)),
+)
+WIDER = (
+    replace(MATCH, methods=frozenset()),
+    replace(MATCH, paths=("/a", "/b", "/c")),
+    replace(MATCH, paths=()),
+    replace(MATCH, hosts=()),
+    replace(MATCH, scheme="http"),
+)
+
+
+@pytest.mark.parametrize("match", NARROWER)
+def test_an_allow_may_allow_less(match: Match) -> None:
+    assert loosened(ALLOW, replace(ALLOW, matches=(match,)), TIERS) is None
+    assert loosened(ALLOW, replace(ALLOW, excepts=(match,)), TIERS) is None
+    assert loosened(replace(ALLOW, excepts=(match,)), ALLOW, TIERS) is not None
+
+
+@pytest.mark.parametrize("match", WIDER)
+def test_an_allow_that_allows_more_is_looser(match: Match) -> None:
+    assert loosened(ALLOW, replace(ALLOW, matches=(match,)), TIERS) is not None
+
+
+@pytest.mark.parametrize("match", NARROWER + WIDER)
+def test_a_hold_of_other_calls_is_named(match: Match) -> None:
+    """What it no longer holds may be allowed elsewhere; what it holds besides was denied."""
+    assert loosened(HOLD, replace(HOLD, matches=(match,)), TIERS) is not None
+
+
+def test_effects_have_an_order() -> None:
+    deny = replace(HOLD, effect="deny", risk=None)
+    assert loosened(HOLD, deny, TIERS) is None
+    assert loosened(ALLOW, HOLD, TIERS) is None
+    assert loosened(HOLD, ALLOW, TIERS) == "shipped as held (medium), now allowed"
+    assert loosened(deny, HOLD, TIERS) is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "looser"),
+    [
+        ("high", "medium", True),
+        ("medium", "high", False),
+        ("high", "alone", True),
+        ("medium", "own", True),
+        ("high", "money", False),
+        ("money", "high", True),
+    ],
+)
+def test_tiers_are_compared_by_what_they_ask(one: str, other: str, looser: bool) -> None:
+    found = loosened(replace(HOLD, risk=one), replace(HOLD, risk=other), TIERS)
+    assert (found is not None) is looser
+
+
+def test_agents_and_streaming() -> None:
+    assert loosened(HOLD, replace(HOLD, agents=("bot", "other")), TIERS) is not None
+    assert loosened(HOLD, replace(HOLD, agents=("other",)), TIERS) is not None
+    assert loosened(ALLOW, replace(ALLOW, stream=True), TIERS) is not None
+    assert (
+        loosened(HOLD, replace(HOLD, summary="x", impact="y", undo="z", use=("k",)), TIERS) is None
+    )
