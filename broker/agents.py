@@ -29,6 +29,7 @@ class _Token:
     id: str
     agent: str
     hash: bytes
+    purpose: str
     expires_at: datetime | None
     note: str | None
 
@@ -217,6 +218,12 @@ class Agents:
                 return None
         return agent if agent.revoked_at is None else None
 
+    def run_of(self, client: Client) -> str | None:
+        """Id of the run that this token was made for, as of the last look; None if for none."""
+        known = self._known
+        token = None if known is None else known.tokens.get(client.token_id)
+        return client.token_id if token is not None and token.purpose == "run" else None
+
     def run_note(self, client: Client) -> str | None:
         """What the operator said when starting the run that this token belongs to."""
         token = self._directory().tokens.get(client.token_id)
@@ -249,6 +256,7 @@ class Agents:
                 row["id"],
                 row["agent"],
                 row["hash"],
+                row["purpose"],
                 optional_moment(row["expires_at"]),
                 row["note"],
             )

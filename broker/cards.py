@@ -18,9 +18,11 @@ from broker.holds import what
 from broker.injectors import preview
 from broker.model import Agent, Approval, User
 from broker.stores.sqlite import to_text
+from rules.describe import describe_host
 from rules.model import Credential, Decision, Policy
 from rules.request import Request
-from rules.words import body_view, describe_host, describe_place, describe_rule, visible
+from rules.visible import visible
+from rules.words import body_view, describe_place, describe_rule
 
 MOST_CLAIM = 500
 """Characters of the agent's claim that are kept."""

@@ -16,7 +16,7 @@ from broker.holds import Holds
 from broker.internal import Internal
 from broker.placeholders import Placeholders
 from broker.policies import Policies
-from broker.ports import Egress, NewId, Notifier, SecretSource
+from broker.ports import Clock, Egress, NewId, Notifier, SecretSource
 from broker.sending import Sending
 from broker.telemetry.journey import Listener
 from broker.telemetry.meters import Meters
@@ -54,6 +54,7 @@ class Parts:
     new_id: NewId
     worker: str
     meters: Meters
+    clock: Clock
     listeners: Sequence[Listener] = ()
     """Told of every call that ended."""
 

@@ -144,12 +144,17 @@ class Pipeline:
         """The ruling, if it allows the call and lets its body pass unread."""
         if not raw.unread or not self._judge.streams():
             return None
-        request = canonicalise(raw)
+        request = self._canonical(client, raw)
         if request.host == internal.HOST or needs_body(request):
             return None
         ruling = self._judge.rule(self._judge.agent(client), request)
         decision = ruling.decision
         return ruling if decision.effect == "allow" and decision.stream else None
+
+    def _canonical(self, client: Client, raw: RawRequest) -> Request:
+        """The request in its one form, and when and from which run it came."""
+        parts = self._parts
+        return canonicalise(raw, moment=parts.clock(), run=parts.agents.run_of(client))
 
     async def _answer_to(self, error: Exception, journey: Journey, raw: RawRequest) -> Answer:
         """What the agent is told of whatever kept its call from leaving."""
@@ -187,7 +192,7 @@ class Pipeline:
         agent = self._judge.agent(client)
         # 2. canonicalise
         try:
-            request = canonicalise(raw)
+            request = self._canonical(client, raw)
         except Ambiguous as ambiguous:
             raise Refusal("request_ambiguous", ambiguous.sentence) from ambiguous
         if not isinstance(request, Request):

@@ -16,11 +16,12 @@ RETRY_AFTER = 5
 
 
 def denied_policy(decision: Decision, version: int) -> Refusal:
-    """The policy denies; `rule` names the first deciding rule, where one matched."""
+    """The policy denies, or cannot tell; `rule` names the first deciding rule, where there is
+    one."""
     extra: dict[str, Any] = {"policy": version}
     if decision.rules:
         extra["rule"] = decision.rules[0]
-    return Refusal("policy_denied", decision.sentence, extra=extra)
+    return Refusal(decision.code, decision.sentence, extra=extra)
 
 
 def pending(

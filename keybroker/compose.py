@@ -201,6 +201,7 @@ def worker_parts(
             new_id=new_id,
             worker=name,
             meters=meters,
+            clock=services.store.clock,
             listeners=watching.listeners,
         ),
         Limits(

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from keybroker.cli.frame import paint
 from keybroker.errors import Unusable
-from rules.words import visible
+from rules.visible import visible
 
 _Info = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 

@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 from rules import packs
+from rules.describe import describe_match
 from rules.model import Rule
 from rules.pack import CLASSES, Pack, PackRule, read_pack, rules_of
 from rules.schema import read_rule
 from rules.source import Section, Source
-from rules.words import describe_match
 
 
 def shipped() -> list[Pack]:

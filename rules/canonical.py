@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from urllib.parse import unquote, unquote_plus
 
 from rules.errors import Ambiguous
@@ -65,8 +66,13 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"})
 _CHARSET = re.compile(r"(?i)charset[ \t]*=[ \t]*\"?([^\";, \t]*)")
 
 
-def canonicalise(raw: RawRequest) -> Request:
-    """The canonical form of a request. Raises Ambiguous, and nothing else, when there is none."""
+def canonicalise(
+    raw: RawRequest, *, moment: datetime | None = None, run: str | None = None
+) -> Request:
+    """The canonical form of a request. Raises Ambiguous, and nothing else, when there is none.
+
+    `moment` and `run` are kept with it (see `Request`).
+    """
     version = _VERSIONS.get(raw.http_version)
     if version is None:
         raise Ambiguous("The HTTP version is not spoken here; use HTTP/1.1 or HTTP/2.")
@@ -101,6 +107,8 @@ def canonicalise(raw: RawRequest) -> Request:
         via="proxy" if raw.gateway is None else "gateway",
         unread=raw.unread,
         length=fields.length if raw.unread else None,
+        moment=moment,
+        run=run,
     )
 
 

@@ -1,7 +1,8 @@
-"""What can go wrong in rules/: an ambiguous request, a file that cannot be used.
+"""What can go wrong in rules/: an ambiguous request, an unreadable body, an invalid file.
 
 RulesError
 ├── Ambiguous        a request has no single canonical form
+├── Unreadable       a part of a request has no one reading as what it is asked to be
 └── InvalidFile      a YAML file (policy or settings) has problems; carries all of them
 """
 
@@ -21,6 +22,11 @@ class Ambiguous(RulesError):
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+
+
+class Unreadable(RulesError):
+    """A body is not what its Content-Type says, has more than one reading, or costs too much to
+    read. The message says which, and quotes nothing of the request."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 Scheme = Literal["http", "https"]
@@ -84,6 +85,10 @@ class Request:
     """The body is passed on as it comes, and `body` is empty; such a request is never stored."""
     length: int | None = None
     """Of an unread body: its bytes, if the agent announced them."""
+    moment: datetime | None = field(default=None, compare=False)
+    """When it came, aware; None: not known. Like `run` no part of what goes upstream."""
+    run: str | None = field(default=None, compare=False)
+    """Id of the run that it came from, if `keybroker run` started it."""
 
     @property
     def authority(self) -> str:
@@ -111,10 +116,10 @@ class Request:
         """The canonical bytes a digest is taken over: all that goes upstream, each piece with its
         length before it.
 
-        `without` names headers (lower case) to leave out. `claim`, `respond_async` and `via` are
-        always left out, since they are between the agent and Keybroker. The encoding is injective
-        but for these: two requests encode alike only if they go out alike. An unread body counts by
-        its announced length.
+        `without` names headers (lower case) to leave out. `claim`, `respond_async`, `via`, `moment`
+        and `run` are always left out, since they are between the agent and Keybroker. The encoding
+        is injective but for these: two requests encode alike only if they go out alike. An unread
+        body counts by its announced length.
         """
         parts = [self.method, self.scheme, self.host, str(self.port), self.path]
         parts.append("" if self.query is None else "?" + self.query)
@@ -153,6 +158,8 @@ class Request:
                 "upgrade": self.upgrade,
                 "claim": self.claim,
                 "via": self.via,
+                "moment": None if self.moment is None else self.moment.isoformat(),
+                "run": self.run,
             }
         )
 
@@ -162,4 +169,6 @@ class Request:
         fields: dict[str, Any] = json.loads(text)
         fields["headers"] = tuple((n, v) for n, v in fields["headers"])
         fields["body"] = base64.b64decode(fields["body"])
+        moment = fields.get("moment")  # not in what was held before an upgrade
+        fields["moment"] = None if moment is None else datetime.fromisoformat(moment)
         return cls(**fields)

@@ -7,51 +7,25 @@ characters become escapes, long text is cut. Nothing here raises on account of a
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from rules.model import ANYONE, OWNER, HostPattern, Match, Policy, Rule, Tier, ValueTest
-from rules.places import Reading, parse_place
-from rules.reading.json import Json, Unreadable, json_text
+from rules.describe import all_of, any_of, describe_host, describe_match
+from rules.errors import Unreadable
+from rules.model import ANYONE, OWNER, Policy, Rule, Tier
+from rules.places import parse_place
+from rules.reading.call import Reading
+from rules.reading.json import Json, json_text
 from rules.request import Request
+from rules.visible import visible
 
 ABSENT = "(absent)"
-MAX_VALUE = 80
-"""Characters of a value in a summary."""
 MAX_FIELDS = 200
 MAX_FIELD = 2000
 """Of the reviewer's decoded view: how many fields, and characters of each; the raw body has all."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _OF_REQUEST = ("method", "host", "path")
-# Letters by their category, but blank to the eye.
-_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
-_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
-_PRINTABLE = re.compile(r"[ -~]*")
-
-
-def visible(text: str, limit: int = MAX_VALUE) -> str:
-    """`text` with nothing hidden in it, cut to `limit` characters (the last is then `…`).
-
-    Control characters, direction marks, line breaks, odd blanks and unassigned characters are
-    written as escapes such as `\\u202e`.
-    """
-    cut = text[: limit + 1]
-    if not _PRINTABLE.fullmatch(cut):
-        cut = "".join(_escaped(c) if is_invisible(c) else c for c in cut)
-    return cut if len(cut) <= limit else cut[: limit - 1] + "…"
-
-
-def is_invisible(character: str) -> bool:
-    """Whether a reader may not see this character, or may see it where it does not stand."""
-    if character == " ":
-        return False
-    return unicodedata.category(character) in _INVISIBLE or character in _BLANK_LETTERS
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 _KINDS = {
@@ -172,7 +146,7 @@ def instruct(rule: Rule, policy: Policy) -> str:
     """The same for a model that plans its calls by it: also what it must not send."""
     sentence = _of_rule(rule, policy)
     if rule.use and rule.effect in ("allow", "hold"):
-        sentence += f"; Keybroker adds the credential {_and(rule.use)}, send none of your own"
+        sentence += f"; Keybroker adds the credential {all_of(rule.use)}, send none of your own"
         for name in rule.use:
             credential = policy.credentials.get(name)
             if credential is not None and credential.env is not None:
@@ -191,40 +165,17 @@ def _of_rule(rule: Rule, policy: Policy) -> str:
             return f"{what}: denied"
         case "tunnel":
             hosts = [describe_host(host) for match in rule.matches for host in match.hosts]
-            return f"connections to {_or(hosts)}: passed on undecrypted"
+            return f"connections to {any_of(hosts)}: passed on undecrypted"
         case "hold":
             return f"{what}: held until approved ({_risk(rule.risk or '', policy)})"
-
-
-def describe_match(match: Match) -> str:
-    """A match in words: `GET or HEAD https://api.example.com/v1/**`."""
-    methods = _or(sorted(match.methods)) if match.methods else "any method"
-    hosts = [f"{match.scheme}://{describe_host(host)}" for host in match.hosts]
-    if hosts and len(match.paths) < 2:
-        path = match.paths[0] if match.paths else "/**"
-        where = _or([host + path for host in hosts])
-    else:
-        where = _or(hosts or [f"any {match.scheme} host"])
-        where += f" with the path {_or(match.paths)}" if match.paths else ""
-    tests = [f"query {_test(test)}" for test in match.query]
-    tests += [f"header {_test(test)}" for test in match.headers]
-    joint = " " if match.methods and match.hosts else " to "
-    return methods + joint + where + (f" with {_and(tests)}" if tests else "")
-
-
-def describe_host(pattern: HostPattern) -> str:
-    """A host pattern as the policy writes it."""
-    host = f"[{pattern.host}]" if ":" in pattern.host else pattern.host
-    port = "" if pattern.port is None else f":{pattern.port}"
-    return f"{'*.' if pattern.wildcard else ''}{host}{port}"
 
 
 def describe_tier(tier: Tier) -> str:
     """What a tier asks of people: `1 approver, not the agent's owner`."""
     parts = [_people(entry.count, entry.group) for entry in tier.quorum]
-    words = _and(parts)
+    words = all_of(parts)
     excluded = ["the agent's owner" if name == OWNER else name for name in tier.exclude]
-    return words + (f", not {_or(excluded)}" if excluded else "")
+    return words + (f", not {any_of(excluded)}" if excluded else "")
 
 
 def _risk(name: str, policy: Policy) -> str:
@@ -238,23 +189,5 @@ def _people(count: int, group: str) -> str:
     return f"{count} of {group}"
 
 
-def _test(test: ValueTest) -> str:
-    if test.equals is not None:
-        return f"{test.name} = {visible(test.equals)}"
-    return f"{test.name} present" if test.exists else f"{test.name} absent"
-
-
 def _any_of(parts: Sequence[str]) -> str:
     return "; or ".join(parts)
-
-
-def _or(parts: Sequence[str]) -> str:
-    return _list(parts, "or")
-
-
-def _and(parts: Sequence[str]) -> str:
-    return _list(parts, "and")
-
-
-def _list(parts: Sequence[str], word: str) -> str:
-    return f" {word} ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 
 from broker.telemetry.logs import about
-from rules.words import visible
+from rules.visible import visible
 
 log = logging.getLogger(__name__)
 

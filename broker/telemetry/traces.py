@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from broker.telemetry.journey import Journey, Listener
 from broker.telemetry.metrics import NO_CODE
-from rules.words import visible
+from rules.visible import visible
 
 type Value = str | int | tuple[str, ...]
 

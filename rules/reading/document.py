@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NoReturn, cast
 
-from rules.reading.json import Unreadable
+from rules.errors import Unreadable
 
 Kind = Literal["query", "mutation", "subscription"]
 

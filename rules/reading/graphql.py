@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from rules.errors import Unreadable
 from rules.reading.document import MAX_TEXT, MAX_TOKENS, Kind, Operation, read_document
-from rules.reading.json import Json, Unreadable, read_json
+from rules.reading.json import Json, read_json
 from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
 

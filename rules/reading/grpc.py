@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rules.reading.json import Unreadable
+from rules.errors import Unreadable
 from rules.request import Request
 
 _TYPE = re.compile(r"application/(?:grpc|grpc-web|grpc-web-text|connect)(?:\+[a-z0-9.-]+)?")

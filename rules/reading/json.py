@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+
+from rules.errors import Unreadable
 
 MAX_PIECES = 100_000
 """Fields of a form, or values and brackets of a JSON text, that are taken apart: megabytes of tiny
@@ -23,10 +26,6 @@ MAX_NUMBER = 400
 _ALWAYS_EXACT = 16
 """Characters without an exponent: at most 15 digits and a sign or point, which every double keeps
 (DBL_DIG), or 16 digits, which are looked at when they are compared."""
-
-
-class Unreadable(Exception):
-    """A body is not what its Content-Type says, or has more than one reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,9 @@ class Number:
             raise Unreadable("a number has more digits than a double keeps")
         return exact
 
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+_BLANKS = b"\xef\xbb\xbf \t\r\n"
 
 type Json = bool | str | Number | list[Json] | dict[str, Json] | None
 
@@ -82,6 +84,20 @@ def read_json(body: bytes) -> Json:
     if brackets > MAX_DEPTH or b"\\u" in body:
         _check(value)
     return value
+
+
+def looks_like_json(body: bytes) -> bool:
+    """Whether a server that does not look at the Content-Type may take the body for JSON."""
+    return body.lstrip(_BLANKS)[:1] in (b"{", b"[")
+
+
+def step_into(value: Json, step: str) -> Iterator[Json]:
+    """What one step of a JSON pointer (RFC 6901) leads to; nothing if it leads nowhere."""
+    if isinstance(value, dict):
+        if step in value:
+            yield value[step]
+    elif isinstance(value, list) and _INDEX.fullmatch(step) and int(step) < len(value):
+        yield value[int(step)]
 
 
 def json_text(value: Json) -> str:

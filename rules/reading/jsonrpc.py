@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from rules.reading.json import Json, Unreadable
+from rules.errors import Unreadable
+from rules.reading.json import Json
 
 MAX_MESSAGES = 1_000
 """Of one batch."""

@@ -11,7 +11,8 @@ import base64
 import binascii
 from collections.abc import Iterator
 
-from rules.reading.json import Json, Number, Unreadable
+from rules.errors import Unreadable
+from rules.reading.json import Json, Number
 from rules.reading.jsonrpc import Rpc, read_jsonrpc
 from rules.request import Request
 

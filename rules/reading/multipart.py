@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from rules.reading.json import Unreadable
+from rules.errors import Unreadable
 
 MAX_PARTS = 1_000
 MAX_HEAD = 1_000

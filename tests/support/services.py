@@ -316,6 +316,7 @@ class World:
             new_id=self.ids,
             worker=worker,
             meters=self.meters,
+            clock=self.clock,
             listeners=(counted(self.meters), self.journeys.append),
         )
 

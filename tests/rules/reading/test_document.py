@@ -7,8 +7,8 @@ from graphql import GraphQLError, OperationDefinitionNode, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rules.errors import Unreadable
 from rules.reading.document import MAX_DEPTH, MAX_TEXT, MAX_TOKENS, read_document
-from rules.reading.json import Unreadable
 
 
 def fields(text: str) -> list[tuple[str, ...]]:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import encode_multipart_formdata
 
+from rules.errors import Unreadable
 from rules.reading.document import MAX_TEXT, MAX_TOKENS
 from rules.reading.graphql import MAX_OPERATIONS, GraphQL, read_graphql
-from rules.reading.json import Unreadable, read_json
+from rules.reading.json import read_json
 from rules.request import Request
 
 A = GraphQL("query", None, ("a",))

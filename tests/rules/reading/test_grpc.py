@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rules.errors import Unreadable
 from rules.reading.grpc import Grpc, read_grpc
-from rules.reading.json import Unreadable
 from rules.request import Request
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.reading.json import Unreadable, read_json
+from rules.errors import Unreadable
+from rules.reading.json import read_json
 from rules.reading.jsonrpc import MAX_MESSAGES, Rpc, read_jsonrpc
 
 

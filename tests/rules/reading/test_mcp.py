@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.reading.json import Unreadable, read_json
+from rules.errors import Unreadable
+from rules.reading.json import read_json
 from rules.reading.jsonrpc import Rpc
 from rules.reading.mcp import read_mcp
 from rules.request import Request

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import encode_multipart_formdata
 
-from rules.reading.json import Unreadable
+from rules.errors import Unreadable
 from rules.reading.multipart import MAX_PARTS, Part, read_multipart
 
 TYPE = "multipart/form-data; boundary=XX"

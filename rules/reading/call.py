@@ -1,0 +1,180 @@
+"""A call as the rules read it: its request, taken apart piece by piece when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import cast
+
+from rules.errors import Unreadable
+from rules.model import Subject
+from rules.places import Place
+from rules.reading.forms import FORM, MULTIPART, Pairs, looks_like_fields, read_form, read_pairs
+from rules.reading.json import Json, json_text, looks_like_json, read_json, step_into
+from rules.reading.multipart import read_multipart
+from rules.request import Request
+
+NOBODY = Subject("")
+_CHARSETS = ("utf-8", "us-ascii")
+
+
+class Reading:
+    """One call. Whatever of its body has no one reading raises Unreadable, each time."""
+
+    def __init__(self, request: Request, subject: Subject = NOBODY) -> None:
+        self.request = request
+        self.subject = subject
+        """Who makes the call."""
+        self._kept: dict[str, Json | Pairs | Unreadable] = {}
+
+    def at(self, place: Place) -> str | None:
+        """The value at `place` as text, None if there is none.
+
+        A parameter or header given several times shows all its values, joined by ", ": which of
+        them the upstream will take is not known, so none is hidden.
+        """
+        match place.kind:
+            case "query":
+                return _joined(v for n, v in self.query[0] if n == place.name)
+            case "header":
+                return self.request.header(place.name)
+            case "form":
+                return _joined(v for n, v in self.form or () if n == place.name)
+            case "json":
+                return self._json_at(place.name)
+
+    @cached_property
+    def query(self) -> tuple[Pairs, bool]:
+        """The query's fields, and whether there is only one reading of them."""
+        return read_pairs(self.request.query or "")
+
+    @property
+    def form(self) -> Pairs | None:
+        """The fields of a form; None if the body is none, or has no one reading."""
+        try:
+            return self.form_pairs(wide=False) if self._is_form else None
+        except Unreadable:
+            return None
+
+    @property
+    def json(self) -> Json:
+        """The JSON body. Raises Unreadable if it is not one, or has no one reading."""
+        if not self._is_json:
+            raise Unreadable("it is not JSON by its Content-Type")
+        return self.document(wide=False)
+
+    # -- for conditions on the body
+
+    @cached_property
+    def media_type(self) -> str:
+        """What the body says it is, lower case; empty if it does not say."""
+        return (self.request.header("content-type") or "").partition(";")[0].strip(" \t").lower()
+
+    @property
+    def has_no_body(self) -> bool:
+        """Whether there certainly is none."""
+        return not self.request.body and not self.request.unread
+
+    @property
+    def body_size(self) -> int:
+        """Bytes of the body. Raises Unreadable if they are still to come, unannounced."""
+        if not self.request.unread:
+            return len(self.request.body)
+        if self.request.length is None:
+            raise Unreadable("the length of its body is not known")
+        return self.request.length
+
+    def form_pairs(self, *, wide: bool) -> Pairs:
+        """The fields of a form, none if the body is something else. Raises Unreadable.
+
+        Widely, what says that it is something else is a form too if it looks like one.
+        """
+        if self.has_no_body:
+            return ()
+        if self._is_form:
+            return self._once("form", self._read_form)
+        if self.request.unread:
+            raise Unreadable("its body has not been read")
+        if wide and looks_like_fields(self.request.body):
+            return read_pairs(self.request.body.decode("utf-8", "replace"))[0]
+        return ()
+
+    @property
+    def form_beside_query(self) -> Pairs:
+        """The fields that servers merge with the query's. Raises Unreadable."""
+        if self.request.unread or not self._is_form:
+            return ()
+        return self.form_pairs(wide=False)
+
+    def document(self, *, wide: bool) -> Json | None:
+        """The JSON body; None if it is none. Raises Unreadable.
+
+        Narrowly it is none unless its Content-Type says so. Widely it is one if it looks like it.
+        """
+        if self.has_no_body:
+            return None
+        if self.request.unread:
+            raise Unreadable("its body has not been read")
+        if self._is_json or (wide and looks_like_json(self.request.body)):
+            return self._once("json", self._read_json)
+        return None
+
+    @cached_property
+    def _is_form(self) -> bool:
+        return self.media_type in (FORM, MULTIPART)
+
+    @cached_property
+    def _is_json(self) -> bool:
+        return self.media_type == "application/json" or self.media_type.endswith("+json")
+
+    def _read_form(self) -> Pairs:
+        self._check_encoding()
+        if self.media_type == FORM:
+            return read_form(self.request.body)
+        parts = read_multipart(self.request.header("content-type") or "", self.request.body)
+        try:
+            return tuple([(p.name, p.value.decode()) for p in parts if p.filename is None])
+        except UnicodeDecodeError:
+            raise Unreadable("a field of its form is not UTF-8") from None
+
+    def _read_json(self) -> Json:
+        self._check_encoding()
+        return read_json(self.request.body)
+
+    def _check_encoding(self) -> None:
+        if self.request.header("content-encoding") not in (None, "identity"):
+            raise Unreadable("its body is compressed")
+        _, *parameters = (self.request.header("content-type") or "").lower().split(";")
+        for parameter in parameters:
+            name, _, value = parameter.strip().partition("=")
+            if name == "charset" and value.strip('"') not in _CHARSETS:
+                raise Unreadable("its body is not in UTF-8")
+
+    def _once[T: Json | Pairs](self, name: str, read: Callable[[], T]) -> T:
+        """What `read` returns or raises, the same each time."""
+        if name not in self._kept:
+            try:
+                self._kept[name] = read()
+            except Unreadable as error:
+                self._kept[name] = error
+        found = self._kept[name]
+        if isinstance(found, Unreadable):
+            raise Unreadable(str(found))
+        return cast(T, found)
+
+    def _json_at(self, pointer: str) -> str | None:
+        try:
+            value = self.json
+        except Unreadable:
+            return None
+        for token in pointer[1:].split("/"):
+            inside = list(step_into(value, token.replace("~1", "/").replace("~0", "~")))
+            if not inside:
+                return None
+            (value,) = inside
+        return json_text(value)
+
+
+def _joined(values: Iterable[str]) -> str | None:
+    found = list(values)
+    return ", ".join(found) if found else None
