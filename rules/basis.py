@@ -9,14 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
 
-from rules.model import Credential, Policy, Rule, Subject, Tier
+from rules.model import Match, Policy, Rule, Subject, ValueTest
 
 _LABEL = b"keybroker/basis/v1\n"
-_LATER: dict[str, object] = {"stream": False, "body_limit": None, "undo": None}
-"""Fields of rules that came after the first release, with what they are where a file says nothing.
-There they are left out, so that what was approved before an upgrade is good after it."""
+_FIRST = {
+    Rule: frozenset(
+        "id agents matches effect excepts risk summary confirm impact use".split()  # noqa: SIM905
+    ),
+    Match: frozenset(("methods", "hosts", "paths", "scheme", "query", "headers")),
+    ValueTest: frozenset(("name", "exists", "equals")),
+}
+"""The fields of the first release. Later ones are left out where a file says nothing of them, so
+that what was approved before an upgrade is good after it."""
+_ASIDE = frozenset(("line", "env"))
+"""Where a definition stands, and what agents are started with: nothing about calls."""
 _KEPT = 10_000
 """Bases that are remembered."""
 
@@ -60,15 +69,25 @@ class Definitions:
         return self._digests[rule.id]
 
 
-def _plain(definition: Rule | Tier | Credential) -> dict[str, object]:
-    """All that the definition says of calls; not where it stands, or what agents are started
-    with."""
-    fields = asdict(definition)
-    for aside in ("line", "env"):
-        fields.pop(aside, None)
-    return {n: v for n, v in fields.items() if n not in _LATER or v != _LATER[n]}
+def _plain(value: object) -> object:
+    """All that a definition says of calls, as JSON has it."""
+    if is_dataclass(value):
+        first = _FIRST.get(type(value))
+        return {
+            field.name: _plain(getattr(value, field.name))
+            for field in fields(value)
+            if field.name not in _ASIDE
+            and (
+                first is None or field.name in first or getattr(value, field.name) != field.default
+            )
+        }
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _digest(content: object) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=sorted)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(_LABEL + text.encode()).hexdigest()

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from rules.describe import describe_host
 from rules.model import ANYONE, Credential, HostPattern, Match, Policy, Rule, Tier
 from rules.paths import Template, parse_template
 from rules.request import DEFAULT_PORTS
 from rules.schema import LOW
 from rules.source import Section
-from rules.words import describe_host, reads_body
+from rules.words import reads_body
 
 _MAX_PAIRS = 500_000
 """How many pairs of rules are compared for slots; what is beyond is left to the decision."""

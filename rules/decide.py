@@ -12,18 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rules.basis import Definitions
-from rules.matching import Condition, host_holds, is_wide
+from rules.describe import describe_match
+from rules.matching import Matcher, host_holds, is_wide
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
-from rules.places import Reading, parse_place
+from rules.places import parse_place
+from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS, Request
-from rules.words import (
-    describe_match,
-    describe_tier,
-    fill_summary,
-    is_invisible,
-    reads_body,
-    visible,
-)
+from rules.visible import is_invisible, visible
+from rules.words import describe_tier, fill_summary, reads_body
 
 MAX_SHOWN_URL = 200
 """Characters of a URL in a sentence."""
@@ -40,8 +36,8 @@ class _Entry:
     rule: Rule
     port: int | None
     """The only port it is about; None: every port, of a match without a host."""
-    condition: Condition
-    excepts: tuple[Condition, ...]
+    matcher: Matcher
+    excepts: tuple[Matcher, ...]
 
 
 class Rulebook:
@@ -65,14 +61,14 @@ class Rulebook:
         }
 
     def _index(self, order: int, rule: Rule) -> None:
-        excepts = tuple(Condition.of(match) for match in rule.excepts)
+        excepts = tuple(Matcher.of(match) for match in rule.excepts)
         for agent in rule.agents:
             self._rules[agent].append(order)
         for match in rule.matches:
-            condition = Condition.of(match)
+            matcher = Matcher.of(match)
             for host in match.hosts or (None,):
                 port = None if host is None else host.port or DEFAULT_PORTS[match.scheme]
-                entry = _Entry(order, rule, port, condition, excepts)
+                entry = _Entry(order, rule, port, matcher, excepts)
                 for agent in rule.agents:
                     self._entries[agent, _host_key(host)].append(entry)
                     if rule.effect != "tunnel":
@@ -88,7 +84,7 @@ class Rulebook:
 
     def decide(self, subject: Subject, request: Request) -> Decision:
         """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
-        return _total(lambda: self._decide(subject, Reading(request)))
+        return _total(lambda: self._decide(subject, Reading(request, subject)))
 
     def tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         """Whether a connection may be passed on undecrypted: tunnel, or deny with the reason.
@@ -115,7 +111,7 @@ class Rulebook:
             )
         deciding = by["hold"] or by["allow"]
         if not deciding:
-            return Decision("deny", self._nothing_matches(subject, call), basis=basis)
+            return self._nothing_matches(subject, call, basis)
         credentials = self._credentials(by["hold"] + by["allow"], call.request)
         refusal = _unfit(credentials, call.request)
         if refusal is not None:
@@ -150,7 +146,7 @@ class Rulebook:
             return decision
         for entry in self._candidates(subject, request.host):
             if entry.port in (None, request.port) and any(
-                condition.needs_body for condition in (entry.condition, *entry.excepts)
+                matcher.needs_body for matcher in (entry.matcher, *entry.excepts)
             ):
                 return decision
         limits = [rule.body_limit for rule in streaming if rule.body_limit is not None]
@@ -221,7 +217,7 @@ class Rulebook:
             if entry.port not in (None, request.port) or entry.order in found:
                 continue
             wide = is_wide(rule)
-            if entry.condition.holds(call, wide=wide) and not any(
+            if entry.matcher.holds(call, wide=wide) and not any(
                 hole.holds_at_host(call, wide=not wide) for hole in entry.excepts
             ):
                 found[entry.order] = rule
@@ -239,7 +235,28 @@ class Rulebook:
             if any(host_holds(h, request.host, request.port, "https") for h in credential.hosts)
         ]
 
-    def _nothing_matches(self, subject: Subject, call: Reading) -> str:
+    def _nothing_matches(self, subject: Subject, call: Reading, basis: str) -> Decision:
+        """A denial that says what was looked for, and what comes nearest to it; or what is in doubt
+        where the call would go out but for that."""
+        for entry in self._candidates(subject, call.request.host, call.request.method):
+            if entry.port in (None, call.request.port) and entry.rule.effect == "allow":
+                doubt = entry.matcher.doubt(call)
+                if doubt is not None:
+                    sentence = (
+                        f'Rule "{entry.rule.id}" cannot tell whether it allows '
+                        f"{_what(call.request)}: {doubt}. Send it in the one way in which everybody"
+                        " reads it alike."
+                    )
+                    return Decision(
+                        "deny",
+                        sentence,
+                        rules=(entry.rule.id,),
+                        code="request_ambiguous",
+                        basis=basis,
+                    )
+        return Decision("deny", self._nearest(subject, call), basis=basis)
+
+    def _nearest(self, subject: Subject, call: Reading) -> str:
         """Says what was looked for, and what comes nearest to it."""
         request = call.request
         agent = f'agent "{visible(subject.name)}"'
@@ -248,7 +265,7 @@ class Rulebook:
         if any(e.rule.effect == "tunnel" for e in here.values()):
             return f"{start}; a rule passes this host on undecrypted only, as TLS."
         near = dict.fromkeys(
-            describe_match(e.condition.match)
+            describe_match(e.matcher.match)
             for e in here.values()
             if e.rule.effect in ("allow", "hold")
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 Effect = Literal["allow", "hold", "deny", "tunnel"]
@@ -101,13 +102,104 @@ class Tier:
     confirm: Confirm
 
 
+Op = Literal["eq", "in", "not_in", "gt", "gte", "lt", "lte", "prefix", "suffix", "glob", "length"]
+type Scalar = str | Decimal | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One operator and what it compares with (see rules.values).
+
+    A Scalar for most; several for `in` and `not_in`; checks on a number for `length`.
+    """
+
+    op: Op
+    value: Scalar | tuple[Scalar, ...] | tuple[Check, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ValueTest:
-    """A test on one query parameter or header: present, absent, or equal to `equals`."""
+    """A test on one value: present, absent, equal to `equals`, and as all `checks` want it.
+
+    `name` is a query parameter, a header, a form field, or a JSON pointer.
+    """
 
     name: str
     exists: bool | None = None
     equals: str | None = None
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTest:
+    """The body as a whole."""
+
+    types: tuple[str, ...] = ()
+    """Media types, lower case; `text/*` is any of its kind."""
+    size: tuple[Check, ...] = ()
+    """On its number of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLTest:
+    """Operations of a GraphQL request."""
+
+    kinds: frozenset[str] = frozenset()
+    fields: tuple[str, ...] = ()
+    """Globs of root fields' real names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RpcTest:
+    """Calls of a JSON-RPC message."""
+
+    methods: tuple[str, ...] = ()
+    """Globs."""
+    params: tuple[ValueTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class McpTest:
+    """The same in the words of MCP; with tools or arguments it is about `tools/call`."""
+
+    methods: tuple[str, ...] = ()
+    """Globs."""
+    tools: tuple[str, ...] = ()
+    """Globs."""
+    arguments: tuple[ValueTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcTest:
+    """A gRPC call, by its path."""
+
+    services: tuple[str, ...] = ()
+    """Globs of whole names: `shop.v1.Orders`."""
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTest:
+    """When a call comes, by the clock on a wall. From `begin` to before `end`, in minutes of the
+    day; an end that is not later lies on the next day, which then counts to the day before."""
+
+    zone: str
+    """A name of the IANA database."""
+    days: frozenset[int] = frozenset(range(7))
+    """Monday is 0."""
+    begin: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTest:
+    """Where a call comes from."""
+
+    via: Literal["proxy", "gateway"] | None = None
+    run: bool | None = None
+    """Whether it comes from a run that `keybroker run` started."""
+    tags: tuple[str, ...] = ()
+    """Of the agent; one of them suffices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +213,20 @@ class Match:
     scheme: Literal["http", "https"] = "https"
     query: tuple[ValueTest, ...] = ()
     headers: tuple[ValueTest, ...] = ()
+    json: tuple[ValueTest, ...] = ()
+    form: tuple[ValueTest, ...] = ()
+    """Of urlencoded and of multipart forms."""
+    body: BodyTest | None = None
+    graphql: GraphQLTest | None = None
+    jsonrpc: RpcTest | None = None
+    mcp: McpTest | None = None
+    grpc: GrpcTest | None = None
+    upgrade: bool | None = None
+    """Whether a WebSocket is asked for."""
+    time: TimeTest | None = None
+    source: SourceTest | None = None
+    when: str | None = None
+    """An expression in CEL (see rules.cel)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +304,9 @@ class Decision:
     """The body may be passed on unread: nothing that could match this call looks at it."""
     body_limit: int | None = None
     """Bytes of a streamed body; None: no limit."""
+    code: str = "policy_denied"
+    """Of a denial, as the agent sees it; `request_ambiguous` if it would go out but for something
+    in it that has more than one reading."""
     basis: str = ""
     """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
     If it differs later, the call is decided anew (law 3)."""

@@ -10,31 +10,27 @@ import re
 from typing import cast
 
 from rules.hosts import parse_pattern
+from rules.matches import read_matches
 from rules.model import (
     ANYONE,
     OWNER,
     Confirm,
     Credential,
     Effect,
-    HostPattern,
     Injection,
     Match,
     Quorum,
     Reason,
     Rule,
     Tier,
-    ValueTest,
     Variable,
 )
-from rules.paths import parse_template
 from rules.places import parse_place
 from rules.shapes import DEFAULT_SHAPE, parse_shape, parse_variable
 from rules.source import Section
 from rules.spellings import (
     parse_agent,
     parse_format,
-    parse_header,
-    parse_method,
     parse_name,
     parse_secret_ref,
     parse_slot,
@@ -252,9 +248,9 @@ def read_rule(at: Section, value: object) -> Rule | None:
     if at.has(fields, "effect"):
         effect = at.at("effect").choice(fields["effect"], EFFECTS)
     if at.has(fields, "match", "; match: {} stands for every call"):
-        matches = _read_matches(at.at("match"), fields["match"])
+        matches = read_matches(at.at("match"), fields["match"])
     if "except" in fields:
-        excepts = _read_matches(at.at("except"), fields["except"])
+        excepts = read_matches(at.at("except"), fields["except"])
         if fields["except"] == {} or (
             isinstance(fields["except"], list) and {} in fields["except"]
         ):
@@ -299,69 +295,3 @@ def read_rule(at: Section, value: object) -> Rule | None:
 
 def _read_text(at: Section, fields: dict[str, object], name: str, limit: int) -> str | None:
     return at.at(name).text(fields[name], limit) if name in fields else None
-
-
-MATCH = ("method", "host", "path", "scheme", "query", "headers")
-
-
-def _read_matches(at: Section, value: object) -> tuple[Match, ...]:
-    """One match, or a list of them, any of which counts."""
-    if isinstance(value, list):
-        if not value:
-            at.error("an empty list matches nothing; leave it out or fill it in")
-        return tuple(_read_match(at.at(i), item) for i, item in enumerate(value))
-    return (_read_match(at, value),)
-
-
-def _read_match(at: Section, value: object) -> Match:
-    if value is None:
-        at.error("a match is empty; write {} for every call")
-    fields = at.mapping(value, MATCH) or {}
-    methods: tuple[str, ...] = ()
-    hosts: tuple[HostPattern, ...] = ()
-    paths: tuple[str, ...] = ()
-    if "method" in fields:
-        methods = at.at("method").several(fields["method"], parse_method)
-    if "host" in fields:
-        hosts = at.at("host").several(fields["host"], parse_pattern)
-    if "path" in fields:
-        paths = at.at("path").several(fields["path"], lambda text: parse_template(text).text)
-    scheme = at.at("scheme").choice(fields.get("scheme", "https"), ("https", "http"))
-    return Match(
-        methods=frozenset(methods),
-        hosts=hosts,
-        paths=paths,
-        scheme="http" if scheme == "http" else "https",
-        query=_read_tests(at.at("query"), fields, header=False),
-        headers=_read_tests(at.at("headers"), fields, header=True),
-    )
-
-
-def _read_tests(at: Section, fields: dict[str, object], *, header: bool) -> tuple[ValueTest, ...]:
-    """`name: value`, or `name: {exists: true|false}`."""
-    key = "headers" if header else "query"
-    if key not in fields:
-        return ()
-    tests = at.mapping(fields[key]) or {}
-    if not tests:
-        at.error(f"{key} is empty; leave the field out or fill it in")
-    found = []
-    for name, wanted in tests.items():
-        here = at.at(name)
-        known = here.parsed(name, parse_header) if header else here.text(name)
-        if known is None:
-            continue
-        if isinstance(wanted, dict):
-            exists = (here.mapping(wanted, ("exists",)) or {}).get("exists")
-            if isinstance(exists, bool):
-                found.append(ValueTest(known, exists=exists))
-            else:
-                here.error(f"{name}: write a value, or {{exists: true}} or {{exists: false}}")
-        elif isinstance(wanted, int) and not isinstance(wanted, bool):
-            found.append(ValueTest(known, equals=str(wanted)))
-        elif wanted == "":
-            found.append(ValueTest(known, equals=""))
-        else:
-            text = here.text(wanted)
-            found.append(ValueTest(known, equals=text))
-    return tuple(found)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rules.errors import Problem
-from rules.words import is_invisible
+from rules.visible import is_invisible
 from rules.yamlfile import Lines, Path, did_you_mean
 
 # Looking for near names is the slow part of a message; a file this wrong does not need more.

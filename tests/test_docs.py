@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from keybroker.settings import Settings, load_settings
 from rules.load import load_policy
-from rules.schema import CREDENTIAL, MATCH, RULE, TIER
+from rules.matches import MATCH
+from rules.schema import CREDENTIAL, RULE, TIER
 from tests.support.docs import GUIDES, PARTS, ROOT, brought_up_to_date, walk
 
 PAGES = sorted([*GUIDES.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rules.decide import Rulebook
 from rules.errors import InvalidFile, Problem
 from rules.load import FIELDS, agents_named, load_policy, people_named, starter_policy
+from rules.matches import MATCH
 from rules.model import (
     Credential,
     HostPattern,
@@ -23,7 +24,7 @@ from rules.model import (
     Tier,
 )
 from rules.request import Request
-from rules.schema import CREDENTIAL, MATCH, RULE, TIER
+from rules.schema import CREDENTIAL, RULE, TIER
 
 DESIGN = """\
 version: 1

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.hosts import parse_pattern
-from rules.matching import HEAD_FIELDS, Condition, is_wide
+from rules.matching import Matcher, is_wide
 from rules.model import Match, Rule, ValueTest
-from rules.places import Reading
+from rules.reading.call import Reading
 from rules.request import Request
 
 
@@ -22,8 +20,8 @@ def call(
 
 
 def both(match: Match, of: Reading) -> tuple[bool, bool]:
-    condition = Condition.of(match)
-    return condition.holds(of, wide=False), condition.holds(of, wide=True)
+    matcher = Matcher.of(match)
+    return matcher.holds(of, wide=False), matcher.holds(of, wide=True)
 
 
 YES, NO, DOUBT = (True, True), (False, False), (False, True)
@@ -117,11 +115,11 @@ def test_header_presence(
 
 
 def test_the_host_counts_where_it_is_asked_for() -> None:
-    here = Condition.of(Match(hosts=(parse_pattern("*.example.com"),)))
-    there = Condition.of(Match(hosts=(parse_pattern("api.example.com:8443"),)))
+    here = Matcher.of(Match(hosts=(parse_pattern("*.example.com"),)))
+    there = Matcher.of(Match(hosts=(parse_pattern("api.example.com:8443"),)))
     assert here.holds_at_host(call(), wide=False)
     assert not there.holds_at_host(call(), wide=True)
-    assert Condition.of(Match()).holds_at_host(call(), wide=False)
+    assert Matcher.of(Match()).holds_at_host(call(), wide=False)
 
 
 def test_restricting_rules_read_widely() -> None:
@@ -155,7 +153,6 @@ def test_narrow_is_within_wide(
     assert wide or not narrow
 
 
-def test_each_field_of_a_match_is_decided_by_the_head() -> None:
-    """Who adds one that is not must not add it to HEAD_FIELDS, and calls are read before sent."""
-    assert {field.name for field in fields(Match)} == HEAD_FIELDS
-    assert not Condition.of(Match(methods=frozenset({"GET"}), paths=("/a",))).needs_body
+def test_only_conditions_on_the_head_do_without_the_body() -> None:
+    assert not Matcher.of(Match(methods=frozenset({"GET"}), paths=("/a",))).needs_body
+    assert Matcher.of(Match(json=(ValueTest("/a", exists=True),))).needs_body

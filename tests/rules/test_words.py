@@ -10,6 +10,7 @@ from rules.hosts import parse_pattern
 from rules.load import load_policy
 from rules.model import Match, Policy, Quorum, Rule, Tier, ValueTest
 from rules.request import Request
+from rules.visible import is_invisible, visible
 from rules.words import (
     body_view,
     check_summary,
@@ -18,8 +19,6 @@ from rules.words import (
     describe_tier,
     fill_summary,
     instruct,
-    is_invisible,
-    visible,
 )
 
 FORM = ("content-type", "application/x-www-form-urlencoded")

@@ -1,0 +1,203 @@
+"""What a match asks of a request's body, one condition at a time, each with its two readings.
+
+Narrowly a body is what its Content-Type says, read whole and in one way. Widely it is also what it
+looks like, since there are servers that look at nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar
+
+from rules.conditions import (
+    all_hold,
+    any_glob,
+    any_holds,
+    checks_of,
+    pairs_hold,
+)
+from rules.errors import Unreadable
+from rules.model import BodyTest, GraphQLTest, McpTest, RpcTest, ValueTest
+from rules.reading.call import Reading
+from rules.reading.graphql import read_graphql
+from rules.reading.json import Json, step_into
+from rules.reading.jsonrpc import Rpc, read_jsonrpc
+from rules.reading.mcp import read_mcp
+from rules.request import Request
+from rules.values import fold, holds, value_of
+
+
+class OfBody:
+    """The head alone cannot tell."""
+
+    needs_body: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Body(OfBody):
+    """Its type and size."""
+
+    test: BodyTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        size = Decimal(call.body_size)
+        if not all(holds(check, size, wide=wide) for check in self.test.size):
+            return False
+        return not self.test.types or any_glob(self.test.types, call.media_type, wide)
+
+
+@dataclass(frozen=True, slots=True)
+class Field(OfBody):
+    """A field of a form."""
+
+    test: ValueTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        pairs = call.form_pairs(wide=wide is not (self.test.exists is False))
+        query, clear = call.query
+        if not clear:
+            raise Unreadable("its query is read in two ways")
+        return pairs_hold(self.test, pairs, query, wide=wide)
+
+
+@dataclass(frozen=True, slots=True)
+class Member(OfBody):
+    """A value in a JSON body, by its pointer; a `*` in it is every item of a list."""
+
+    test: ValueTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        # That a value is absent is certain only if it is absent from whatever looks like JSON.
+        looks = wide is not (self.test.exists is False)
+        return member_holds(self.test, call.document(wide=looks), wide=wide)
+
+
+def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:
+    """Whether the values at the test's pointer are as it wants them."""
+    checks = checks_of(test)
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in test.name[1:].split("/")]
+    found = list(_walk(document, steps, wide=wide))
+    if test.exists is False:
+        # Widely, what is there in another spelling may be another member.
+        return not list(_walk(document, steps, wide=not wide))
+    if test.exists is True and not found:
+        return False
+    if not checks:
+        return True
+    values = [value_of(value) for value in found]
+    if wide:
+        return any_holds(checks, values)
+    every = all_hold(checks, values, holds)
+    return every and _is_whole(document, steps)
+
+
+def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:
+    """The values at the end of the steps. Widely names may differ in letter case."""
+    places = [value]
+    for step in steps:
+        places = [inner for place in places for inner in _inside(place, step, wide)]
+    yield from places
+
+
+def _inside(value: Json, step: str, wide: bool) -> Iterator[Json]:
+    if isinstance(value, list) and step == "*":
+        yield from value
+    elif isinstance(value, dict) and wide:
+        key = fold(step)
+        yield from (inner for name, inner in value.items() if fold(name) == key)
+    else:
+        yield from step_into(value, step)
+
+
+def _is_whole(document: Json, steps: Sequence[str]) -> bool:
+    """Whether the pointer leads on from every item of the lists that a `*` goes through, and each
+    name on the way has one spelling only: else something was not looked at."""
+    places = [document]
+    for step in steps:
+        following = []
+        for place in places:
+            inner = list(_inside(place, step, wide=True))
+            if not inner or len(inner) != len(list(_inside(place, step, wide=False))):
+                return False
+            following += inner
+        places = following
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Operations(OfBody):
+    """The operations of a GraphQL request."""
+
+    test: GraphQLTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        if call.has_no_body and not call.request.query:
+            return False
+        operations = read_graphql(call.request, call.document(wide=wide))
+        test = self.test
+        found = []
+        for operation in operations:
+            kind = not test.kinds or operation.kind in test.kinds
+            fields = [any_glob(test.fields, name, wide) for name in operation.fields]
+            found.append(kind and (any(fields) if wide else bool(fields) and all(fields)))
+        return any(found) if wide else bool(found) and all(found)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcCalls(OfBody):
+    """The calls of a JSON-RPC message."""
+
+    test: RpcTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        test = self.test
+
+        def fits(rpc: Rpc) -> bool:
+            return any_glob(test.methods, rpc.method, wide) and all(
+                member_holds(param, rpc.params, wide=wide) for param in test.params
+            )
+
+        return _any_or_all(call, lambda _, document: read_jsonrpc(document), fits, wide=wide)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls(OfBody):
+    """The calls of an MCP message."""
+
+    test: McpTest
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        test = self.test
+
+        def fits(rpc: Rpc) -> bool:
+            if not any_glob(test.methods, rpc.method, wide):
+                return False
+            if not test.tools and not test.arguments:
+                return True
+            tool = rpc.tool
+            if tool is None:
+                return False
+            return any_glob(test.tools, tool, wide) and all(
+                member_holds(argument, rpc.arguments, wide=wide) for argument in test.arguments
+            )
+
+        return _any_or_all(call, read_mcp, fits, wide=wide)
+
+
+def _any_or_all(
+    call: Reading,
+    read: Callable[[Request, Json], tuple[Rpc, ...]],
+    fits: Callable[[Rpc], bool],
+    *,
+    wide: bool,
+) -> bool:
+    """Whether every message fits; widely, whether any does."""
+    if call.has_no_body:
+        return False
+    document = call.document(wide=wide)
+    if document is None:
+        raise Unreadable("it is not JSON by its Content-Type")
+    found = [fits(rpc) for rpc in read(call.request, document)]
+    return any(found) if wide else bool(found) and all(found)

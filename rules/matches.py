@@ -1,0 +1,385 @@
+"""The part of the policy language that says which calls a rule is about: `match:` and `except:`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Literal, cast
+from zoneinfo import ZoneInfo
+
+from rules.conditions import DAYS
+from rules.hosts import parse_pattern
+from rules.model import (
+    BodyTest,
+    Check,
+    GraphQLTest,
+    GrpcTest,
+    HostPattern,
+    Match,
+    McpTest,
+    Op,
+    RpcTest,
+    Scalar,
+    SourceTest,
+    TimeTest,
+    ValueTest,
+)
+from rules.paths import parse_template
+from rules.places import parse_place
+from rules.source import Section
+from rules.spellings import parse_header, parse_method, parse_name
+from rules.yamlfile import parse_size
+
+MATCH = (
+    "method",
+    "host",
+    "path",
+    "scheme",
+    "query",
+    "headers",
+    "json",
+    "form",
+    "body",
+    "graphql",
+    "jsonrpc",
+    "mcp",
+    "grpc",
+    "upgrade",
+    "time",
+    "source",
+)
+KINDS = ("query", "mutation", "subscription")
+_NUMBERS = ("gt", "gte", "lt", "lte")
+_TEXTS = ("prefix", "suffix", "glob")
+OPERATORS = ("in", "not_in", *_NUMBERS, *_TEXTS, "exists", "length")
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
+
+
+def read_matches(at: Section, value: object) -> tuple[Match, ...]:
+    """One match, or a list of them, any of which counts."""
+    if isinstance(value, list):
+        if not value:
+            at.error("an empty list matches nothing; leave it out or fill it in")
+        return tuple(_read_match(at.at(i), item) for i, item in enumerate(value))
+    return (_read_match(at, value),)
+
+
+def _read_match(at: Section, value: object) -> Match:
+    if value is None:
+        at.error("a match is empty; write {} for every call")
+    fields = at.mapping(value, MATCH) or {}
+
+    def part[T](name: str, read: Callable[[Section, object], T | None]) -> T | None:
+        return read(at.at(name), fields[name]) if name in fields else None
+
+    methods: tuple[str, ...] = ()
+    hosts: tuple[HostPattern, ...] = ()
+    paths: tuple[str, ...] = ()
+    if "method" in fields:
+        methods = at.at("method").several(fields["method"], parse_method)
+    if "host" in fields:
+        hosts = at.at("host").several(fields["host"], parse_pattern)
+    if "path" in fields:
+        paths = at.at("path").several(fields["path"], lambda text: parse_template(text).text)
+    scheme = at.at("scheme").choice(fields.get("scheme", "https"), ("https", "http"))
+    return Match(
+        methods=frozenset(methods),
+        hosts=hosts,
+        paths=paths,
+        scheme="http" if scheme == "http" else "https",
+        query=part("query", _read_texts) or (),
+        headers=part("headers", _read_headers) or (),
+        json=part("json", _read_json) or (),
+        form=part("form", _read_texts) or (),
+        body=part("body", _read_body),
+        graphql=part("graphql", _read_graphql),
+        jsonrpc=part("jsonrpc", _read_jsonrpc),
+        mcp=part("mcp", _read_mcp),
+        grpc=part("grpc", _read_grpc),
+        upgrade=part("upgrade", _read_upgrade),
+        time=part("time", _read_time),
+        source=part("source", _read_source),
+    )
+
+
+# -- tests on values
+
+
+def _read_texts(at: Section, value: object) -> tuple[ValueTest, ...]:
+    return _read_tests(at, value, lambda here, name: here.text(name), typed=False)
+
+
+def _read_headers(at: Section, value: object) -> tuple[ValueTest, ...]:
+    return _read_tests(at, value, lambda here, name: here.parsed(name, parse_header), typed=False)
+
+
+def _read_json(at: Section, value: object) -> tuple[ValueTest, ...]:
+    def pointer(here: Section, name: str) -> str | None:
+        return here.parsed(name, lambda text: parse_place(f"json:{text}").name)
+
+    return _read_tests(at, value, pointer, typed=True)
+
+
+def _read_tests(
+    at: Section,
+    value: object,
+    read_name: Callable[[Section, str], str | None],
+    *,
+    typed: bool,
+) -> tuple[ValueTest, ...]:
+    """`name: value`, or `name: {OPERATOR: value, ...}`. Untyped values are text, whatever they look
+    like."""
+    tests = at.mapping(value) or {}
+    if not tests:
+        at.error(f"{at.path[-1]} is empty; leave the field out or fill it in")
+    found = []
+    for name, wanted in tests.items():
+        here = at.at(name)
+        known = read_name(here, name)
+        before = len(here.source.problems)
+        test = _read_test(here, known or name, wanted, typed=typed)
+        if known is not None and len(here.source.problems) == before:
+            found.append(test)
+    return tuple(found)
+
+
+def _read_test(at: Section, name: str, wanted: object, *, typed: bool) -> ValueTest:
+    if isinstance(wanted, dict):
+        exists, checks = _read_operators(at, name, wanted, typed=typed)
+        return ValueTest(name, exists=exists, checks=checks)
+    scalar = _read_scalar(at, wanted, typed=typed)
+    if typed:
+        return ValueTest(name, checks=(Check("eq", scalar),))
+    return ValueTest(name, equals=cast(str, scalar))
+
+
+def _read_operators(
+    at: Section, name: str, wanted: dict[str, object], *, typed: bool
+) -> tuple[bool | None, tuple[Check, ...]]:
+    fields = at.mapping(wanted, OPERATORS) or {}
+    if not fields:
+        at.error(f"{name}: write a value, or an operator such as {{exists: true}}, {{gt: 100}}")
+    exists = fields.get("exists")
+    if exists is not None and not isinstance(exists, bool):
+        at.at("exists").error("exists must be true or false")
+    if exists is False and len(fields) > 1:
+        at.error(f"{name}: what must not exist cannot be compared with anything")
+    checks = []
+    for op in fields:
+        here = at.at(op)
+        if op in ("in", "not_in"):
+            values = fields[op]
+            if not isinstance(values, list) or not values:
+                here.error(f"{op} must be a list of values, and not empty")
+                continue
+            scalars = tuple(
+                _read_scalar(here.at(i), item, typed=typed) for i, item in enumerate(values)
+            )
+            checks.append(Check(cast(Op, op), scalars))
+        elif op in _NUMBERS:
+            checks.append(Check(cast(Op, op), _read_number(here, fields[op])))
+        elif op in _TEXTS:
+            text = here.text(fields[op], 1000) or ""
+            if op == "glob" and "**" in text:
+                here.error("`*` is any run of characters already; write one")
+            checks.append(Check(cast(Op, op), text))
+        elif op == "length":
+            checks.append(Check("length", _read_size(here, fields[op], bytes_=False)))
+    return (exists if isinstance(exists, bool) else None), tuple(checks)
+
+
+def _read_scalar(at: Section, value: object, *, typed: bool) -> Scalar:
+    match value:
+        case bool() | None if typed:
+            return value
+        case int() | float() if not isinstance(value, bool):
+            return Decimal(str(value)) if typed else _number_text(at, value)
+        case "":
+            return ""
+        case _:
+            return at.text(value, 1000) or ""
+
+
+def _number_text(at: Section, value: float) -> str:
+    if isinstance(value, float):
+        at.error(f"the number {value} can be written in several ways; put it in quotes")
+    return str(value)
+
+
+def _read_number(at: Section, value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        at.error("a comparison needs a number")
+        return Decimal(0)
+    return Decimal(str(value))
+
+
+def _read_size(at: Section, value: object, *, bytes_: bool) -> tuple[Check, ...]:
+    """A number, or `{lte: 100}`; of bytes also with a unit."""
+    if not isinstance(value, dict):
+        return (Check("eq", _read_count(at, value, bytes_)),)
+    fields = at.mapping(value, _NUMBERS) or {}
+    if not fields:
+        at.error("write a number, or a comparison such as {lte: 100}")
+    return tuple(
+        Check(cast(Op, op), _read_count(at.at(op), wanted, bytes_)) for op, wanted in fields.items()
+    )
+
+
+def _read_count(at: Section, value: object, bytes_: bool) -> Decimal:
+    if bytes_ and isinstance(value, str):
+        return Decimal(at.parsed(value, parse_size) or 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        unit = ", or a size such as 64KiB" if bytes_ else ""
+        at.error(f"write a whole number{unit}")
+        return Decimal(0)
+    return Decimal(value)
+
+
+# -- the rest
+
+
+def _read_body(at: Section, value: object) -> BodyTest | None:
+    fields = at.mapping(value, ("type", "size")) or {}
+    if not fields:
+        at.error("body is empty; give it a type or a size")
+    types: tuple[str, ...] = ()
+    if "type" in fields:
+        types = at.at("type").several(fields["type"], _parse_media_type)
+    size: tuple[Check, ...] = ()
+    if "size" in fields:
+        size = _read_size(at.at("size"), fields["size"], bytes_=True)
+    return BodyTest(types, size)
+
+
+def _parse_media_type(text: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(text.lower()):
+        raise ValueError(f'"{text}" is not a media type, such as application/json or text/*')
+    return text.lower()
+
+
+def _read_graphql(at: Section, value: object) -> GraphQLTest | None:
+    fields = _some(at, value, ("kind", "fields"))
+    kinds: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    if "kind" in fields:
+        kinds = at.at("kind").several(fields["kind"], lambda text: _one_of(text, KINDS))
+    if "fields" in fields:
+        names = at.at("fields").several(fields["fields"], _parse_glob)
+    return GraphQLTest(frozenset(kinds), names)
+
+
+def _read_jsonrpc(at: Section, value: object) -> RpcTest | None:
+    fields = _some(at, value, ("method", "params"))
+    methods: tuple[str, ...] = ()
+    if "method" in fields:
+        methods = at.at("method").several(fields["method"], _parse_glob)
+    params = _read_json(at.at("params"), fields["params"]) if "params" in fields else ()
+    return RpcTest(methods, params)
+
+
+def _read_mcp(at: Section, value: object) -> McpTest | None:
+    fields = _some(at, value, ("method", "tool", "arguments"))
+    methods: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    if "method" in fields:
+        methods = at.at("method").several(fields["method"], _parse_glob)
+    if "tool" in fields:
+        tools = at.at("tool").several(fields["tool"], _parse_glob)
+    arguments = _read_json(at.at("arguments"), fields["arguments"]) if "arguments" in fields else ()
+    if (tools or arguments) and methods not in ((), ("tools/call",)):
+        at.at("method").error("tool and arguments are of the method tools/call only")
+    return McpTest(methods, tools, arguments)
+
+
+def _read_grpc(at: Section, value: object) -> GrpcTest | None:
+    fields = _some(at, value, ("service", "method"))
+    services: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    if "service" in fields:
+        services = at.at("service").several(fields["service"], _parse_glob)
+    if "method" in fields:
+        methods = at.at("method").several(fields["method"], _parse_glob)
+    return GrpcTest(services, methods)
+
+
+def _read_upgrade(at: Section, value: object) -> bool | None:
+    """`websocket`, or `none`."""
+    word = at.choice(value, ("websocket", "none"))
+    return None if word is None else word == "websocket"
+
+
+def _read_time(at: Section, value: object) -> TimeTest | None:
+    fields = _some(at, value, ("days", "from", "to", "zone"))
+    days = frozenset(range(7))
+    if "days" in fields:
+        named = at.at("days").several(fields["days"], _parse_day)
+        days = frozenset(named)
+    begin = _read_clock(at.at("from"), fields["from"]) if "from" in fields else 0
+    end = _read_clock(at.at("to"), fields["to"]) if "to" in fields else 24 * 60
+    if begin == end:
+        at.error("from and to are the same time")
+    zone = None
+    if at.has(fields, "zone", ": the times are by the clocks of which place?"):
+        zone = at.at("zone").parsed(fields["zone"], _parse_zone)
+    return None if zone is None else TimeTest(zone, days, begin, end)
+
+
+def _parse_day(text: str) -> int:
+    return DAYS.index(_one_of(text.lower()[:3] if text.lower() in _LONG_DAYS else text, DAYS))
+
+
+_LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def _read_clock(at: Section, value: object) -> int:
+    """Minutes of the day."""
+    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
+        at.error('a time is written "09:00", in quotes')
+        return 0
+    hours, minutes = value.split(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _parse_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError):
+        raise ValueError(f'"{text}" is no time zone, such as Europe/Berlin or UTC') from None
+    return text
+
+
+def _read_source(at: Section, value: object) -> SourceTest | None:
+    fields = _some(at, value, ("via", "run", "tags"))
+    via = None
+    if "via" in fields:
+        via = at.at("via").choice(fields["via"], ("proxy", "gateway"))
+    run = fields.get("run")
+    if run is not None and not isinstance(run, bool):
+        at.at("run").error("run must be true (of `keybroker run`) or false")
+        run = None
+    tags: tuple[str, ...] = ()
+    if "tags" in fields:
+        tags = at.at("tags").several(fields["tags"], parse_name)
+    return SourceTest(cast(Literal["proxy", "gateway"] | None, via), run, tags)
+
+
+def _some(at: Section, value: object, known: tuple[str, ...]) -> dict[str, object]:
+    """A mapping with at least one of the `known` fields."""
+    fields = at.mapping(value, known) or {}
+    if not fields:
+        at.error(f"{at.path[-1]} is empty; give it {' or '.join(known)}")
+    return fields
+
+
+def _parse_glob(text: str) -> str:
+    if "**" in text:
+        raise ValueError("`*` is any run of characters already; write one")
+    return text
+
+
+def _one_of(text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise ValueError(f'"{text}" is none of {", ".join(known)}')
+    return text

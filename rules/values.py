@@ -1,0 +1,172 @@
+"""Operators on values: whether one is as a policy wants it.
+
+Read narrowly, a value is what it is: text is text, a number a number, and a comparison with another
+type does not hold. Read widely, it is all that a lenient server may take it for: letter case and
+blanks around it do not count, and what looks like a number is one. What holds narrowly holds
+widely. Linear in the length of the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import cast
+
+from rules.model import Check, Scalar
+from rules.reading.json import Json, Number
+
+_PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?")
+NUMERIC = frozenset(("gt", "gte", "lt", "lte"))
+_MOST_DIGITS = 400
+"""Longer text is no number to anybody."""
+
+type Value = str | Decimal | bool | list[Json] | dict[str, Json] | None
+"""Text, a number, or what else JSON has."""
+
+
+def plain_decimal(text: str) -> Decimal | None:
+    """The number that `text` is, written as everybody writes it: `-12.50`; None for all else."""
+    return Decimal(text) if _PLAIN.fullmatch(text) else None
+
+
+def lenient_decimal(text: str) -> Decimal | None:
+    """The number that some reader may take `text` for; None if nobody does."""
+    text = text.strip().replace(",", "").replace("_", "")
+    if not text or len(text) > _MOST_DIGITS:
+        return None
+    try:
+        if text.lower().startswith(("0x", "0o", "0b", "-0x", "-0o", "-0b")):
+            return Decimal(int(text, 0))
+        number = Decimal(text)
+    except (InvalidOperation, ValueError):
+        return None
+    return None if number.is_nan() else number
+
+
+def value_of(value: Json) -> Value:
+    """A JSON value for comparing. Raises Unreadable for a number that readers differ about."""
+    return value.value if isinstance(value, Number) else value
+
+
+def text_holds(check: Check, text: str, *, wide: bool) -> bool:
+    """Whether a value that has no type is as the check wants it: comparisons read a plain
+    decimal."""
+    if wide or check.op not in NUMERIC:
+        return holds(check, text, wide=wide)
+    number = plain_decimal(text)
+    return number is not None and holds(check, number, wide=False)
+
+
+def holds(check: Check, value: Value, *, wide: bool) -> bool:
+    """Whether one value is as the check wants it."""
+    wanted = check.value
+    match check.op:
+        case "eq":
+            return _equal(value, cast(Scalar, wanted), wide)
+        case "in":
+            return any(_equal(value, one, wide) for one in cast(tuple[Scalar, ...], wanted))
+        case "not_in":
+            # Wide is what may be another: only what is certainly one of them is none.
+            return not any(_equal(value, o, not wide) for o in cast(tuple[Scalar, ...], wanted))
+        case "gt" | "gte" | "lt" | "lte":
+            return _compares(check.op, value, cast(Decimal, wanted), wide)
+        case "prefix" | "suffix" | "glob":
+            return _looks(check.op, value, cast(str, wanted), wide)
+        case "length":
+            if not isinstance(value, str | list | dict):
+                return False
+            size = Decimal(len(value))
+            return all(holds(c, size, wide=wide) for c in cast(tuple[Check, ...], wanted))
+
+
+def _equal(value: Value, wanted: Scalar, wide: bool) -> bool:
+    if not wide:
+        return type(value) is type(wanted) and value == wanted
+    if _equal(value, wanted, wide=False):
+        return True
+    if isinstance(wanted, Decimal):
+        return any(number == wanted for number in _numbers(value))
+    if isinstance(wanted, str):
+        if isinstance(value, str):
+            return fold(value) == fold(wanted)
+        number = lenient_decimal(wanted)
+        if isinstance(value, Decimal):
+            return number is not None and value == number
+    return _word(value) is not None and _word(value) == _word(wanted)
+
+
+def _word(value: object) -> str | None:
+    """How a lenient reader spells it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return fold(value)
+        case _:
+            return None
+
+
+def _compares(op: str, value: Value, wanted: Decimal, wide: bool) -> bool:
+    return any(_compare(op, number, wanted) for number in _numbers(value, wide=wide))
+
+
+def _compare(op: str, number: Decimal, wanted: Decimal) -> bool:
+    match op:
+        case "gt":
+            return number > wanted
+        case "gte":
+            return number >= wanted
+        case "lt":
+            return number < wanted
+        case _:
+            return number <= wanted
+
+
+def _numbers(value: Value, *, wide: bool = True) -> Iterator[Decimal]:
+    if isinstance(value, Decimal):
+        yield value
+    elif wide and isinstance(value, str):
+        number = lenient_decimal(value)
+        if number is not None:
+            yield number
+
+
+def _looks(op: str, value: Value, wanted: str, wide: bool) -> bool:
+    if not isinstance(value, str):
+        if not wide or not isinstance(value, Decimal):
+            return False
+        value = str(value)
+    if wide:
+        value, wanted = fold(value), fold(wanted)
+    match op:
+        case "prefix":
+            return value.startswith(wanted)
+        case "suffix":
+            return value.endswith(wanted)
+        case _:
+            return glob_holds(wanted, value)
+
+
+def glob_holds(pattern: str, text: str) -> bool:
+    """Whether `text` is as the pattern says, in which `*` is any run of characters."""
+    head, star, rest = pattern.partition("*")
+    if not star:
+        return text == pattern
+    *middle, tail = rest.split("*")
+    if len(text) < len(head) + len(tail) or not text.startswith(head) or not text.endswith(tail):
+        return False
+    at, end = len(head), len(text) - len(tail)
+    for piece in middle:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def fold(text: str) -> str:
+    """Letter case and blanks around it away."""
+    return text.strip().casefold()

@@ -1,0 +1,125 @@
+"""Operators: strict where a rule permits, lenient where it restricts."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rules.model import Check, Op
+from rules.reading.json import Json, Number
+from rules.values import Value, glob_holds, holds, lenient_decimal, plain_decimal, value_of
+
+YES, NO, WIDE = (True, True), (False, False), (False, True)
+D = Decimal
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "expected"),
+    [
+        (Check("eq", "eur"), "eur", YES),
+        (Check("eq", "eur"), " EUR ", WIDE),
+        (Check("eq", "eur"), "usd", NO),
+        (Check("eq", D(5)), D("5.0"), YES),
+        (Check("eq", D(5)), "5", WIDE),
+        (Check("eq", "5"), D(5), WIDE),
+        (Check("eq", D(5)), "five", NO),
+        (Check("eq", True), True, YES),
+        (Check("eq", True), "True", WIDE),
+        (Check("eq", True), D(1), NO),
+        (Check("eq", None), None, YES),
+        (Check("eq", None), "null", WIDE),
+        (Check("eq", None), False, NO),
+        (Check("in", ("a", D(2))), "a", YES),
+        (Check("in", ("a", D(2))), "2", WIDE),
+        (Check("not_in", ("a", "b")), "c", YES),
+        (Check("not_in", ("a", "b")), "A", WIDE),
+        (Check("not_in", ("a", "b")), "a", NO),
+        (Check("gt", D(1000)), D(1001), YES),
+        (Check("gt", D(1000)), D(1000), NO),
+        (Check("gt", D(1000)), "5000", WIDE),
+        (Check("gt", D(1000)), "5e3", WIDE),
+        (Check("gt", D(1000)), "5,000", WIDE),
+        (Check("gt", D(1000)), "0xffff", WIDE),
+        (Check("gt", D(1000)), "much", NO),
+        (Check("gt", D(1000)), True, NO),
+        (Check("lte", D("0.1")), D("0.1"), YES),
+        (Check("lt", D(0)), D("-1e300"), YES),
+        (Check("prefix", "/etc"), "/etc/passwd", YES),
+        (Check("prefix", "/etc"), "/ETC/passwd", WIDE),
+        (Check("suffix", ".env"), "a.env", YES),
+        (Check("glob", "delete*"), "deleteAll", YES),
+        (Check("glob", "delete*"), "DeleteAll", WIDE),
+        (Check("glob", "5*"), D(50), WIDE),
+        (Check("length", (Check("lte", D(3)),)), "abc", YES),
+        (Check("length", (Check("lte", D(3)),)), "abcd", NO),
+        (Check("length", (Check("eq", D(2)),)), [None, None], YES),
+        (Check("length", (Check("eq", D(2)),)), D(22), NO),
+    ],
+)
+def test_operators(check: Check, value: Value, expected: tuple[bool, bool]) -> None:
+    assert (holds(check, value, wide=False), holds(check, value, wide=True)) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "12.50", "0.001"])
+def test_a_plain_decimal(text: str) -> None:
+    assert plain_decimal(text) == Decimal(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "+1", "01", "1.", ".5", "1e3", "1_000", "1,5", "0x1", "\u0663", " 1", "NaN", "-"]
+)
+def test_what_is_no_plain_decimal(text: str) -> None:
+    assert plain_decimal(text) is None
+
+
+def test_what_no_reader_takes_for_a_number() -> None:
+    for text in ("", "NaN", "ten", "1" * 1000, "0xzz", "--1"):
+        assert lenient_decimal(text) is None
+    assert lenient_decimal("\u0663") == 3
+    assert lenient_decimal(" +1_000.5 ") == Decimal("1000.5")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("a*c", "abc", True),
+        ("a*c", "ac", True),
+        ("a*a", "a", False),
+        ("*", "", True),
+        ("*b*b*", "abcb", True),
+        ("*b*b*", "abc", False),
+        ("x*y*z", "xyyz", True),
+        ("x*yy*yz", "xyyz", False),
+        ("abc", "abcd", False),
+    ],
+)
+def test_globs(pattern: str, text: str, expected: bool) -> None:
+    assert glob_holds(pattern, text) is expected
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.text(max_size=6), st.decimals(allow_nan=False, places=2)
+)
+values = st.one_of(scalars, st.text("0123456789.eE+-_,xX ", max_size=8))
+operators: st.SearchStrategy[Op] = st.sampled_from(("gt", "gte", "lt", "lte"))
+checks = st.one_of(
+    st.builds(Check, st.just("eq"), scalars),
+    st.builds(Check, st.sampled_from(("in", "not_in")), st.lists(scalars, min_size=1).map(tuple)),
+    st.builds(Check, operators, st.decimals(allow_nan=False, places=2)),
+    st.builds(Check, st.sampled_from(("prefix", "suffix", "glob")), st.text(max_size=3)),
+)
+
+
+@given(checks, values)
+def test_what_holds_narrowly_holds_widely(check: Check, value: Value) -> None:
+    assert holds(check, value, wide=True) or not holds(check, value, wide=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(Number("10.10"), Decimal("10.1")), ("x", "x"), (None, None)]
+)
+def test_json_values(value: Json, expected: Value) -> None:
+    assert value_of(value) == expected
