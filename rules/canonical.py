@@ -6,14 +6,14 @@ what is odd and what to write instead. Nothing is repaired; only the case of hos
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime
-from urllib.parse import unquote, unquote_plus
 
+from rules import overrides
 from rules.errors import Ambiguous
-from rules.headers import Fields, read_headers
+from rules.headers import read_headers
 from rules.hosts import parse_authority, parse_host, shown
+from rules.media import read_media_type
 from rules.paths import MAX_TARGET, check_path, check_query
 from rules.request import DEFAULT_PORTS, Headers, RawRequest, Request
 
@@ -29,41 +29,7 @@ _VERSIONS = {
     "HTTP/2.0": "HTTP/2",
 }
 
-# Parameters by which frameworks replace the method or the headers of a request: Rails, Symfony and
-# Laravel; ASP.NET; Google's front end.
-_OVERRIDES = frozenset(
-    {
-        "_method",
-        "x-http-method-override",
-        "x-http-method",
-        "x-method-override",
-        "$httpmethod",
-        "$httpheaders",
-    }
-)
-_PARAMETER = re.compile(r"(?:^|[&;])([^=&;]+)")
-_LEADING_SPACES = re.compile(r"^(?:[+ ]|%20)+")
-_OVERRIDE_MARKS = ("method", "httpheaders")  # each override name holds one of these
-_OVERRIDE_ESCAPES = tuple(
-    (f"%{ord(form):02x}", letter)
-    for letter in sorted(set("".join(_OVERRIDE_MARKS)))
-    for form in (letter, letter.upper())
-)
-_MAX_PARAMETERS = 10_000
-_FORM = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
-_PART_NAME = re.compile(rb'(?i)name\*?[ \t]*=[ \t]*"?([^";\r\n]*)')
-# Possessive: lines without end are read in one go, with nothing kept to go back to.
-_PART_HEADER = re.compile(rb"(?im)^content-disposition[ \t]*:([^\r\n]*+(?:\r?\n[ \t][^\r\n]*+)*+)")
-_EXTENDED = re.compile(r"(?:[A-Za-z0-9-]+'[^']*')?(.*)", re.DOTALL)
-_CONTINUED = re.compile(rb"(?i)name\*[0-9]")
-"""A parameter in pieces (RFC 2231 3), which form data must not have (RFC 7578 4.2)."""
-_JSON_METHOD = re.compile(
-    rb"\"" + b"".join(rb"(?:%c|\\u00%02x)" % (c, c) for c in b"_method") + rb"\"", re.IGNORECASE
-)
 _NOWHERE = (None, None, None, None)
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"})
-_CHARSET = re.compile(r"(?i)charset[ \t]*=[ \t]*\"?([^\";, \t]*)")
 
 
 def canonicalise(
@@ -84,10 +50,12 @@ def canonicalise(
     fields = read_headers(raw.headers, http_version=version, body_length=length)
     host, port = _destination(raw, fields.host, version)
     if query:
-        _refuse_overrides(query, "query")
-    if raw.body:
-        _check_form(fields, raw.body)
+        overrides.check_query(query)
     headers = fields.kept
+    named = dict(headers)
+    media = read_media_type(named.get("content-type", ""))
+    if raw.body:
+        overrides.check_body(media, named.get("content-encoding", ""), raw.method, raw.body)
     if fields.upgrade is not None:
         _check_upgrade(raw, version, headers)
         # Frames must be readable; an extension is only ever an offer.
@@ -115,16 +83,8 @@ def canonicalise(
 def needs_body(request: Request) -> bool:
     """Whether only the body can tell that there is one reading of the request: forms and JSON may
     hold a parameter that replaces the method."""
-    kind = _media_type(request.header("content-type") or "")
-    return _is_json(kind) or kind in {_FORM, _MULTIPART}
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip(" \t").lower()
-
-
-def _is_json(kind: str) -> bool:
-    return kind == "application/json" or kind.endswith("+json")
+    media = read_media_type(request.header("content-type") or "")
+    return overrides.is_searched(media, request.method)
 
 
 def _check_method(method: str) -> None:
@@ -207,86 +167,6 @@ def _check_upgrade(raw: RawRequest, version: str, headers: Headers) -> None:
             "A WebSocket is opened with `Sec-WebSocket-Version: 13` and a Sec-WebSocket-Key of 16"
             " bytes in base64; send both."
         )
-
-
-def _check_form(fields: Fields, body: bytes) -> None:
-    """A form body must be readable, and must not replace the method."""
-    kept = dict(fields.kept)
-    content_type = kept.get("content-type", "")
-    kind = _media_type(content_type)
-    if _is_json(kind):
-        _check_json(body)
-        return
-    if kind not in {_FORM, _MULTIPART}:
-        return
-    if kept.get("content-encoding", "identity").lower() != "identity":
-        raise Ambiguous("The form is compressed; send it without Content-Encoding.")
-    for charset in _CHARSET.findall(content_type):
-        if charset.lower() not in _CHARSETS:
-            raise Ambiguous("The form is not in UTF-8; encode its text as UTF-8.")
-    if kind == _FORM:
-        _refuse_overrides(body.decode("latin-1"), "form")
-        return
-    names = 0
-    for line in _PART_HEADER.findall(body):
-        if _CONTINUED.search(line):
-            raise Ambiguous("The form has a part whose name comes in pieces; write it as one.")
-        for name in _PART_NAME.findall(line):
-            names += 1
-            if names > _MAX_PARAMETERS:
-                raise Ambiguous(f"The form has more than {_MAX_PARAMETERS} parts; send fewer.")
-            _refuse_override(_part_name(name.decode("latin-1")), "form")
-
-
-def _part_name(text: str) -> str:
-    """The name as the most lenient readers see it: RFC 8187 notation, quotes, escapes undone."""
-    extended = _EXTENDED.fullmatch(text)
-    return unquote(extended[1] if extended else text).replace("\\", "").strip("'\"")
-
-
-def _check_json(body: bytes) -> None:
-    """Laravel takes the method from a member of the JSON body, too."""
-    if not _JSON_METHOD.search(body):
-        return
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Ambiguous("The JSON body cannot be read; send well-formed JSON.") from None
-    if isinstance(document, dict):
-        for name in document:
-            _refuse_override(name, "JSON")
-
-
-def _refuse_overrides(text: str, where: str) -> None:
-    if not _may_override(text):
-        return
-    if text.count("&") + text.count(";") > _MAX_PARAMETERS:
-        raise Ambiguous(f"The {where} has more than {_MAX_PARAMETERS} parameters; send fewer.")
-    for name in _PARAMETER.findall(text):
-        # The beginning is enough: no name of ours is longer, even with each letter escaped.
-        _refuse_override(unquote_plus(_LEADING_SPACES.sub("", name)[:200]), where)
-
-
-def _may_override(text: str) -> bool:
-    """A quick look, so that a large body costs no walk over its parameters."""
-    text = text.lower()
-    if "%" in text:
-        for escape, letter in _OVERRIDE_ESCAPES:
-            text = text.replace(escape, letter)
-    return any(mark in text for mark in _OVERRIDE_MARKS)
-
-
-def _refuse_override(name: str, where: str) -> None:
-    # PHP cuts a name at NUL and `[`, strips spaces before it, and turns `.` and space into `_`.
-    plain = re.split(r"[\[\0]", name.lstrip(" "), maxsplit=1)[0].rstrip(" ")
-    if plain.translate(_AS_PHP).lower() in _OVERRIDES:
-        raise Ambiguous(
-            f"The {where} parameter {shown(plain)} would override the request; leave it out and "
-            "send the request as you mean it."
-        )
-
-
-_AS_PHP = str.maketrans({".": "_", " ": "_"})
 
 
 def _place(host: str, port: int) -> str:
