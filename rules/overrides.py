@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote
 
 from rules.errors import Ambiguous
 from rules.hosts import shown
 from rules.media import MediaType
 
-MAX_PARAMETERS = 10_000
+MAX_FIELDS = 500_000
+"""Of a query or form that speaks of overrides, or writes plain letters as escapes."""
+MAX_PARTS = 10_000
 MAX_SEARCHED = 1 << 20
 """Bytes of a body that are taken apart where a quick look cannot settle it."""
 MAX_PART_HEADER = 8_192
@@ -35,8 +37,27 @@ _OVERRIDES = frozenset(
 )
 _MARKS = (b"method", b"httpheaders")  # each of these names holds one
 _ESCAPED_LETTER = re.compile(rb"%(?:[46][458df]|[57][0234])")
-"""A letter of a mark in escapes, in lower case; nobody has a reason to write one so."""
-_LEADING_SPACES = re.compile(rb"^(?:\+| |%20)+")
+"""A letter of a mark in escapes, in lower case."""
+
+
+def _in_escapes(name: str) -> str:
+    """A pattern for the name as a form may spell it, in lower case."""
+    # PHP turns a dot into `_`.
+    spellings = ({c, c.upper(), "." if c == "_" else c} for c in name)
+    return "".join(
+        "(?:" + "|".join(f"{re.escape(c.lower())}|%{ord(c):02x}" for c in sorted(each)) + ")"
+        for each in spellings
+    )
+
+
+_BLANKS_IN_FORM = r"(?:[+ ]|%20)*+"
+# PHP strips blanks before a name, and cuts it at NUL and `[`.
+_FIELD = (
+    rf"{_BLANKS_IN_FORM}({'|'.join(map(_in_escapes, sorted(_OVERRIDES)))})"
+    rf"{_BLANKS_IN_FORM}(?=[=&;\[\0]|%5b|%00|\Z)"
+).encode()
+_FIRST_FIELD = re.compile(_FIELD)
+_LATER_FIELD = re.compile(b"[&;]" + _FIELD)
 
 _PART = b"content-disposition"
 # Possessive: lines without end are read in one go, with nothing kept to go back to.
@@ -109,20 +130,13 @@ def _check_form(body: bytes) -> None:
 
 def _check_fields(text: bytes, where: str) -> None:
     text = text.lower()
-    if _ESCAPED_LETTER.search(text):
-        if len(text) > MAX_SEARCHED:
-            raise Ambiguous(
-                f"The {where} is large and percent-encodes plain letters; write letters as they"
-                " are."
-            )
-    elif not any(mark in text for mark in _MARKS):
+    if not any(mark in text for mark in _MARKS) and not _ESCAPED_LETTER.search(text):
         return
-    if text.count(b"&") + text.count(b";") > MAX_PARAMETERS:
-        raise Ambiguous(f"The {where} has more than {MAX_PARAMETERS} parameters; send fewer.")
-    for field in text.replace(b";", b"&").split(b"&"):
-        # The beginning is enough: no name of ours is longer, even with each letter escaped.
-        name = _LEADING_SPACES.sub(b"", field.partition(b"=")[0])[:200]
-        _refuse_override(unquote_plus(name.decode("latin-1")), where)
+    if text.count(b"&") + text.count(b";") > MAX_FIELDS:
+        raise Ambiguous(f"The {where} has more than {MAX_FIELDS} parameters; send fewer.")
+    found = _FIRST_FIELD.match(text) or _LATER_FIELD.search(text)
+    if found:
+        raise _override(unquote(found[1].decode("ascii")), where)
 
 
 def _check_parts(body: bytes) -> None:
@@ -143,8 +157,8 @@ def _check_parts(body: bytes) -> None:
             for name in _PART_NAME.findall(header[1]):
                 _refuse_override(_part_name(name.decode("latin-1")), "form")
         found += 1
-        if found > MAX_PARAMETERS:
-            raise Ambiguous(f"The form has more than {MAX_PARAMETERS} parts; send fewer.")
+        if found > MAX_PARTS:
+            raise Ambiguous(f"The form has more than {MAX_PARTS} parts; send fewer.")
         at = lower.find(_PART, at + len(_PART))
 
 
@@ -177,13 +191,17 @@ def _check_json(body: bytes) -> None:
 
 
 def _refuse_override(name: str, where: str) -> None:
-    # PHP cuts a name at NUL and `[`, strips spaces before it, and turns `.` and space into `_`.
+    # PHP, as above; it turns a space into `_` too.
     plain = re.split(r"[\[\0]", name.lstrip(" "), maxsplit=1)[0].rstrip(" ")
     if plain.translate(_AS_PHP).lower() in _OVERRIDES:
-        raise Ambiguous(
-            f"The {where} parameter {shown(plain)} would override the request; leave it out and "
-            "send the request as you mean it."
-        )
+        raise _override(plain, where)
+
+
+def _override(name: str, where: str) -> Ambiguous:
+    return Ambiguous(
+        f"The {where} parameter {shown(name)} would override the request; leave it out and send"
+        " the request as you mean it."
+    )
 
 
 _AS_PHP = str.maketrans({".": "_", " ": "_"})
