@@ -9,6 +9,7 @@ import click
 
 from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, complain, emit, inert, json_option, paint, pass_app
+from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
 from keybroker.errors import Unreadable, Unusable
 
@@ -27,6 +28,7 @@ def policy() -> None:
 
 
 policy.add_command(packs)
+policy.add_command(importing)
 
 
 @policy.command()
