@@ -13,7 +13,9 @@ from audit.schema import LEDGER_V1, LEDGER_V2
 
 migrations = Migrations("keybroker")
 
-VERSIONS = frozenset({"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean", "v6_included"})
+VERSIONS = frozenset(
+    {"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean", "v6_included", "v7_limits"}
+)
 """The names of all migrations; a store that has others is newer than this program."""
 
 STATE_V1 = """
@@ -199,6 +201,31 @@ ALTER TABLE inflight_v5 RENAME TO inflight;
 """
 
 
+LIMITS_V7 = """
+-- One limit of one rule, for one agent.
+CREATE TABLE limit_counters (
+  id INTEGER PRIMARY KEY,
+  agent TEXT NOT NULL,
+  rule TEXT NOT NULL,
+  place TEXT NOT NULL,               -- of the number that is summed up; '': calls are counted
+  per INTEGER NOT NULL,              -- seconds
+  used TEXT NOT NULL,                -- a plain decimal: the amounts of all its uses, added up
+  UNIQUE (agent, rule, place, per)
+) STRICT;
+
+CREATE TABLE limit_uses (
+  call TEXT NOT NULL,                -- of a held call: the one that opened its approval
+  counter INTEGER NOT NULL REFERENCES limit_counters(id),
+  amount TEXT NOT NULL,              -- a plain decimal
+  sent_at INTEGER,                   -- microseconds since 1970; NULL: not sent, it always counts
+  worker TEXT,                       -- that is about to send it
+  PRIMARY KEY (call, counter)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX limit_uses_sent ON limit_uses(counter, sent_at, amount);
+CREATE INDEX limit_uses_worker ON limit_uses(worker) WHERE worker IS NOT NULL;
+"""
+
+
 @migrations()
 def v1(db: Database) -> None:
     """The first schema."""
@@ -240,6 +267,13 @@ def v5_lean(db: Database) -> None:
 def v6_included(db: Database) -> None:
     """What a version of the policy includes: the texts by name, as JSON."""
     db.conn.execute("ALTER TABLE policies ADD COLUMN included TEXT NOT NULL DEFAULT '{}'")
+
+
+@migrations()
+def v7_limits(db: Database) -> None:
+    """What was used of limits."""
+    for statement in _statements(LIMITS_V7):
+        db.conn.execute(statement)
 
 
 def _statements(script: str) -> list[str]:

@@ -104,3 +104,19 @@ def test_calls_in_flight_stay_so_when_their_table_is_made_anew(tmp_path: Path) -
         assert db.execute("SELECT * FROM inflight ORDER BY call").fetchall() == rows
         with pytest.raises(sqlite3.IntegrityError):
             db.execute("INSERT INTO inflight VALUES ('c-1', 'bot', NULL, 'worker-0', 't')")
+
+
+def test_limits_come_to_a_store_that_has_everything_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db:
+        schema.migrations.apply(Database(db), stop_before="v7_limits")
+        db.execute("INSERT INTO inflight VALUES ('c-1', 'bot', NULL, 'worker-0', 't1')")
+        db.commit()
+    assert not {"limit_counters", "limit_uses"} & tables(path)
+    migrate(path)
+    assert {"limit_counters", "limit_uses"} <= tables(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA foreign_keys = ON")
+        assert db.execute("SELECT call FROM inflight").fetchall() == [("c-1",)]
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute("INSERT INTO limit_uses VALUES ('c-1', 7, '1', NULL, NULL)")
