@@ -156,6 +156,7 @@ def _notes(card: dict[str, Any]) -> list[str]:
     notes = []
     if card.get("upgrade"):
         notes.append("This opens a WebSocket: what is said over it afterwards asks nobody.")
+    notes += [f"It goes beyond a limit. {sentence}" for sentence in card.get("over", ())]
     earlier = card.get("earlier")
     if earlier is None:
         return notes

@@ -6,6 +6,7 @@ KeybrokerError                something failed; str() is one sentence for a pers
 ├── NotFound                  no such agent, user, approval
 ├── Conflict                  the present state does not allow the move (a vote on a decided call)
 ├── NotEntitled               this person may not do this
+├── OverLimit                 the call goes beyond a limit that denies
 ├── Unconfirmed               the vote lacks the retyped value or the reason that the tier asks for
 ├── InvalidInput              a name, number or word that cannot be accepted
 ├── StoreUnavailable          the store could not be read or written
@@ -14,9 +15,12 @@ KeybrokerError                something failed; str() is one sentence for a pers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rules.limits import Over
+from rules.words import describe_over
 
 
 class KeybrokerError(Exception):
@@ -94,6 +98,14 @@ class Conflict(KeybrokerError):
 
 class NotEntitled(KeybrokerError):
     """This person may not do this; nothing was changed."""
+
+
+class OverLimit(KeybrokerError):
+    """The call goes beyond a limit of its rules; nothing was changed."""
+
+    def __init__(self, over: Sequence[Over]) -> None:
+        super().__init__(" ".join([describe_over(each) for each in over]))
+        self.over = tuple(over)
 
 
 class Unconfirmed(KeybrokerError):

@@ -16,14 +16,16 @@ from audit.commitment import SALT_BYTES, commit
 from audit.journal import Transaction
 from audit.record import JSON, Draft, canonical_json
 from broker.ends import end, is_due, settle
-from broker.errors import Conflict, Refusal
+from broker.errors import Conflict, OverLimit, Refusal
 from broker.model import Approval, Requirement
 from broker.ports import NewId, RandomBytes
 from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
+from broker.stores import limits
 from broker.stores.sqlite import Store, to_text
 from rules.model import Decision
 from rules.request import Request
+from rules.words import describe_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ class Holds:
         """The approval that this call waits for: an open one of the same request, or a new one.
 
         A denial is returned again for as long as a decision would have been waited for, so that a
-        retry loop asks nobody. The future may carry Refusal("too_many_pending").
+        retry loop asks nobody. A new one counts towards the limits of its rules, for as long as it
+        may be executed. The future may carry Refusal("too_many_pending"), or OverLimit for a limit
+        that denies.
         """
 
         def work(tx: Transaction) -> Approval:
@@ -228,6 +232,11 @@ class Holds:
                 retry_after=30,
             )
         approval = self._new_id("a")
+        now = self._store.clock()
+        caller = limits.Caller(proposal.call, proposal.agent, None)
+        over = limits.reserve(tx.db, caller, proposal.decision.limits, now, held=True)
+        if any(each.demand.limit.over == "deny" for each in over):
+            raise OverLimit(over)
         sealed = self._sealer.seal(proposal.stored, approval)
         salt = self._random(SALT_BYTES)
         decision, requirement = proposal.decision, proposal.requirement
@@ -239,8 +248,8 @@ class Holds:
             "request_commitment": request,
             "body_commitment": body,
             "earlier": None if after is None else _earlier(after),
+            "over": [describe_over(each) for each in over],
         }
-        now = self._store.clock()
         opened = Approval(
             id=approval,
             state="pending",
@@ -288,6 +297,7 @@ class Holds:
                     "decide_by": to_text(opened.decide_by),
                     "basis": decision.basis,
                     "after": None if after is None else after.id,
+                    **({"over": card["over"]} if over else {}),
                     "shown": commit(salt, "card", canonical_json(card)),
                 },
                 call=proposal.call,

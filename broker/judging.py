@@ -5,14 +5,17 @@ The agent is looked up anew each time: a revocation takes effect on open connect
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from broker.digest import request_digest
 from broker.errors import Refusal
 from broker.injectors import place
 from broker.model import Agent, Client
 from broker.parts import Parts
-from broker.refusals import denied_policy, unknown_agent
+from broker.refusals import denied_policy, over_limit, unknown_agent
+from rules.decide import Rulebook
+from rules.limits import Over
 from rules.model import Credential, Decision, Policy, Subject
 from rules.request import Request
 
@@ -29,7 +32,7 @@ class Ruling:
 
     decision: Decision
     version: int
-    policy: Policy
+    rulebook: Rulebook
     subject: Subject
     credentials: tuple[Credential, ...]
     matched: Request
@@ -37,6 +40,10 @@ class Ruling:
     outgoing: Request
     """The credentials' slots are empty."""
     digest: bytes
+
+    @property
+    def policy(self) -> Policy:
+        return self.rulebook.policy
 
 
 class Judge:
@@ -78,8 +85,22 @@ class Judge:
         self._parts.placeholders.check(subject, published, outgoing)
         digest = request_digest(self._parts.digest_key, outgoing, credentials)
         return Ruling(
-            decision, published.version, policy, subject, credentials, request, outgoing, digest
+            decision,
+            published.version,
+            published.rulebook,
+            subject,
+            credentials,
+            request,
+            outgoing,
+            digest,
         )
+
+    def beyond(self, ruling: Ruling, over: Sequence[Over]) -> Ruling:
+        """The ruling for a call that goes beyond these limits; raises Refusal unless it holds."""
+        decision = ruling.rulebook.over(ruling.decision, over, ruling.matched)
+        if decision.effect != "hold":
+            raise over_limit(decision, over, ruling.version)
+        return replace(ruling, decision=decision)
 
     def confirm(self, ruling: Ruling) -> None:
         """Raises PolicyChanged if a newer version of the policy would rule otherwise."""

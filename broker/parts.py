@@ -14,6 +14,7 @@ from broker.changes import Changes
 from broker.deadlines import Deadlines
 from broker.holds import Holds
 from broker.internal import Internal
+from broker.limits import Usage
 from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.ports import Clock, Egress, NewId, Notifier, SecretSource
@@ -43,6 +44,7 @@ class Parts:
     policies: Policies
     holds: Holds
     sending: Sending
+    usage: Usage
     tunnels: Tunnels
     changes: Changes
     secrets: SecretSource

@@ -1,7 +1,7 @@
 """The path of a call, from arrival to forwarding. Read this first.
 
-    arrive -> canonicalise -> decide -> [hold] -> fetch -> commit -> inject -> forward (Passage)
-              rules.canonical  judging   waiting   dispatching                         passage
+    arrive -> canonicalise -> decide -> [limit] -> [hold] -> fetch -> commit -> inject -> forward
+              rules.canonical  judging   limiting   waiting   dispatching                 (Passage)
 
 A call is decided once its body is there (`handle`), or on its head alone where a rule says
 `body: stream` and nothing else needs the body (`begin`).
@@ -25,6 +25,7 @@ from broker.dispatching import Dispatcher
 from broker.errors import Refusal, StoreUnavailable
 from broker.holds import what
 from broker.judging import Judge, PolicyChanged, Ruling
+from broker.limiting import Turnstile
 from broker.model import Client
 from broker.parts import Limits, Parts, Stages, outcome
 from broker.passage import Passage
@@ -54,6 +55,7 @@ class Pipeline:
         self._stages = Stages(limits.stage)
         self._judge = Judge(parts)
         self._dispatcher = Dispatcher(parts, self._stages, self._judge)
+        self._turnstile = Turnstile(parts, self._stages, self._judge, self._dispatcher)
         self.waiting_room = WaitingRoom(parts, limits, self._stages, self._judge, self._dispatcher)
 
     # 1. arrive
@@ -131,7 +133,10 @@ class Pipeline:
             journey.request = ruling.matched
             journey.call = self._parts.new_id("c")
             _check_length(ruling.matched.length, ruling.decision.body_limit)
-            return await self._dispatcher.send(journey, ruling, approval=None)
+            ruling = await self._turnstile.admit(journey, ruling)
+            if ruling.decision.effect != "allow":
+                return None  # people are shown the whole of what they decide on
+            return await self._turnstile.send(journey, ruling)
         except PolicyChanged:
             return None
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
@@ -214,10 +219,12 @@ class Pipeline:
             # 3. decide
             with journey.stage("decide"):
                 ruling = self._judge.rule(agent, request)
+            if ruling.decision.limits:
+                ruling = await self._turnstile.admit(journey, ruling)
             if ruling.decision.effect == "allow":
                 # 5. fetch, 6. commit, 7. inject; the engine forwards what the passage holds
                 with suppress(PolicyChanged):
-                    return await self._dispatcher.send(journey, ruling, approval=None)
+                    return await self._turnstile.send(journey, ruling)
             else:
                 # 4. hold, and then the same
                 passage = await self.waiting_room.hold(journey, agent, client, ruling, gone)

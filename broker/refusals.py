@@ -3,13 +3,18 @@ Refusal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
+from math import ceil
 from typing import Any
 
 from broker.errors import NOT_AGAIN, Refusal
 from broker.internal import base, brief, reason_of
 from broker.model import Agent, Approval
+from rules.limits import Over
 from rules.model import Decision
 from rules.request import Via
+from rules.words import text_of_moment
 
 RETRY_AFTER = 5
 """Seconds after which a held call is worth repeating."""
@@ -22,6 +27,39 @@ def denied_policy(decision: Decision, version: int) -> Refusal:
     if decision.rules:
         extra["rule"] = decision.rules[0]
     return Refusal(decision.code, decision.sentence, extra=extra)
+
+
+def over_limit(decision: Decision, over: Sequence[Over], version: int) -> Refusal:
+    """The call goes beyond a limit that denies; `limit` says which, and when there is room."""
+    first = next((each for each in over if each.demand.limit.over == "deny"), over[0])
+    demand, limit, frees_at = first.demand, first.demand.limit, first.frees_at
+    retry = None
+    if first.fits:
+        left = RETRY_AFTER if frees_at is None else ceil((frees_at - first.at).total_seconds())
+        retry = max(1, left)
+    return Refusal(
+        "policy_denied",
+        decision.sentence,
+        retry_after=retry,
+        extra={
+            "policy": version,
+            "rule": demand.rule,
+            "limit": {
+                "rule": demand.rule,
+                **({} if limit.place is None else {"sum": limit.place}),
+                "max": _number(limit.most),
+                "per": limit.per,
+                "used": _number(first.used),
+                "frees_at": None if frees_at is None else text_of_moment(frees_at),
+            },
+        },
+    )
+
+
+def _number(number: Decimal) -> int | str:
+    """Exactly, for every reader of JSON: whole numbers as such, others as text."""
+    whole = int(number)
+    return whole if whole == number and whole < 2**53 else format(number, "f")
 
 
 def pending(

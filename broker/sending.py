@@ -20,6 +20,7 @@ from broker.model import Approval
 from broker.ports import RandomBytes
 from broker.secret import SecretVersion
 from broker.stores import approvals as rows
+from broker.stores import limits
 from broker.stores.sqlite import Store
 from rules.model import Credential, Decision
 from rules.request import Request
@@ -110,6 +111,10 @@ class Sending:
             )
             tx.keep_salt(dispatch.call, salt)
             decision = dispatch.decision
+            if decision.limits:
+                counted = dispatch.call if approval is None else approval.call
+                now = self._store.clock()
+                limits.sent(tx.db, counted, dispatch.agent, decision.limits, now)
             approval_id = None if approval is None else approval.id
             if secrets:
                 tx.append(
@@ -215,12 +220,15 @@ class Sending:
             "policy": refusal.extra.get("policy"),
             "approval": approval["id"] if approval else None,
         }
+        if "limit" in refusal.extra:
+            data["limit"] = refusal.extra["limit"]
         draft = Draft("call.denied", data, call, agent)
         return self._store.submit(lambda tx: tx.append(draft))
 
     def recover(self, worker: str | None) -> int:
         """After a crash of `worker` (None: of all): sent calls without a result become unknown, and
-        approvals that were claimed but not sent are given back. Returns how many calls.
+        approvals that were claimed but not sent are given back, like what calls not sent had taken
+        of limits. Returns how many calls.
 
         To be called only when that worker is certainly gone. Raises StoreUnavailable.
         """
@@ -236,6 +244,7 @@ class Sending:
             for approval in rows.listing(tx.db, "executing", -1):
                 if worker is None or approval.executor == worker:
                     rows.advance(tx, approval, "release")
+            limits.recover(tx.db, worker)
             return len(lost)
 
         return self._store.write(work)
@@ -250,10 +259,15 @@ class Sending:
         ).fetchone()
         if row is None:
             return  # it has its result already: a call gets one
-        if row[0] is not None:
+        if row[0] is None:
+            if event == "release" and draft.call is not None:
+                limits.unsent(tx.db, draft.call, again=False)
+        else:
             approval = rows.get(tx.db, row[0])
             if approval.executor_call == draft.call:
                 rows.advance(tx, approval, event, reason=reason)
+                if event == "release":
+                    limits.unsent(tx.db, approval.call, again=True)
         tx.append(draft)
 
     @staticmethod

@@ -18,6 +18,7 @@ from broker.devices import Devices
 from broker.errors import StoreUnavailable
 from broker.holds import Holds, Limits
 from broker.keys import ROOT_KEY_BYTES, Keys
+from broker.limits import Usage
 from broker.passwords import Passwords
 from broker.people import People
 from broker.placeholders import Placeholders
@@ -62,6 +63,7 @@ class Services:
     placeholders: Placeholders
     holds: Holds
     sending: Sending
+    usage: Usage
     tunnels: Tunnels
     desk: Desk
     changes: Changes
@@ -106,6 +108,7 @@ def open_services(
         placeholders=Placeholders(keys.placeholders),
         holds=holds,
         sending=Sending(store, random=secrets.token_bytes),
+        usage=Usage(store),
         tunnels=Tunnels(store),
         desk=Desk(utc_now, holds, Votes(store), agents, policies),
         changes=Changes(store),

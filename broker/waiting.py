@@ -18,13 +18,13 @@ from broker.approvals import ENDED, resolve
 from broker.cards import make_card
 from broker.digest import join_key, request_digest
 from broker.dispatching import Dispatcher
-from broker.errors import Conflict, Refusal, StoreUnavailable
+from broker.errors import Conflict, OverLimit, Refusal, StoreUnavailable
 from broker.holds import Proposal
 from broker.judging import Judge, PolicyChanged, Ruling
 from broker.model import Agent, Approval, Client
 from broker.parts import Limits, Parts, Stages
 from broker.passage import Passage
-from broker.refusals import held_answer, pending
+from broker.refusals import held_answer, over_limit, pending
 from broker.sealing import StoredRequest
 from broker.telemetry.journey import Journey
 from rules.request import Request, Via
@@ -105,7 +105,11 @@ class WaitingRoom:
             ),
             credentials=[(c.name, str(c.secret)) for c in ruling.credentials],
         )
-        approval = await self._stages.ledgered(parts.holds.open_or_join(proposal))
+        try:
+            approval = await self._stages.ledgered(parts.holds.open_or_join(proposal))
+        except OverLimit as beyond:
+            decision = ruling.rulebook.over(ruling.decision, beyond.over, ruling.matched)
+            raise over_limit(decision, beyond.over, ruling.version) from beyond
         if not isinstance(approval, Approval) or approval.agent != agent.name:
             raise TypeError("the store returned no approval of this agent")
         journey.approval = approval.id

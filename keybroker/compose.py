@@ -190,6 +190,7 @@ def worker_parts(
             policies=services.policies,
             holds=services.holds,
             sending=services.sending,
+            usage=services.usage,
             tunnels=services.tunnels,
             changes=services.changes,
             secrets=secrets,

@@ -264,9 +264,11 @@ class Supervisor:
                 self._expire()
 
     def _expire(self) -> None:
-        """Ends approvals whose clocks ran out. Their calls look at the clocks themselves."""
+        """Ends approvals whose clocks ran out, and drops what counts for no limit any more. Calls
+        look at the clocks themselves."""
         try:
             self._services.holds.expire_due()
+            self._services.usage.prune()
         except KeybrokerError as error:
             if str(error) != self._said:
                 complain(str(error))

@@ -56,7 +56,7 @@ class Definitions:
         # Made once, when first needed; two threads at worst make the same twice.
         if rule.id not in self._digests:
             policy = self._policy
-            tier = policy.tiers[rule.risk] if rule.effect == "hold" and rule.risk else None
+            tier = policy.tiers[rule.tier] if rule.tier else None
             groups = {entry.group for entry in tier.quorum} if tier else set()
             self._digests[rule.id] = _digest(
                 [

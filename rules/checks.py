@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from rules.describe import describe_host
-from rules.model import ANYONE, Credential, HostPattern, Match, Policy, Rule, Tier
+from rules.limits import sums_body
+from rules.model import ANYONE, LOW, Credential, HostPattern, Match, Policy, Rule, Tier
 from rules.paths import Template, parse_template
 from rules.request import DEFAULT_PORTS
-from rules.schema import LOW
 from rules.source import Section
 from rules.words import reads_body
 
@@ -94,6 +94,7 @@ def check_rules(
     for at, rule in rules:
         _check_risk(at, rule, policy, tiers)
         _check_body(at, rule)
+        _check_limits(at, rule)
         if rule.effect == "tunnel":
             _check_tunnel(at, rule, list(policy.credentials.values()))
         elif rule.use:
@@ -101,14 +102,14 @@ def check_rules(
 
 
 def _check_risk(at: Section, rule: Rule, policy: Policy, tiers: Sequence[str]) -> None:
-    if rule.effect == "hold" and rule.risk is not None:
-        if rule.risk == LOW:
+    if rule.tier is not None:
+        if rule.tier == LOW:
             at.at("risk").error("low never holds; use effect: allow, or a higher risk")
-        elif rule.risk not in tiers:
-            at.at("risk").unknown("tier", rule.risk, (LOW, *tiers))
-        elif rule.confirm and policy.tiers[rule.risk].confirm != "retype":
+        elif rule.tier not in tiers:
+            at.at("risk").unknown("tier", rule.tier, (LOW, *tiers))
+        elif rule.confirm and policy.tiers[rule.tier].confirm != "retype":
             at.at("confirm").warn(
-                f"the tier {rule.risk} does not ask for retyping, so confirm has no effect"
+                f"the tier {rule.tier} does not ask for retyping, so confirm has no effect"
             )
         return
     if rule.effect == "allow" and rule.risk not in (None, LOW):
@@ -131,6 +132,14 @@ def _check_body(at: Section, rule: Rule) -> None:
         )
     elif reads_body(rule):
         at.at("summary").error("a streamed body is not read; leave json: and form: places out")
+
+
+def _check_limits(at: Section, rule: Rule) -> None:
+    here = at.at("limit")
+    if rule.limits and rule.effect not in ("allow", "hold"):
+        here.error(f"effect: {rule.effect} lets nothing be counted; limit an allow or a hold")
+    if rule.stream and sums_body(rule.limits):
+        here.error("a streamed body is not read; sum up a query: or header: place, or count calls")
 
 
 def _check_tunnel(at: Section, rule: Rule, credentials: Sequence[Credential]) -> None:

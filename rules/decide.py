@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rules.basis import Definitions
+from rules.counting import demands_of, doubt_about
 from rules.describe import describe_match
+from rules.errors import Unreadable
+from rules.limits import Demand, Over, sums_body
 from rules.matching import Matcher, host_holds, is_wide
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
 from rules.places import parse_place
 from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS, Request
 from rules.visible import is_invisible, visible
-from rules.words import describe_tier, fill_summary, reads_body
+from rules.words import describe_over, describe_tier, fill_summary, reads_body
 
 MAX_SHOWN_URL = 200
 """Characters of a URL in a sentence."""
@@ -86,6 +89,11 @@ class Rulebook:
         """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
         return _total(lambda: self._decide(subject, Reading(request, subject)))
 
+    def over(self, decision: Decision, over: Sequence[Over], request: Request) -> Decision:
+        """The decision for a call that goes beyond these limits: deny if one of them says so, else
+        people are asked. Never raises."""
+        return _total(lambda: self._over(decision, over, Reading(request)))
+
     def tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         """Whether a connection may be passed on undecrypted: tunnel, or deny with the reason.
 
@@ -130,23 +138,26 @@ class Rulebook:
             ),
             impacts=tuple(dict.fromkeys([rule.impact for rule in deciding if rule.impact])),
             undos=tuple(dict.fromkeys([rule.undo for rule in deciding if rule.undo])),
+            limits=_demands(deciding, call),
             basis=basis,
         )
         if not by["hold"]:
-            return self._streamed(decision, subject, call.request, by["allow"])
+            return self._streamed(decision, subject, call, by["allow"])
         return self._held(decision, by["hold"], _ids(by["allow"]), call)
 
     def _streamed(
-        self, decision: Decision, subject: Subject, request: Request, allows: list[Rule]
+        self, decision: Decision, subject: Subject, call: Reading, allows: list[Rule]
     ) -> Decision:
         """The same decision, and that the body may pass unread: one of the rules says so, and of
         all that could match here none looks at it."""
         streaming = [rule for rule in allows if rule.stream]
         if not streaming or any(reads_body(rule) for rule in allows):
             return decision
+        request = call.request
         for entry in self._candidates(subject, request.host):
-            if entry.port in (None, request.port) and any(
-                matcher.needs_body for matcher in (entry.matcher, *entry.excepts)
+            if entry.port in (None, request.port) and (
+                any(m.needs_body for m in (entry.matcher, *entry.excepts))
+                or (sums_body(entry.rule.limits) and entry.matcher.holds(call, wide=True))
             ):
                 return decision
         limits = [rule.body_limit for rule in streaming if rule.body_limit is not None]
@@ -156,9 +167,9 @@ class Rulebook:
         self, decision: Decision, holds: list[Rule], allowed_by: tuple[str, ...], call: Reading
     ) -> Decision:
         """The same decision, but people are asked first."""
-        named = {rule.risk: self.policy.tiers[rule.risk] for rule in holds if rule.risk}
+        named = {rule.tier: self.policy.tiers[rule.tier] for rule in holds if rule.tier}
         tiers = sorted(named.values(), key=_strictness, reverse=True)
-        asking = [r for r in holds if r.risk and named[r.risk].confirm == "retype"]
+        asking = [r for r in holds if r.tier and named[r.tier].confirm == "retype"]
         place, value = _to_retype(asking, call) if asking else (None, None)
         risk = "; ".join(f"{tier.name} risk: {describe_tier(tier)}" for tier in tiers)
         what = _what(call.request)
@@ -172,6 +183,20 @@ class Rulebook:
             confirm_place=place,
             confirm_value=value,
         )
+
+    def _over(self, decision: Decision, over: Sequence[Over], call: Reading) -> Decision:
+        denying = [each for each in over if each.demand.limit.over == "deny"]
+        if denying or not over:
+            why = " ".join([describe_over(each) for each in denying])
+            rules = tuple(dict.fromkeys([each.demand.rule for each in denying]))
+            return Decision("deny", why, rules=rules or decision.rules, basis=decision.basis)
+        why = " ".join([describe_over(each) for each in over])
+        if decision.effect == "hold":
+            return replace(decision, sentence=f"{decision.sentence} {why}")
+        ids = {each.demand.rule for each in over}
+        holding = [rule for rule in self.policy.rules if rule.id in ids]
+        held = self._held(decision, holding, (), call)
+        return replace(held, sentence=f"{held.sentence} {why}", stream=False, body_limit=None)
 
     def _tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         at = visible(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", MAX_SHOWN_URL)
@@ -216,10 +241,9 @@ class Rulebook:
             rule = entry.rule
             if entry.port not in (None, request.port) or entry.order in found:
                 continue
-            wide = is_wide(rule)
-            if entry.matcher.holds(call, wide=wide) and not any(
-                hole.holds_at_host(call, wide=not wide) for hole in entry.excepts
-            ):
+            if _falls_under(entry, call):
+                if rule.limits and not is_wide(rule) and not _can_be_counted(rule, call):
+                    continue
                 found[entry.order] = rule
         return [found[order] for order in sorted(found)]
 
@@ -240,20 +264,9 @@ class Rulebook:
         where the call would go out but for that."""
         for entry in self._candidates(subject, call.request.host, call.request.method):
             if entry.port in (None, call.request.port) and entry.rule.effect == "allow":
-                doubt = entry.matcher.doubt(call)
-                if doubt is not None:
-                    sentence = (
-                        f'Rule "{entry.rule.id}" cannot tell whether it allows '
-                        f"{_what(call.request)}: {doubt}. Send it in the one way in which everybody"
-                        " reads it alike."
-                    )
-                    return Decision(
-                        "deny",
-                        sentence,
-                        rules=(entry.rule.id,),
-                        code="request_ambiguous",
-                        basis=basis,
-                    )
+                in_doubt = _in_doubt(entry, call, basis)
+                if in_doubt is not None:
+                    return in_doubt
         return Decision("deny", self._nearest(subject, call), basis=basis)
 
     def _nearest(self, subject: Subject, call: Reading) -> str:
@@ -290,6 +303,46 @@ def _total(decide: Callable[[], Decision]) -> Decision:
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
         kind = type(error).__name__
         return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
+
+
+def _in_doubt(entry: _Entry, call: Reading, basis: str) -> Decision | None:
+    """The denial of a call that the rule would allow but for what is in doubt about it."""
+    code, doubt = "request_ambiguous", entry.matcher.doubt(call)
+    if doubt is None and entry.rule.limits and _falls_under(entry, call):
+        try:
+            code, doubt = "policy_denied", doubt_about(entry.rule.limits, call)
+        except Unreadable as error:
+            code, doubt = "request_ambiguous", str(error)
+    if doubt is None:
+        return None
+    sentence = (
+        f'Rule "{entry.rule.id}" cannot tell whether it allows {_what(call.request)}: {doubt}.'
+    )
+    if code == "request_ambiguous":
+        sentence += " Send it in the one way in which everybody reads it alike."
+    return Decision("deny", sentence, rules=(entry.rule.id,), code=code, basis=basis)
+
+
+def _falls_under(entry: _Entry, call: Reading) -> bool:
+    """Whether the call is one of the rule's, its limits aside."""
+    wide = is_wide(entry.rule)
+    return entry.matcher.holds(call, wide=wide) and not any(
+        hole.holds_at_host(call, wide=not wide) for hole in entry.excepts
+    )
+
+
+def _can_be_counted(rule: Rule, call: Reading) -> bool:
+    """Whether each number that the rule sums up stands in the call, once and plainly."""
+    try:
+        return doubt_about(rule.limits, call) is None
+    except Unreadable:
+        return False
+
+
+def _demands(rules: Sequence[Rule], call: Reading) -> tuple[Demand, ...]:
+    """What the call takes of the rules' limits."""
+    limited = [rule for rule in rules if rule.limits]
+    return tuple([d for rule in limited for d in demands_of(rule.id, rule.limits, call)])
 
 
 def _unfit(credentials: Sequence[Credential], request: Request) -> str | None:

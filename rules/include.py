@@ -14,8 +14,8 @@ from functools import lru_cache
 
 from rules import packs
 from rules.errors import InvalidFile, Problem
+from rules.model import LOW
 from rules.pack import Pack, PackRule, Values, read_pack, rules_of
-from rules.schema import LOW
 from rules.source import Section, Source
 from rules.spellings import parse_name
 from rules.yamlfile import Path, parse_yaml

@@ -23,8 +23,8 @@ def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
     """What the rule no longer asks, in words; None if it is as strict as it was shipped."""
     if _FORCE[now.effect] < _FORCE[shipped.effect]:
         return f"shipped as {_asks(shipped)}, now {_asks(now)}"
-    if now.effect == shipped.effect == "hold":
-        one, other = tiers.get(shipped.risk or ""), tiers.get(now.risk or "")
+    if now.effect == shipped.effect:
+        one, other = tiers.get(shipped.tier or ""), tiers.get(now.tier or "")
         if one is not None and other is not None and _asks_less(one, other):
             return f"shipped as {_asks(shipped)}, now {_asks(now)}"
     if now.effect != "deny" and not set(now.agents) <= set(shipped.agents):
@@ -45,6 +45,8 @@ def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
 
 
 def _asks(rule: Rule) -> str:
+    if rule.effect == "allow" and rule.tier:
+        return f"allowed, and held beyond its limit ({rule.tier})"
     return {"allow": "allowed", "deny": "denied", "tunnel": "passed on undecrypted"}.get(
         rule.effect, f"held ({rule.risk})"
     )

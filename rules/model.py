@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from rules.limits import Demand, Limit
+
 Effect = Literal["allow", "hold", "deny", "tunnel"]
 Reason = Literal["optional", "required"]
 Confirm = Literal["none", "retype"]
 
+LOW = "low"
+DEFAULT_RISK = "medium"
+"""The risk of a hold that names none."""
 ANYONE = "any"
 """The group of everyone with the role approver or admin."""
 OWNER = "owner"
@@ -251,7 +256,19 @@ class Rule:
     """`body: stream`: the request's body is passed on as it comes, unread. Allow rules only."""
     body_limit: int | None = None
     """Bytes of a streamed body; None: no limit."""
+    limits: tuple[Limit, ...] = ()
+    """Of allow and hold rules: how often, and how much in sum."""
     line: int = 0
+
+    @property
+    def tier(self) -> str | None:
+        """The name of the tier in which people are asked: of a hold, and of an allow's calls that
+        are held for going beyond a limit. None: nobody is asked."""
+        if self.effect == "hold":
+            return self.risk
+        if self.effect == "allow" and any(limit.over == "hold" for limit in self.limits):
+            return DEFAULT_RISK if self.risk in (None, LOW) else self.risk
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +324,8 @@ class Decision:
     code: str = "policy_denied"
     """Of a denial, as the agent sees it; `request_ambiguous` if it would go out but for something
     in it that has more than one reading."""
+    limits: tuple[Demand, ...] = ()
+    """What the call takes of the deciding rules' limits; not yet whether there is room for it."""
     basis: str = ""
     """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
     If it differs later, the call is decided anew (law 3)."""

@@ -10,9 +10,12 @@ import re
 from typing import cast
 
 from rules.hosts import parse_pattern
+from rules.limit_schema import read_limits
 from rules.matches import read_matches
 from rules.model import (
     ANYONE,
+    DEFAULT_RISK,
+    LOW,
     OWNER,
     Confirm,
     Credential,
@@ -38,9 +41,6 @@ from rules.spellings import (
 from rules.words import check_summary
 from rules.yamlfile import parse_duration, parse_size
 
-LOW = "low"
-DEFAULT_RISK = "medium"
-"""The risk of a hold that names none."""
 _QUARTER, _FIVE = 15 * 60, 5 * 60
 BUILT_IN = {
     "medium": Tier(
@@ -227,6 +227,7 @@ RULE = (
     "use",
     "body",
     "body_limit",
+    "limit",
 )
 BODIES = ("buffer", "stream")
 
@@ -271,6 +272,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
     body_limit = None
     if "body_limit" in fields:
         body_limit = at.at("body_limit").parsed(fields["body_limit"], parse_size)
+    limits = read_limits(at.at("limit"), fields["limit"]) if "limit" in fields else ()
     if effect == "hold" and risk is None:
         risk = DEFAULT_RISK
     if found is None or effect is None or len(at.source.problems) > before:
@@ -289,6 +291,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         use=() if effect == "deny" else use,
         stream=stream,
         body_limit=body_limit,
+        limits=limits,
         line=at.line,
     )
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
+from math import ceil
 
 from rules.describe import all_of, any_of, describe_host, describe_match
 from rules.errors import Unreadable
+from rules.limits import UNREADABLE, Limit, Over, tidy
 from rules.model import ANYONE, OWNER, Policy, Rule, Tier
 from rules.places import parse_place
 from rules.reading.call import Reading
@@ -160,14 +163,76 @@ def _of_rule(rule: Rule, policy: Policy) -> str:
         what += ", except " + _any_of([describe_match(match) for match in rule.excepts])
     match rule.effect:
         case "allow":
-            return f"{what}: allowed"
+            return f"{what}: allowed{_limited(rule, policy)}"
         case "deny":
             return f"{what}: denied"
         case "tunnel":
             hosts = [describe_host(host) for match in rule.matches for host in match.hosts]
             return f"connections to {any_of(hosts)}: passed on undecrypted"
         case "hold":
-            return f"{what}: held until approved ({_risk(rule.risk or '', policy)})"
+            asked = f"held until approved ({_risk(rule.risk or '', policy)})"
+            return f"{what}: {asked}{_limited(rule, policy)}"
+
+
+def _limited(rule: Rule, policy: Policy) -> str:
+    """`, at most 30 calls in 1 minute`; what becomes of calls beyond that, unless they are
+    denied."""
+    parts = []
+    for limit in rule.limits:
+        words = f"at most {describe_limit(limit)}"
+        if limit.over == "hold":
+            asked = f"until approved ({_risk(rule.tier or '', policy)})"
+            words += f" (beyond that held {asked if rule.effect == 'allow' else 'all the same'})"
+        parts.append(words)
+    return f", {all_of(parts)}" if parts else ""
+
+
+def describe_limit(limit: Limit) -> str:
+    """`30 calls in 1 minute`; `5000 in sum of the amount (form field "amount") in 1 day`."""
+    if limit.place is None:
+        return f"{limit.most} call{'' if limit.most == 1 else 's'} in {describe_span(limit.per)}"
+    return f"{limit.most} in sum of {describe_place(limit.place)} in {describe_span(limit.per)}"
+
+
+def describe_span(seconds: int) -> str:
+    """A stretch of time in its largest whole unit: `90 seconds`, `1 day`."""
+    units = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+    unit, name = next(each for each in units if seconds % each[0] == 0)
+    count = seconds // unit
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
+def describe_over(over: Over) -> str:
+    """Two sentences: which limit, how much of it is used, and when there is room."""
+    demand, limit = over.demand, over.demand.limit
+    words = f'Rule "{demand.rule}" takes at most {describe_limit(limit)}, and '
+    if demand.amount == UNREADABLE:
+        return words + "that of this call cannot be read as one plain number."
+    words += f"{over.used} {'is' if over.used == 1 else 'are'} used"
+    if limit.place is not None:
+        excess = tidy(over.used + demand.amount - limit.most)
+        words += f"; this call asks for {demand.amount}, which is {excess} too much"
+    if not over.fits:
+        return words + ". By itself it is over the limit, so waiting does not help."
+    if over.frees_at is None:
+        return words + ". There is room once calls that wait for people have been decided."
+    left = ceil((over.frees_at - over.at).total_seconds())
+    moment = text_of_moment(over.frees_at)
+    return words + f". There is room from {moment} on, in {describe_wait(left)}."
+
+
+def describe_wait(seconds: int) -> str:
+    """A time to wait, to the nearest unit that matters: `42 seconds`, `3 hours`."""
+    for unit in (86400, 3600, 60):
+        if seconds >= 2 * unit:
+            return describe_span(-(-seconds // unit) * unit)
+    return describe_span(max(seconds, 1))
+
+
+def text_of_moment(moment: datetime) -> str:
+    """RFC 3339 in UTC; part of a second counts as a whole one, so that it is never too early."""
+    whole = (moment + timedelta(microseconds=999_999)).astimezone(UTC).replace(microsecond=0)
+    return whole.isoformat().removesuffix("+00:00") + "Z"
 
 
 def describe_tier(tier: Tier) -> str:

@@ -12,6 +12,7 @@ from audit.journal import Transaction
 from broker.approvals import ENDED, Event, move
 from broker.errors import NotFound
 from broker.model import Approval, Requirement, Vote
+from broker.stores import limits
 from broker.stores.sqlite import bump, optional_moment, to_moment, to_text
 
 _COLUMNS = (
@@ -132,7 +133,8 @@ def advance(
     """Moves the approval as the table says and keeps what goes with the new state.
 
     `executor` is (worker, call) on a claim. When the approval ends, its sealed request and the
-    value to retype are deleted. Raises Conflict for a move that the table does not have.
+    value to retype are deleted, and what it had reserved of limits is given back unless it was
+    sent. Raises Conflict for a move that the table does not have.
     """
     state = move(approval.state, event)
     fields: dict[str, Any] = {"state": state, "changed": bump(tx, "approvals")}
@@ -147,6 +149,7 @@ def advance(
     if state in ENDED:
         fields |= {"ended_at": tx.time, "ended_reason": reason, "confirm_value": None}
         tx.db.execute("DELETE FROM requests WHERE approval = ?", (approval.id,))
+        limits.give_back(tx.db, approval.call)  # what was sent is not touched
     assignments = ", ".join(f"{name} = ?" for name in fields)
     tx.db.execute(
         f"UPDATE approvals SET {assignments} WHERE id = ?",  # noqa: S608 - names from above

@@ -17,7 +17,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 OUTCOMES = ("completed", "denied", "pending", "failed", "answered", "abandoned")
 NO_CODE = "none"
-STAGES = ("decide", "hold", "route", "fetch", "commit", "upstream", "deliver")
+STAGES = ("decide", "limit", "hold", "route", "fetch", "commit", "upstream", "deliver")
 VAULT_RESULTS = ("ok", "failed", "timeout")
 HOLD_OUTCOMES = ("approved", "denied", "expired", "superseded")
 

@@ -148,3 +148,16 @@ def test_a_rule_that_lets_bodies_stream_is_another() -> None:
     stream = read.replace("effect: allow\n", "effect: allow\n    body: stream\n", 1)
     limited = stream.replace("body: stream\n", "body: stream\n    body_limit: 1MiB\n")
     assert len({basis(TEXT), basis(read), basis(stream), basis(limited)}) == 4
+
+
+def test_limits_are_of_the_rule_and_so_is_the_tier_of_what_goes_beyond() -> None:
+    allow = TEXT.replace("effect: hold\n    risk: money", "effect: allow")
+    limited = allow.replace("effect: allow\n", "effect: allow\n    limit: {calls: 3, per: 1m}\n", 1)
+    held = limited.replace("per: 1m}", "per: 1m, over: hold}")
+    more = held.replace("calls: 3", "calls: 4")
+    tier = held.replace("count: 1}]}\nrules", "count: 1}]}\n  medium: {denials: 2}\nrules")
+    assert len({basis(text) for text in (TEXT, allow, limited, held, more, tier)}) == 6
+    other = limited.replace("count: 1}]}\nrules", "count: 1}]}\n  medium: {denials: 2}\nrules")
+    assert basis(other) == basis(limited)
+    tenth = limited.replace("calls: 3", "sum: form:a, max: 0.10")
+    assert basis(tenth) == basis(limited.replace("calls: 3", "sum: form:a, max: 0.1"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import permutations
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.decide import Rulebook
+from rules.limits import UNREADABLE, Demand, Limit, Over
 from rules.load import load_policy
 from rules.model import Decision, Match, Subject
 from rules.request import Request, Scheme
@@ -494,3 +497,105 @@ def test_a_field_of_a_match_that_the_head_does_not_decide_stops_all_streaming_th
     excepting = replace(deny, matches=(Match(methods=frozenset({"DELETE"})),), excepts=(newer,))
     rulebook = Rulebook(replace(policy, rules=(policy.rules[0], excepting)))
     assert not rulebook.decide(BOT, call()).stream
+
+
+PAY = """
+  - {id: pay, agents: [bot], match: {method: POST, host: api.stripe.com, path: /v1/pay},
+     effect: allow, risk: money, confirm: "form:amount",
+     limit: [{sum: "form:amount", max: 100, per: 1d, over: hold}, {calls: 5, per: 1m}]}
+"""
+OFTEN = """
+  - {id: often, agents: [bot], match: {host: api.stripe.com}, effect: allow,
+     limit: {calls: 9, per: 1m}}
+"""
+ASK = """
+  - {id: ask, agents: [bot], match: {method: POST, host: api.stripe.com, path: /v1/pay},
+     effect: hold, limit: {sum: "form:amount", max: 10, per: 1d}}
+"""
+SUM = Limit(Decimal(100), 86400, "form:amount", "hold")
+FIVE = Limit(Decimal(5), 60)
+
+
+def pay(body: bytes = b"amount=7") -> Request:
+    return call("POST", "api.stripe.com/v1/pay", body, FORM)
+
+
+def test_a_decision_says_what_the_call_takes_of_the_deciding_rules_limits() -> None:
+    assert book(PAY).decide(BOT, pay()).limits == (
+        Demand("pay", SUM, Decimal(7)),
+        Demand("pay", FIVE, Decimal(1)),
+    )
+    both = book(PAY, OFTEN).decide(BOT, pay())
+    assert [demand.rule for demand in both.limits] == ["pay", "pay", "often"]
+    held = book(PAY, OFTEN, ASK).decide(BOT, pay())
+    assert (held.effect, [demand.rule for demand in held.limits]) == ("hold", ["ask"])
+    assert book(ALL).decide(BOT, pay()).limits == ()
+
+
+@pytest.mark.parametrize("body", [b"", b"amount=+7", b"amount=7&amount=7", b"amount=-7"])
+def test_an_amount_in_doubt_does_not_match_an_allow_and_is_beyond_a_hold(body: bytes) -> None:
+    denied = book(PAY).decide(BOT, pay(body))
+    assert (denied.effect, denied.code, denied.rules) == ("deny", "policy_denied", ("pay",))
+    assert 'the amount (form field "amount") must stand there once, as a plain decimal' in (
+        denied.sentence
+    )
+    assert book(PAY, OFTEN).decide(BOT, pay(body)).rules == ("often",)
+    held = book(PAY, ASK).decide(BOT, pay(body))
+    assert (held.effect, [d.amount for d in held.limits]) == ("hold", [UNREADABLE])
+
+
+def test_an_amount_in_what_has_no_one_reading_is_ambiguous() -> None:
+    denied = book(PAY).decide(BOT, pay(b"amount=7;amount=8"))
+    assert (denied.effect, denied.code) == ("deny", "request_ambiguous")
+    assert "its form is read in two ways" in denied.sentence
+    # What does not fall under the rule has another reason.
+    except_ = PAY.replace("effect: allow", "except: {query: {x: '1'}}, effect: allow")
+    other = replace(pay(b""), query="x=1")
+    assert "There are rules for" in book(except_).decide(BOT, other).sentence
+
+
+def beyond(demand: Demand) -> Over:
+    moment = datetime(2026, 11, 22, tzinfo=UTC)
+    return Over(demand, Decimal(99), moment, moment)
+
+
+def test_what_goes_beyond_is_held_or_denied() -> None:
+    rulebook = book(PAY, OFTEN)
+    decision = rulebook.decide(BOT, pay())
+    money, five, nine = decision.limits
+    held = rulebook.over(decision, [beyond(money)], pay())
+    assert (held.effect, held.tiers, held.risk) == ("hold", ("money",), "money")
+    assert (held.confirm_place, held.confirm_value) == ("form:amount", "7")
+    assert held.rules == ("pay", "often") and held.basis == decision.basis
+    assert 'Rule "pay" holds POST' in held.sentence and "99 are used" in held.sentence
+    for over in ([beyond(five)], [beyond(money), beyond(nine)]):
+        denied = rulebook.over(decision, over, pay())
+        assert (denied.effect, denied.rules) == ("deny", (over[-1].demand.rule,))
+        assert "99 are used" in denied.sentence and "too much" not in denied.sentence
+
+
+def test_a_hold_beyond_a_limit_stays_one_or_is_denied() -> None:
+    easy = ASK.replace("per: 1d}", "per: 1d, over: hold}")
+    for rule, effect in ((ASK, "deny"), (easy, "hold")):
+        rulebook = book(rule)
+        decision = rulebook.decide(BOT, pay())
+        after = rulebook.over(decision, [beyond(decision.limits[0])], pay())
+        assert after.effect == effect and "96 too much" in after.sentence
+        if effect == "hold":
+            assert after.tiers == decision.tiers == ("medium",)
+
+
+def test_going_beyond_nothing_is_no_way_out() -> None:
+    rulebook = book(PAY)
+    assert rulebook.over(rulebook.decide(BOT, pay()), [], pay()).effect == "deny"
+    strange = Over(Demand("gone", SUM, Decimal(1)), Decimal(99), datetime.now(UTC), None)
+    assert rulebook.over(rulebook.decide(BOT, pay()), [strange], pay()).effect == "deny"
+
+
+def test_a_body_is_read_where_a_limit_sums_it_up() -> None:
+    put = PUSH.replace("path: /v1/**", "path: /v1/**, method: [GET, POST]")
+    assert book(put, PAY).decide(BOT, call()).stream
+    unread = replace(pay(), unread=True, body=b"")
+    assert not book(put, PAY).decide(BOT, unread).stream
+    assert not book(PUSH, PAY).decide(BOT, pay()).stream
+    assert book(PUSH, OFTEN).decide(BOT, call()).stream

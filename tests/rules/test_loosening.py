@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
+from rules.limits import Limit
 from rules.loosening import loosened
 from rules.model import HostPattern, Match, Quorum, Rule, ValueTest
 from rules.schema import BUILT_IN
@@ -84,3 +86,16 @@ def test_agents_and_streaming() -> None:
     assert (
         loosened(HOLD, replace(HOLD, summary="x", impact="y", undo="z", use=("k",)), TIERS) is None
     )
+
+
+def test_limits_may_be_added_and_what_they_hold_may_be_asked_of_more_people() -> None:
+    limit = Limit(Decimal(5), 60, over="hold")
+    limited = replace(ALLOW, limits=(limit,), risk="high")
+    assert loosened(ALLOW, limited, TIERS) is None
+    assert loosened(HOLD, replace(HOLD, limits=(limit,)), TIERS) is None
+    assert loosened(limited, ALLOW, TIERS) == "limits is not as shipped"
+    assert loosened(limited, replace(limited, risk="medium"), TIERS) == (
+        "shipped as allowed, and held beyond its limit (high),"
+        " now allowed, and held beyond its limit (medium)"
+    )
+    assert loosened(replace(limited, risk="medium"), limited, TIERS) is None

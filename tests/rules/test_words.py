@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.hosts import parse_pattern
+from rules.limits import UNREADABLE, Demand, Limit, Over
 from rules.load import load_policy
 from rules.model import Match, Policy, Quorum, Rule, Tier, ValueTest
 from rules.request import Request
@@ -14,11 +18,14 @@ from rules.visible import is_invisible, visible
 from rules.words import (
     body_view,
     check_summary,
+    describe_over,
     describe_place,
     describe_rule,
+    describe_span,
     describe_tier,
     fill_summary,
     instruct,
+    text_of_moment,
 )
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
@@ -199,3 +206,91 @@ def test_tiers_in_words() -> None:
 )
 def test_places_in_words(place: str, words: str) -> None:
     assert describe_place(place) == words
+
+
+MINUTE = Limit(Decimal(30), 60)
+MONEY = Limit(Decimal("12.5"), 86400, "json:/order/total")
+
+
+@pytest.mark.parametrize(
+    ("effect", "limits", "words"),
+    [
+        ("allow", "{calls: 30, per: 1m}", "allowed, at most 30 calls in 1 minute."),
+        ("allow", "{calls: 1, per: 90s}", "allowed, at most 1 call in 90 seconds."),
+        (
+            "allow",
+            "[{calls: 5, per: 7d}, {sum: json:/order/total, max: 12.50, per: 1d, over: hold}]",
+            "allowed, at most 5 calls in 7 days and at most 12.5 in sum of the total (JSON value"
+            ' "/order/total") in 1 day (beyond that held until approved (medium risk: 1 approver,'
+            " not the agent's owner)).",
+        ),
+        (
+            "hold",
+            "{sum: form:n, max: 3, per: 2h, over: hold}",
+            "held until approved (medium risk: 1 approver, not the agent's owner), at most 3 in"
+            ' sum of the n (form field "n") in 2 hours (beyond that held all the same).',
+        ),
+    ],
+)
+def test_a_rules_limits_are_said(effect: str, limits: str, words: str) -> None:
+    text = "version: 1\nrules: [{id: r, agents: [a], match: {}, effect: %s, limit: %s}]"
+    policy, _ = load_policy(text % (effect, limits))
+    for sentence in (describe_rule(policy.rules[0], policy), instruct(policy.rules[0], policy)):
+        assert sentence == f"any method to any https host: {words}"
+
+
+NOW = datetime(2026, 11, 22, 9, 0, 0, 500, tzinfo=UTC)
+
+
+def over(limit: Limit, used: str, amount: str = "1", wait: float | None = None) -> str:
+    frees_at = None if wait is None else NOW + timedelta(seconds=wait)
+    return describe_over(Over(Demand("pay", limit, Decimal(amount)), Decimal(used), NOW, frees_at))
+
+
+def test_what_goes_beyond_a_limit_is_told_what_is_used_and_when_there_is_room() -> None:
+    assert over(MINUTE, "30", wait=41.5) == (
+        'Rule "pay" takes at most 30 calls in 1 minute, and 30 are used. There is room from'
+        " 2026-11-22T09:00:42Z on, in 42 seconds."
+    )
+    assert over(MONEY, "12", "0.75", wait=86400 * 3) == (
+        'Rule "pay" takes at most 12.5 in sum of the total (JSON value "/order/total") in 1 day,'
+        " and 12 are used; this call asks for 0.75, which is 0.25 too much. There is room from"
+        " 2026-11-25T09:00:01Z on, in 3 days."
+    )
+    assert over(MINUTE, "30").endswith(
+        "and 30 are used. There is room once calls that wait for people have been decided."
+    )
+    assert over(MONEY, "1", "13").endswith(
+        "1 is used; this call asks for 13, which is 1.5 too much."
+        " By itself it is over the limit, so waiting does not help."
+    )
+    assert over(MONEY, "1", str(UNREADABLE)).endswith(
+        "in 1 day, and that of this call cannot be read as one plain number."
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (90, "90 seconds"),
+        (3600, "1 hour"), (5400, "90 minutes"), (86400, "1 day"), (90000, "25 hours"),
+    ],
+)  # fmt: skip
+def test_a_stretch_of_time(seconds: int, words: str) -> None:
+    assert describe_span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("wait", "words"),
+    [
+        (0.1, "1 second"), (119, "119 seconds"), (121, "3 minutes"), (7300, "3 hours"),
+        (172801, "3 days"),
+    ],
+)  # fmt: skip
+def test_a_wait_is_never_said_too_short(wait: float, words: str) -> None:
+    assert over(MINUTE, "30", wait=wait).endswith(f", in {words}.")
+
+
+def test_a_moment_is_never_said_too_early() -> None:
+    assert text_of_moment(datetime(2026, 1, 1, 0, 0, 59, 1, tzinfo=UTC)) == "2026-01-01T00:01:00Z"
+    assert text_of_moment(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00Z"

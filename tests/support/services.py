@@ -35,6 +35,7 @@ from broker.errors import SecretUnavailable
 from broker.holds import Holds, Limits
 from broker.internal import Internal
 from broker.keys import Keys
+from broker.limits import Usage
 from broker.model import Client, Role, User
 from broker.parts import Limits as PipelineLimits
 from broker.parts import Parts
@@ -222,6 +223,7 @@ def open_services(
         placeholders=Placeholders(keys.placeholders),
         holds=holds,
         sending=Sending(store, random=token_bytes),
+        usage=Usage(store),
         tunnels=Tunnels(store),
         desk=Desk(clock, holds, Votes(store), agents, policies),
         changes=Changes(store),
@@ -305,6 +307,7 @@ class World:
             policies=used.policies,
             holds=used.holds,
             sending=used.sending,
+            usage=used.usage,
             tunnels=used.tunnels,
             changes=used.changes,
             secrets=self.secrets,
