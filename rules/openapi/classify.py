@@ -181,7 +181,7 @@ def _look_at_answer(operation: Operation, names: _Names, verdict: Verdict) -> No
     hidden = [noun for noun, kind in nouns.items() if kind == "secret" and noun not in READABLE]
     if names.resource[-2:] == ("public", "key"):
         hidden = []
-    values = sorted(SECRET_VALUES & operation.gives)
+    values = sorted(SECRET_VALUES & (operation.gives | operation.within))
     if hidden and values:
         why = f'it is about "{hidden[0]}", and its answer has the field {values[0]}'
         _raise(verdict, KINDS["secret"], "high", why)

@@ -56,7 +56,9 @@ class Operation:
     fields: tuple[Field, ...] = ()
     """Of the body, then of the query."""
     gives: frozenset[str] = frozenset()
-    """Names of the values in a good answer, down to the second level."""
+    """Names of the values in a good answer, those in the entries of a list included."""
+    within: frozenset[str] = frozenset()
+    """Names of the values inside those."""
     items: frozenset[str] = frozenset()
     """Names of the values in each entry, if the answer is a list."""
     statuses: frozenset[str] = frozenset()
@@ -189,7 +191,7 @@ class Document:
         )
         deep = {n for (w, n), p in parameters.items() if w == "path" and p.get("x-multi-segment")}
         responses = _mapping(own.get("responses"))
-        gives, items, answers = self._answer(responses)
+        gives, within, items, answers = self._answer(responses)
         return Operation(
             method=method,
             path=path,
@@ -199,6 +201,7 @@ class Document:
             tags=tuple(_text(tag) for tag in _list(own.get("tags"))),
             fields=self._body(own.get("requestBody")) + query,
             gives=gives,
+            within=within,
             items=items,
             statuses=frozenset(responses),
             answers=answers,
@@ -233,8 +236,9 @@ class Document:
 
     def _answer(
         self, responses: Mapping[str, Plain]
-    ) -> tuple[frozenset[str], frozenset[str], bool]:
+    ) -> tuple[frozenset[str], frozenset[str], frozenset[str], bool]:
         gives: set[str] = set()
+        within: set[str] = set()
         items: set[str] = set()
         answers = False
         for status, value in responses.items():
@@ -244,15 +248,14 @@ class Document:
             answers = answers or (bool(content) and status in ("200", "2XX", "2xx"))
             for media in content.values():
                 shape = self._shape(_mapping(media).get("schema"))
-                if shape.items is not None:
-                    items |= self._shape(shape.items).properties.keys()
                 gives |= shape.properties.keys()
+                items |= self._shape(shape.items).properties.keys()
                 for name, schema in list(shape.properties.items())[:_MAX_PARTS]:
                     inner = self._shape(schema)
-                    gives |= inner.properties.keys()
+                    within |= inner.properties.keys()
                     if inner.items is not None and (name in _WRAPPERS or len(shape.lists) == 1):
                         items |= self._shape(inner.items).properties.keys()
-        return frozenset(gives | items), frozenset(items), answers
+        return frozenset(gives | items), frozenset(within), frozenset(items), answers
 
     def _shape(self, schema: Plain) -> _Shape:
         """The fields of a schema, those of what it is composed of included."""

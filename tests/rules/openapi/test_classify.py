@@ -47,6 +47,13 @@ def fields(*names: str) -> tuple[Field, ...]:
             "confidential",
             "its answer has the field client_secret",
         ),
+        (
+            of("GET /apps/{id}", "getApp", within=frozenset({"client_secret"})),
+            "medium",
+            "confidential",
+            "its answer has the field client_secret",
+        ),
+        (of("POST /x", "createX", within=frozenset({"client_secret"})), "medium", "create", ""),
         (of("GET /secrets/public-key", "getPublicKey"), "low", "read", "GET"),
         (of("GET /secret-scanning/alerts", "listAlerts"), "low", "read", "GET"),
         (

@@ -76,7 +76,10 @@ components:
       properties: {name: {type: string}, "a/b~c": {type: string}}
       allOf: [{properties: {size: {}}, required: [size]}]
       anyOf: [{properties: {other: {}}, required: [other]}]
-    List: {properties: {total: {}, data: {type: array, items: {$ref: "#/components/schemas/A"}}}}
+    List:
+      properties:
+        total: {properties: {sum: {}}}
+        data: {type: array, items: {$ref: "#/components/schemas/A"}}
 """
     )
     assert found == Operation(
@@ -96,6 +99,7 @@ components:
             Field("kind", "query:kind", True),
         ),
         gives=frozenset({"total", "data", "name", "a/b~c", "size", "other"}),
+        within=frozenset({"sum"}),
         items=frozenset({"name", "a/b~c", "size", "other"}),
         statuses=frozenset({"200", "404"}),
         answers=True,
