@@ -8,7 +8,7 @@ from typing import Any
 from rules import packs
 from rules.describe import describe_match
 from rules.model import Rule
-from rules.pack import CLASSES, Pack, PackRule, read_pack, rules_of
+from rules.pack import CLASSES, Pack, PackRule, listed, read_pack, rules_of, words
 from rules.schema import read_rule
 from rules.source import Section, Source
 
@@ -30,13 +30,24 @@ def counts(pack: Pack) -> dict[str, int]:
     return {level: found[level] for level in CLASSES}
 
 
+def hosts(pack: Pack) -> list[str]:
+    """Where its rules lead; a credential of theirs must be allowed there."""
+    named = [
+        host
+        for rule in pack.rules
+        for match in listed(rule.fields["match"])
+        for host in words(match.get("host"))
+    ]
+    return list(dict.fromkeys([*pack.hosts, *named]))
+
+
 def overview(pack: Pack) -> dict[str, Any]:
     """What it is for, without its rules."""
     return {
         "name": pack.name,
         "title": pack.title,
         "about": pack.about,
-        "hosts": list(pack.hosts),
+        "hosts": hosts(pack),
         "parameters": [
             {
                 "name": parameter.name,
@@ -80,9 +91,9 @@ def _read(pack: Pack, rule: PackRule, fields: dict[str, object]) -> Rule:
 
 def _calls(rule: PackRule, read: Rule) -> list[str]:
     """What falls under the rule."""
-    words = [describe_match(match) for match in read.matches]
+    calls = [describe_match(match) for match in read.matches]
     if rule.rest:
-        words = [f"{each}, of what no other rule has" for each in words]
-    elif read.excepts:
-        words.append("except " + "; or ".join(describe_match(match) for match in read.excepts))
-    return words
+        return [f"{each}, of what no other rule has" for each in calls]
+    if read.excepts:
+        calls.append("except " + "; or ".join(describe_match(match) for match in read.excepts))
+    return calls

@@ -17,6 +17,8 @@ _TEXTS = frozenset(("id", "line", "summary", "impact", "undo", "confirm", "use")
 _JUDGED = frozenset(("effect", "risk", "agents", "matches", "excepts"))
 _LISTS = ("methods", "hosts", "paths")
 """Fields of a match any of whose values will do, so that more of them match more."""
+_ALL = ("query", "headers", "json", "form")
+"""Those all of which must hold, so that more of them match less."""
 
 
 def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
@@ -78,7 +80,7 @@ def _narrower(one: Match, other: Match) -> bool:
             continue
         if field.name in _LISTS and mine and set(mine) <= set(its):
             continue
-        if field.name in ("query", "headers") and set(its) <= set(mine):
+        if field.name in _ALL and set(its) <= set(mine):
             continue
         return False
     return True

@@ -236,9 +236,9 @@ def rules_of(pack: Pack, values: Values) -> list[tuple[PackRule, dict[str, objec
                 match
                 for other, its in made
                 if not other.rest and (rule.level, other.level) != ("low", "low")
-                for match in _listed(its["match"])
+                for match in listed(its["match"])
             ]
-            holes = [*_listed(fields.get("except", [])), *_holes(_listed(fields["match"]), taken)]
+            holes = [*listed(fields.get("except", [])), *_holes(listed(fields["match"]), taken)]
             if holes:
                 fields["except"] = holes
     return made
@@ -281,7 +281,8 @@ def _at_hosts(value: object, hosts: list[object]) -> object:
     return value
 
 
-def _listed(value: object) -> list[Mapping[str, object]]:
+def listed(value: object) -> list[Mapping[str, object]]:
+    """One match or several."""
     items = value if isinstance(value, list) else [value]
     return [item for item in items if isinstance(item, dict)]
 
@@ -306,10 +307,10 @@ def _holes(
         if all(host == match.get("host") for host in own_hosts):
             hole.pop("host", None)
         if hole.keys() <= {"method", "path", "host"} and "path" in hole:
-            methods = tuple(sorted(_words(hole.get("method"))))
+            methods = tuple(sorted(words(hole.get("method"))))
             host = repr(hole.get("host"))
             hosts[host] = hole.get("host")
-            paths[methods, host].update(dict.fromkeys(_words(hole["path"])))
+            paths[methods, host].update(dict.fromkeys(words(hole["path"])))
         else:
             others.append(hole)
     joined: list[dict[str, object]] = []
@@ -326,11 +327,11 @@ def _holes(
 def _may_meet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether some call may fall under both, as far as method, host and path can tell."""
     for name in ("method", "host"):
-        ours, theirs = set(_words(one.get(name))), set(_words(other.get(name)))
+        ours, theirs = set(words(one.get(name))), set(words(other.get(name)))
         # Hosts with wildcards may meet in more ways than one; they are left to the call.
         if ours and theirs and ours.isdisjoint(theirs) and not any("*" in w for w in ours | theirs):
             return False
-    mine, its = _words(one.get("path")), _words(other.get("path"))
+    mine, its = words(one.get("path")), words(other.get("path"))
     if not mine or not its:
         return True
     try:
@@ -339,6 +340,7 @@ def _may_meet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
         return True  # rules.schema says what is wrong with it
 
 
-def _words(value: object) -> list[str]:
+def words(value: object) -> list[str]:
+    """One word or several."""
     items = value if isinstance(value, list) else [value]
     return [item for item in items if isinstance(item, str)]

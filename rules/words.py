@@ -58,7 +58,7 @@ def describe_place(place: str) -> str:
 
 def check_summary(template: str) -> None:
     """Returns if every placeholder of a summary can be filled in; else raises ValueError."""
-    for name in _PLACEHOLDER.findall(template):
+    for name in _names(template):
         if name not in _OF_REQUEST:
             try:
                 parse_place(name)
@@ -71,30 +71,39 @@ def check_summary(template: str) -> None:
         raise ValueError("a brace without its partner")
 
 
+def _names(template: str) -> list[str]:
+    """What the placeholders name; several in one are parted by `|`."""
+    return [name for found in _PLACEHOLDER.findall(template) for name in found.split("|")]
+
+
 def reads_body(rule: Rule) -> bool:
     """Whether the rule's texts show something of the body."""
-    places = [*_PLACEHOLDER.findall(rule.summary or ""), rule.confirm or ""]
+    places = [*_names(rule.summary or ""), rule.confirm or ""]
     return any(place.startswith(("json:", "form:")) for place in places)
 
 
 def fill_summary(template: str, request: Request, reading: Reading | None = None) -> str:
     """A summary with its placeholders filled in; values are visible and cut, or `(absent)`.
 
-    `reading` spares parsing the body again where the caller has one.
+    Of several places in one placeholder (`{json:/text|form:text}`) all that are there are shown,
+    since which of them the upstream takes is not known. `reading` spares parsing the body again
+    where the caller has one.
     """
-    reading = reading or Reading(request)
+    call = reading or Reading(request)
 
-    def value(found: re.Match[str]) -> str:
-        name = found[1]
+    def value(name: str) -> str | None:
         if name in _OF_REQUEST:
-            return visible(str(getattr(request, name)))
+            return str(getattr(request, name))
+        return call.at(parse_place(name))
+
+    def filled(found: re.Match[str]) -> str:
         try:
-            text = reading.at(parse_place(name))
+            values = dict.fromkeys(value(name) for name in found[1].split("|"))
         except ValueError:
             return found[0]
-        return ABSENT if text is None else visible(text)
+        return ", ".join(visible(text) for text in values if text is not None) or ABSENT
 
-    return _PLACEHOLDER.sub(value, template)
+    return _PLACEHOLDER.sub(filled, template)
 
 
 def body_view(request: Request) -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ def show(name: str, as_json: bool) -> None:
 
 def _print(pack: Pack, told: dict[str, Any]) -> None:
     click.echo(f"{pack.title}: {pack.about}")
-    click.echo(f"hosts: {', '.join(pack.hosts)}")
+    click.echo(f"hosts: {', '.join(told['hosts'])}")
     for parameter in told["parameters"]:
         default = parameter["default"]
         what = "needed" if default is None else f"default {', '.join(default)}"

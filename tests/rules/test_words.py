@@ -25,6 +25,7 @@ from rules.words import (
     describe_tier,
     fill_summary,
     instruct,
+    reads_body,
     text_of_moment,
 )
 
@@ -294,3 +295,14 @@ def test_a_wait_is_never_said_too_short(wait: float, words: str) -> None:
 def test_a_moment_is_never_said_too_early() -> None:
     assert text_of_moment(datetime(2026, 1, 1, 0, 0, 59, 1, tzinfo=UTC)) == "2026-01-01T00:01:00Z"
     assert text_of_moment(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00Z"
+
+
+def test_of_several_places_in_one_placeholder_all_are_shown_that_are_there() -> None:
+    template = "Say {json:/text|form:text|query:text}"
+    check_summary(template)
+    form = request(b"text=hi", FORM, query="text=more")
+    assert fill_summary(template, form) == "Say hi, more"
+    assert fill_summary(template, request()) == "Say (absent)"
+    with pytest.raises(ValueError, match="cannot be filled in"):
+        check_summary("{json:/text|text}")
+    assert reads_body(Rule("r", ("a",), (), "hold", summary="{query:x|form:x}"))

@@ -18,7 +18,7 @@ from broker.errors import CODES
 from broker.telemetry.metrics import METRICS
 from certs.clients import CLIENTS, VARIABLES, WITHHELD
 from keybroker.cli import cli
-from keybroker.packs import counts, shipped
+from keybroker.packs import counts, hosts, shipped
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs"
@@ -117,7 +117,7 @@ def packs() -> str:
         (
             f"`{pack.name}`",
             pack.title,
-            ", ".join(f"`{host}`" for host in pack.hosts),
+            ", ".join(f"`{host}`" for host in hosts(pack)),
             *(str(number) for number in counts(pack).values()),
             ", ".join(
                 f"`{p.name}`" + ("" if p.default else " (needed)") for p in pack.parameters.values()

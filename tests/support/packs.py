@@ -16,9 +16,11 @@ from rules.canonical import canonicalise
 from rules.checks import paths_overlap
 from rules.decide import Rulebook
 from rules.load import load_policy
+from rules.matching import Matcher
 from rules.model import Match, Rule, Subject
 from rules.pack import Pack, read_pack
 from rules.paths import Template, parse_template
+from rules.reading.call import Reading
 from rules.request import Request
 
 BOT = Subject("bot")
@@ -79,6 +81,11 @@ def host_of(match: Match) -> str:
     pattern = match.hosts[0]
     port = f":{pattern.port}" if pattern.port else ""
     return ("some." if pattern.wildcard else "") + pattern.host + port
+
+
+def reaches(match: Match, request: Request) -> bool:
+    """Whether the request falls under the match, to the letter."""
+    return Matcher.of(match).holds_at_host(Reading(request), wide=False)
 
 
 def samples(rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, str, str]]:
