@@ -130,6 +130,30 @@ rules:
     agents: [bot]
     match: {{host: "opaque.localhost:{port}"}}
     effect: tunnel
+  - id: counted
+    agents: ["tag:metered"]
+    match: {{method: GET, host: "localhost:{port}", path: "/counted/**"}}
+    effect: allow
+    use: [bearer]
+    limit: {{calls: 5, per: 1d}}
+  - id: metered
+    agents: ["tag:metered"]
+    match: {{method: POST, host: "localhost:{port}", path: "/metered/form"}}
+    effect: allow
+    use: [bearer]
+    limit: {{sum: "form:amount", max: 100, per: 1d}}
+  - id: metered-json
+    agents: ["tag:metered"]
+    match: {{method: POST, host: "localhost:{port}", path: "/metered/json"}}
+    effect: allow
+    use: [bearer]
+    limit: {{sum: "json:/order/amount", max: 100, per: 1d}}
+  - id: metered-ask
+    agents: ["tag:metered"]
+    match: {{method: POST, host: "localhost:{port}", path: "/metered/ask"}}
+    effect: hold
+    use: [bearer]
+    limit: {{calls: 3, per: 1d}}
   - id: anywhere
     agents: [roamer]
     match: {{path: "/**"}}

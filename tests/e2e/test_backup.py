@@ -22,6 +22,8 @@ credentials:
 rules:
   - {id: read, agents: [bot], match: {method: GET, host: "$HOST", path: /**}, effect: allow,
      use: [pay]}
+  - {id: twice, agents: [bot], match: {method: GET, host: "$HOST", path: /twice}, effect: allow,
+     limit: {calls: 2, per: 31d}}
   - {id: write, agents: [bot], match: {method: POST, host: "$HOST", path: /**}, effect: hold,
      use: [pay]}
 """
@@ -38,6 +40,7 @@ def test_a_workspace_comes_back_from_its_backup(tmp_path: Path) -> None:
             bot, alice = kb.agent("bot"), kb.user("alice")
             assert kb.curl(bot, upstream.url + "/pay", "-d", "n=1").code == "approval_pending"
             (held,) = kb.pending(alice)
+            assert kb.curl(bot, upstream.url + "/twice").status == 404
 
             over, answers = threading.Event(), []
 
@@ -85,6 +88,9 @@ def test_a_workspace_comes_back_from_its_backup(tmp_path: Path) -> None:
             assert other.vote(alice, held["id"], "approve")[0] == 409
             assert other.curl(bot, upstream.url + "/pay", "-d", "n=1").code == "approval_pending"
             assert sum(r.method == "POST" for r in upstream.requests) == 1
+            # What had been used of a limit is used.
+            assert other.curl(bot, upstream.url + "/twice").status == 404
+            assert other.curl(bot, upstream.url + "/twice").code == "policy_denied"
             types = {r["type"] for r in other.records()}
             assert {"workspace.backup", "workspace.restored"} <= types
             other.verify()
