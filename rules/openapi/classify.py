@@ -15,6 +15,7 @@ from rules.openapi.document import Operation
 from rules.openapi.lexicon import (
     BARE,
     BULK,
+    CARRIERS,
     CONTACT,
     FINAL,
     IDENTIFYING,
@@ -58,9 +59,11 @@ _ACTS_BY_GET = word_set(
     "restart reboot stop deploy merge refund charge"
 )
 """Last words of a path that make a GET suspicious; others are as often nouns (`/releases`)."""
+_AS_OFTEN_NOUNS = word_set("filter format view index head status info has is exist")
+"""Of the verbs that search or read, those that say little where they stand alone."""
 _PREFERENCE = [
-    "money", "secret", "access", "guard", "channel", "send", "publish", "code", "delete", "admin",
-    "run", "close", "remove", "create", "change",
+    "carrier", "money", "secret", "access", "guard", "channel", "send", "publish", "code",
+    "delete", "admin", "run", "close", "remove", "create", "change",
 ]  # fmt: skip
 """Of kinds with the same risk, whose words stand on the card."""
 
@@ -102,6 +105,8 @@ class _Names:
     path: tuple[str, ...]
     """Of all literal segments."""
     tags: tuple[str, ...]
+    asking: str
+    """The verb by which it only searches or reads, where it surely is one; else empty."""
 
     @classmethod
     def of(cls, operation: Operation) -> _Names:
@@ -134,6 +139,7 @@ class _Names:
             summary=words_of(operation.summary[:200]),
             path=tuple(w for run in filled for s in run for w in words_of(s)),
             tags=tuple(w for t in operation.tags if len(words_of(t)) <= 3 for w in words_of(t)),
+            asking=_asking(operation, segments[-1] if literal else ""),
         )
 
     @property
@@ -146,6 +152,19 @@ class _Names:
             if word in VERBS:
                 return word
         return ""
+
+
+def _asking(operation: Operation, last: str) -> str:
+    """The verb that begins the id, or is the end of id or path, as it is written there: `lists`
+    and `postLists` are about lists, and list nothing."""
+    part = re.split(r"[/.]", operation.id)[-1]
+    first = re.match(r"[A-Z]?[a-z]+", part)
+    for word in (first[0] if first else "", re.split(r"[_-]", part)[-1]):
+        verb = word.lower()
+        if VERBS.get(verb) in ("search", "read") and verb not in _AS_OFTEN_NOUNS:
+            return verb
+    verb = last.lower()
+    return verb if VERBS.get(verb) == "search" and verb not in _AS_OFTEN_NOUNS else ""
 
 
 def _verbs(words: tuple[str, ...]) -> Iterator[tuple[str, Kind]]:
@@ -209,15 +228,15 @@ def _look_at_answer(operation: Operation, names: _Names, verdict: Verdict) -> No
 
 def _search(operation: Operation, names: _Names) -> Verdict | None:
     """The verdict on a POST that only searches, reads or renders; None if it does not say so."""
-    if operation.method != "POST":
+    if operation.method != "POST" or _carries(names):
         return None
-    leading = names.leading
-    if VERBS.get(leading) not in ("search", "read"):
+    asking = names.asking
+    if not asking:
         return None
     others = [w for part in (names.id, names.action) for w, k in _verbs(part) if k.risk != "low"]
     if others or nouns_in((*names.id, *names.resource)):
         return None
-    verdict = Verdict(KINDS["search"], "low", [f'POST, but the name says "{leading}"'])
+    verdict = Verdict(KINDS["search"], "low", [f'POST, but the name says "{asking}"'])
     if operation.answers and not operation.statuses & {"201", "202", "204"}:
         verdict.reasons.append("it answers 200 with data")
         verdict.doubts.append("read-by-post")
@@ -255,6 +274,11 @@ def _write(operation: Operation, names: _Names) -> Verdict:
     return _finish(operation, verdict)
 
 
+def _carries(names: _Names) -> bool:
+    """Whether other calls are posted to it, as a list or a document."""
+    return len(names.action) == 1 and names.action[0] in CARRIERS
+
+
 def _evidence(operation: Operation, names: _Names) -> list[tuple[str, Kind]]:
     """What speaks for a class, as sentences."""
     found: dict[str, Kind] = {}
@@ -267,6 +291,8 @@ def _evidence(operation: Operation, names: _Names) -> list[tuple[str, Kind]]:
         found.setdefault(f'it is about "{noun}": {KINDS[name].why}', KINDS[name])
     if "admin" in nouns_in(names.path).values():
         found.setdefault("its path is one of administration", KINDS["admin"])
+    if operation.method == "POST" and _carries(names):
+        found.setdefault(f'its path ends in "{names.action[0]}"', KINDS["carrier"])
     for noun, name in nouns_in(names.tags).items():
         if name in ("secret", "access", "money", "admin") and noun not in nouns:
             found.setdefault(f'its tag says "{noun}": {KINDS[name].why}', KINDS[name])
@@ -295,9 +321,8 @@ def _mild(operation: Operation, names: _Names, found: list[tuple[str, Kind]]) ->
     for word in (*names.id, *names.summary[:1]):
         if VERBS.get(word) == "detach":
             return f'the name says "{word}": {KINDS["detach"].why}'
-    marks = [word for word in names.resource[-2:] if word in MILD]
-    if marks:
-        return f'it is about "{marks[0]}", of which little is lost'
+    if names.resource and names.resource[-1] in MILD:
+        return f'it is about "{names.resource[-1]}", of which little is lost'
     if names.leading == "remove" and " from " in operation.summary.lower():
         return 'the summary says "remove ... from": an entry is taken out of a list'
     return ""

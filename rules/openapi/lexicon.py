@@ -80,6 +80,13 @@ _KINDS = (
         "set it back; what passed meanwhile stays so",
     ),
     Kind(
+        "carrier",
+        "high",
+        "it carries other calls, of any class",
+        "Calls inside it are not seen one by one.",
+        "depends on the calls inside",
+    ),
+    Kind(
         "admin",
         "high",
         "it belongs to administration",
@@ -282,12 +289,15 @@ HARMLESS = (
 )
 """Two words of which one sounds worse than both are; "pull request" only because it is common."""
 
+CARRIERS = word_set("batch graphql jsonrpc xmlrpc multicall")
+"""Last words of paths to which other calls are posted."""
+
 MILD = word_set(
-    "reaction star follow following follower like subscription label bookmark favorite favourite "
-    "vote upvote downvote watch watcher pin mute highlight emoji thread notification assignee "
-    "reminder draft tag read unread subscriber"
+    "reaction star follow following follower like label bookmark favorite favourite vote upvote "
+    "downvote watch watcher pin mute highlight emoji assignee reminder"
 )
-"""Nouns of which little is lost when one is deleted."""
+"""Nouns of which little is lost when one is deleted. Not among them: subscription, which may be
+one that is paid for, and tag, which may be all that keeps what it names."""
 
 PEOPLE = word_set(
     "user customer contact member employee patient subscriber lead person people guest student "

@@ -88,8 +88,8 @@ def broken(imported: Imported, *, host: str, most: int = 6, seed: int = 1) -> li
                     continue  # Keybroker refuses the call itself
                 decision = rulebook.decide(BOT, request)
                 risks = {risk_of[name] for name in (*decision.rules, *decision.allowed_by)}
-                fitting = {p for p in (*near, *deep) if shapes[p].fullmatch(concrete)}
-                exact = {p for p in fitting if letters[p].fullmatch(concrete)}
+                fitting = {p for p in (*near, *deep) if shapes[p].fullmatch(target)}
+                exact = {p for p in fitting if letters[p].fullmatch(target)}
                 told = f"{method} {url}: {decision.effect} by {sorted(risks)}"
                 if decision.effect == "deny" or (decision.effect == "hold") == ("low" in risks):
                     wrong.append(told)

@@ -92,6 +92,12 @@ def fields(*names: str) -> tuple[Field, ...]:
         (of("POST /views", "createView", **ANSWER), "medium", "create", 'says "create"'),
         (of("POST /search", "searchAndDelete", **ANSWER), "high", "delete", 'says "delete"'),
         (of("POST /tokens/search", "searchTokens", **ANSWER), "high", "secret", '"token"'),
+        (of("POST /lists", "postLists", **ANSWER), "medium", "create", "POST"),
+        (of("POST /lists", "lists", **ANSWER), "medium", "create", "POST"),
+        (of("POST /lists", summary="Lists", **ANSWER), "medium", "create", "POST"),
+        (of("POST /price-list", "priceList", **ANSWER), "medium", "create", "POST"),
+        (of("POST /filter", **ANSWER), "medium", "create", "POST"),
+        (of("POST /x.search", "x_conversations_search", **ANSWER), "low", "search", "search"),
         (of("PUT /search", "search", **ANSWER), "medium", "change", "PUT"),
         (
             of("POST /users/list", "users.list", items=frozenset({"email"}), **ANSWER),
@@ -125,10 +131,15 @@ def fields(*names: str) -> tuple[Field, ...]:
         (of("POST /runs/{id}/rerun", "rerun"), "medium", "run", 'the name says "rerun"'),
         (of("POST /teams/{t}/members/remove", "bulk-remove"), "high", "access", '"member"'),
         (of("PATCH /a", "updateA", text="It cannot be undone."), "high", "change", "cannot be"),
+        (of("POST /v1/$batch", "createBatch"), "high", "carrier", 'its path ends in "batch"'),
+        (of("POST /graphql", "queryGraphql", **ANSWER), "high", "carrier", "graphql"),
+        (of("POST /batch/jobs", "createJob"), "medium", "create", 'the name says "create"'),
         # deletes
         (of("DELETE /pets/{id}", "deletePet"), "high", "delete", "DELETE"),
         (of("DELETE /repos/{r}/collaborators/{u}", "x"), "high", "access", '"collaborator"'),
         (of("DELETE /user/starred/{r}", "unstar"), "medium", "detach", 'the name says "unstar"'),
+        (of("DELETE /v1/subscriptions/{id}"), "high", "delete", "DELETE"),
+        (of("DELETE /star/systems/{id}"), "high", "delete", "DELETE"),
         (of("DELETE /c/{c}/reactions/{id}", "deleteReaction"), "medium", "detach", '"reaction"'),
         (
             of("DELETE /i/{i}/x/{id}", "removeX", summary="Remove x from an i"),
