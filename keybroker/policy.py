@@ -15,6 +15,7 @@ from rules.decide import Rulebook
 from rules.errors import Ambiguous, Problem
 from rules.model import ANYONE, OWNER, Policy, Subject
 from rules.request import DEFAULT_PORTS, RawRequest
+from rules.words import describe_limit
 
 CODES = {"deny": "policy_denied", "hold": "approval_pending", "allow": None, "tunnel": None}
 """What the agent would read in each case; None: the upstream's answer."""
@@ -67,7 +68,8 @@ def subject_of(name: str, agents: Sequence[Agent]) -> Subject:
 
 
 def explain_call(policy: Policy, subject: Subject, raw: RawRequest) -> dict[str, object]:
-    """Effect, risk, code, rules and sentence, as the proxy would decide."""
+    """Effect, risk, code, rules and sentence, as the proxy would decide; and the limits that the
+    call would count towards, whatever is used of them."""
     try:
         request = canonicalise(raw)
     except Ambiguous as error:
@@ -76,6 +78,7 @@ def explain_call(policy: Policy, subject: Subject, raw: RawRequest) -> dict[str,
             "risk": None,
             "code": "request_ambiguous",
             "rules": [],
+            "limits": [],
             "sentence": error.sentence,
         }
     decision = Rulebook(policy).decide(subject, request)
@@ -84,6 +87,10 @@ def explain_call(policy: Policy, subject: Subject, raw: RawRequest) -> dict[str,
         "risk": decision.risk,
         "code": CODES[decision.effect],
         "rules": list(decision.rules),
+        "limits": [
+            {"rule": demand.rule, "sentence": f"at most {describe_limit(demand.limit)}"}
+            for demand in decision.limits
+        ],
         "sentence": decision.sentence,
     }
 

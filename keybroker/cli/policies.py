@@ -139,6 +139,8 @@ def explain(
         click.echo(f"rules: {', '.join(told['rules'])}")  # type: ignore[arg-type]
     if told["effect"] == "hold":
         click.echo(f"risk: {told['risk']}")
+    for limit in told["limits"]:  # type: ignore[attr-defined]
+        click.echo(f"limit of {limit['rule']}: {limit['sentence']}")
 
 
 def _header(line: str) -> tuple[str, str]:

@@ -85,9 +85,22 @@ def test_a_call_is_explained_as_it_would_be_decided(
 ) -> None:
     run("agent", "add", "bot", "--tag", "finance")
     told = run("policy", "explain", "--as", "bot", *arguments, "--json").json
-    assert told.keys() == {"effect", "risk", "code", "rules", "sentence"}
+    assert told.keys() == {"effect", "risk", "code", "rules", "limits", "sentence"}
     assert (told["effect"], told["code"], told["rules"]) == (effect, code, rules)
     assert told["sentence"]
+
+
+def test_the_limits_of_a_call_are_told(run: Run, tmp_path: Path) -> None:
+    run("agent", "add", "bot")
+    file = tmp_path / "limited.yaml"
+    file.write_text(
+        "version: 1\nrules: [{id: often, agents: [bot], match: {host: a.example},"
+        " effect: allow, limit: {calls: 30, per: 1m}}]\n"
+    )
+    call = ("policy", "explain", "--policy", file, "--as", "bot", "GET", "https://a.example/")
+    [limit] = run(*call, "--json").json["limits"]
+    assert limit == {"rule": "often", "sentence": "at most 30 calls in 1 minute"}
+    assert "limit of often: at most 30 calls in 1 minute\n" in run(*call).out
 
 
 def test_tags_count_in_another_file_too(run: Run, policy: Path, tmp_path: Path) -> None:
