@@ -8,16 +8,20 @@ counts only alone, and only for a host without a credential.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from operator import attrgetter
 
 from rules.basis import Definitions
+from rules.conditions import Condition
 from rules.counting import demands_of, doubt_about
 from rules.describe import describe_match
 from rules.errors import Unreadable
 from rules.limits import Demand, Over, sums_body
-from rules.matching import Matcher, host_holds, is_wide
+from rules.matching import Matcher, all_hold, host_holds, is_wide
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
+from rules.paths import parse_template, wide_texts
 from rules.places import parse_place
 from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS, Request
@@ -29,6 +33,10 @@ MAX_SHOWN_URL = 200
 MAX_RETYPED = 120
 """Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
 _MAX_HINTS = 3
+_PLANS = 2_000
+"""Places called by agents whose candidates are remembered."""
+_MOST_PLANNED = 500
+"""Candidates of one place; where there are more, remembering them saves little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +45,49 @@ class _Entry:
 
     order: int
     rule: Rule
+    scheme: str
     port: int | None
     """The only port it is about; None: every port, of a match without a host."""
     matcher: Matcher
     excepts: tuple[Matcher, ...]
+    wide: bool
+    """Whether the rule reads widely."""
+    prefixes: tuple[str, ...]
+    """One of them begins every path that matches, as the rule reads it."""
+    conditions: tuple[Condition, ...]
+    """What is left to look at besides the index's keys, scheme and port."""
+
+    @classmethod
+    def of(
+        cls,
+        order: int,
+        rule: Rule,
+        host: HostPattern | None,
+        matcher: Matcher,
+        excepts: tuple[Matcher, ...],
+    ) -> _Entry:
+        scheme, wide = matcher.match.scheme, is_wide(rule)
+        templates = [parse_template(path) for path in matcher.match.paths]
+        prefixes = [t.wide_prefix if wide else t.literal_prefix for t in templates]
+        return cls(
+            order,
+            rule,
+            scheme,
+            None if host is None else host.port or DEFAULT_PORTS[scheme],
+            matcher,
+            excepts,
+            wide,
+            tuple(prefixes) or ("/",),
+            matcher.besides_index,
+        )
+
+    def doubt(self, call: Reading) -> str | None:
+        """Why it cannot be told whether the call falls under the rule; None if it can."""
+        doubt = self.matcher.doubt(call)
+        if doubt is not None or not self.matcher.holds(call, wide=False):
+            return doubt
+        doubts = [h.doubt(call) for h in self.excepts if h.is_at_host(call)]
+        return next((doubt for doubt in doubts if doubt is not None), None)
 
 
 class Rulebook:
@@ -51,6 +98,7 @@ class Rulebook:
         self._entries: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
         self._calls: defaultdict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
         """By method too, "" for any; without tunnels, which are not about calls."""
+        self._plans: dict[tuple[Subject, str, str], list[_Entry]] = {}
         self._rules: defaultdict[str, list[int]] = defaultdict(list)
         self._definitions = Definitions(policy)
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
@@ -70,8 +118,7 @@ class Rulebook:
         for match in rule.matches:
             matcher = Matcher.of(match)
             for host in match.hosts or (None,):
-                port = None if host is None else host.port or DEFAULT_PORTS[match.scheme]
-                entry = _Entry(order, rule, port, matcher, excepts)
+                entry = _Entry.of(order, rule, host, matcher, excepts)
                 for agent in rule.agents:
                     self._entries[agent, _host_key(host)].append(entry)
                     if rule.effect != "tunnel":
@@ -87,12 +134,18 @@ class Rulebook:
 
     def decide(self, subject: Subject, request: Request) -> Decision:
         """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
-        return _total(lambda: self._decide(subject, Reading(request, subject)))
+        try:
+            return self._decide(subject, Reading(request, subject))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
+            return _failed(error)
 
     def over(self, decision: Decision, over: Sequence[Over], request: Request) -> Decision:
         """The decision for a call that goes beyond these limits: deny if one of them says so, else
         people are asked. Never raises."""
-        return _total(lambda: self._over(decision, over, Reading(request)))
+        try:
+            return self._over(decision, over, Reading(request))
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failed(error)
 
     def tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         """Whether a connection may be passed on undecrypted: tunnel, or deny with the reason.
@@ -100,50 +153,51 @@ class Rulebook:
         Deny only means that the connection is to be opened, and each call in it decided. Never
         raises.
         """
-        return _total(lambda: self._tunnel(subject, host, port))
+        try:
+            return self._tunnel(subject, host, port)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failed(error)
 
     def _decide(self, subject: Subject, call: Reading) -> Decision:
         matching = self._matching(subject, call)
         basis = self._definitions.basis(subject, matching)
-        what = _what(call.request)
-        by = {effect: [r for r in matching if r.effect == effect] for effect in _ORDER}
-        if by["deny"]:
-            first = by["deny"][0]
-            why = f": {fill_summary(first.summary, call.request, call)}" if first.summary else ""
+        if not matching:
+            return self._nothing_matches(subject, call, basis)
+        request = call.request
+        denying = [rule for rule in matching if rule.effect == "deny"]
+        if denying:
+            first = denying[0]
+            why = f": {fill_summary(first.summary, request, call)}" if first.summary else ""
             return Decision(
                 "deny",
-                f'Rule "{first.id}" denies {what}{why}. A retry or another spelling of the request '
-                "will be denied too.",
-                rules=_ids(by["deny"]),
+                f'Rule "{first.id}" denies {_what(request)}{why}. A retry or another spelling of '
+                "the request will be denied too.",
+                rules=_ids(denying),
                 basis=basis,
             )
-        deciding = by["hold"] or by["allow"]
-        if not deciding:
-            return self._nothing_matches(subject, call, basis)
-        credentials = self._credentials(by["hold"] + by["allow"], call.request)
-        refusal = _unfit(credentials, call.request)
+        credentials = self._credentials(matching, request)
+        refusal = _unfit(credentials, request) if credentials else None
         if refusal is not None:
             return Decision("deny", refusal, rules=_ids(matching), basis=basis)
+        holding = [rule for rule in matching if rule.effect == "hold"]
+        deciding = holding or matching
         decision = Decision(
             "allow",
-            f"{_rules_say(deciding, 'allow')} {what}.",
+            f"{_rules_say(deciding, 'allow')} {_what(request)}.",
             rules=_ids(deciding),
             credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
-                [
-                    fill_summary(rule.summary, call.request, call)
-                    for rule in deciding
-                    if rule.summary
-                ]
+                [fill_summary(r.summary, request, call) for r in deciding if r.summary]
             ),
-            impacts=tuple(dict.fromkeys([rule.impact for rule in deciding if rule.impact])),
-            undos=tuple(dict.fromkeys([rule.undo for rule in deciding if rule.undo])),
+            impacts=_distinct([rule.impact for rule in deciding]),
+            undos=_distinct([rule.undo for rule in deciding]),
             limits=_demands(deciding, call),
             basis=basis,
         )
-        if not by["hold"]:
-            return self._streamed(decision, subject, call, by["allow"])
-        return self._held(decision, by["hold"], _ids(by["allow"]), call)
+        if holding:
+            allowing = [rule for rule in matching if rule.effect == "allow"]
+            return self._held(decision, holding, _ids(allowing), call)
+        return self._streamed(decision, subject, call, matching) if self.streams else decision
 
     def _streamed(
         self, decision: Decision, subject: Subject, call: Reading, allows: list[Rule]
@@ -233,25 +287,47 @@ class Rulebook:
                     yield from self._calls.get((name, key, method), ())
                     yield from self._calls.get((name, key, ""), ())
 
+    def _plan(self, subject: Subject, host: str, method: str) -> Sequence[_Entry]:
+        """The candidates for a call, in file order; agents mostly call the same few places."""
+        key = subject, host, method
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = sorted(self._candidates(subject, host, method), key=attrgetter("order"))
+            if len(plan) <= _MOST_PLANNED:
+                if len(self._plans) >= _PLANS:
+                    self._plans = {}
+                self._plans[key] = plan
+        return plan
+
     def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
         """The rules under which the call falls, in file order; tunnels are none of them."""
         request = call.request
-        found: dict[int, Rule] = {}
-        for entry in self._candidates(subject, request.host, request.method):
-            rule = entry.rule
-            if entry.port not in (None, request.port) or entry.order in found:
-                continue
-            if _falls_under(entry, call):
-                if rule.limits and not is_wide(rule) and not _can_be_counted(rule, call):
+        port, path = request.port, request.path
+        found: list[Rule] = []
+        for entry in self._plan(subject, request.host, request.method):
+            # The prefix settles most cases quickly.
+            if entry.wide:
+                if not any(t.startswith(entry.prefixes) for t in wide_texts(path)):
                     continue
-                found[entry.order] = rule
-        return [found[order] for order in sorted(found)]
+            elif not path.startswith(entry.prefixes):
+                continue
+            if entry.port not in (None, port):
+                continue
+            rule = entry.rule
+            if found and found[-1] is rule:
+                continue  # by another of its matches
+            if not _falls_under(entry, call):
+                continue
+            if rule.limits and not entry.wide and not _can_be_counted(rule, call):
+                continue
+            found.append(rule)
+        return found
 
     def _credentials(self, rules: Sequence[Rule], request: Request) -> list[Credential]:
         """What the rules use and what may go to this place (law 5), in file order."""
-        if request.scheme != "https":
-            return []
         used = {name for rule in rules for name in rule.use}
+        if request.scheme != "https" or not used:
+            return []
         ordered = sorted(used, key=self._credential_order.__getitem__)
         return [
             credential
@@ -293,21 +369,15 @@ class Rulebook:
         return f"{start}; no rule names {agent}{tags}."
 
 
-_ORDER = ("deny", "hold", "allow")
-
-
-def _total(decide: Callable[[], Decision]) -> Decision:
-    """What `decide` returns; a deny if it fails (law 1)."""
-    try:
-        return decide()
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
-        kind = type(error).__name__
-        return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
+def _failed(error: Exception) -> Decision:
+    """A deny (law 1)."""
+    kind = type(error).__name__
+    return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
 
 
 def _in_doubt(entry: _Entry, call: Reading, basis: str) -> Decision | None:
     """The denial of a call that the rule would allow but for what is in doubt about it."""
-    code, doubt = "request_ambiguous", entry.matcher.doubt(call)
+    code, doubt = "request_ambiguous", entry.doubt(call)
     if doubt is None and entry.rule.limits and _falls_under(entry, call):
         try:
             code, doubt = "policy_denied", doubt_about(entry.rule.limits, call)
@@ -325,9 +395,10 @@ def _in_doubt(entry: _Entry, call: Reading, basis: str) -> Decision | None:
 
 def _falls_under(entry: _Entry, call: Reading) -> bool:
     """Whether the call is one of the rule's, its limits aside."""
-    wide = is_wide(entry.rule)
-    return entry.matcher.holds(call, wide=wide) and not any(
-        hole.holds_at_host(call, wide=not wide) for hole in entry.excepts
+    return (
+        entry.scheme == call.request.scheme
+        and all_hold(entry.conditions, call, wide=entry.wide)
+        and not any(hole.holds_at_host(call, wide=not entry.wide) for hole in entry.excepts)
     )
 
 
@@ -342,6 +413,8 @@ def _can_be_counted(rule: Rule, call: Reading) -> bool:
 def _demands(rules: Sequence[Rule], call: Reading) -> tuple[Demand, ...]:
     """What the call takes of the rules' limits."""
     limited = [rule for rule in rules if rule.limits]
+    if not limited:
+        return ()
     return tuple([d for rule in limited for d in demands_of(rule.id, rule.limits, call)])
 
 
@@ -393,11 +466,17 @@ def _host_key(host: HostPattern | None) -> str:
     return f"*.{host.host}" if host.wildcard else host.host
 
 
+@lru_cache(4096)
 def _host_keys(host: str) -> list[str]:
     """Every index key that a host name may stand under."""
     labels = host.split(".")
     wildcards = ["*." + ".".join(labels[cut:]) for cut in range(1, len(labels))]
     return [host, *wildcards, ""]
+
+
+def _distinct(texts: Sequence[str | None]) -> tuple[str, ...]:
+    said = [text for text in texts if text]
+    return tuple(dict.fromkeys(said)) if said else ()
 
 
 def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:

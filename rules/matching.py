@@ -7,7 +7,7 @@ What matches narrowly always matches widely.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rules.bodies import Body, Field, Member, Operations, RpcCalls, ToolCalls
@@ -46,14 +46,12 @@ class Matcher:
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
         """Whether all but the host is as the match wants it."""
-        for condition in self.conditions:
-            try:
-                if not condition.holds(call, wide=wide):
-                    return False
-            except Unreadable:
-                if not wide:
-                    return False
-        return True
+        return all_hold(self.conditions, call, wide=wide)
+
+    @property
+    def besides_index(self) -> tuple[Condition, ...]:
+        """The conditions that are left when scheme and method are known to be right."""
+        return tuple([c for c in self.conditions if not isinstance(c, Scheme | Methods)])
 
     def holds_at_host(self, call: Reading, *, wide: bool) -> bool:
         """The same with the host."""
@@ -77,6 +75,18 @@ class Matcher:
             except Unreadable as error:
                 reason = reason or str(error)
         return reason
+
+
+def all_hold(conditions: Iterable[Condition], call: Reading, *, wide: bool) -> bool:
+    """Whether every condition holds; what is in doubt does if `wide`."""
+    for condition in conditions:
+        try:
+            if not condition.holds(call, wide=wide):
+                return False
+        except Unreadable:
+            if not wide:
+                return False
+    return True
 
 
 def _conditions(match: Match) -> Iterator[Condition]:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from rules.errors import Ambiguous
@@ -98,6 +99,8 @@ class Template:
     """The template ends in `**`."""
     literal_prefix: str
     """What every path that matches (with case) begins with."""
+    wide_prefix: str
+    """What one of the `wide_texts` of every path that matches widely begins with."""
 
     def matches(self, path: str, *, ignore_case: bool = False) -> bool:
         """Whether a canonical path falls under the template.
@@ -160,7 +163,17 @@ def parse_template(text: str) -> Template:
         wide_segments=tuple(wide),
         rest=rest,
         literal_prefix=_literal_prefix(segments),
+        wide_prefix="/" + "/".join(takewhile(lambda part: part is not None, wide)),  # type: ignore[arg-type]
     )
+
+
+def wide_texts(path: str) -> tuple[str, ...]:
+    """The path as `matches(..., ignore_case=True)` compares it, in one piece: for a quick look."""
+    whole = "/" + "/".join(_wide(path))
+    if "%" not in path:
+        return (whole,)
+    cut = _DELIMITER.split(path, maxsplit=1)[0]
+    return (whole,) if cut == path else (whole, "/" + "/".join(_wide(cut)))
 
 
 def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:

@@ -599,3 +599,47 @@ def test_a_body_is_read_where_a_limit_sums_it_up() -> None:
     assert not book(put, PAY).decide(BOT, unread).stream
     assert not book(PUSH, PAY).decide(BOT, pay()).stream
     assert book(PUSH, OFTEN).decide(BOT, call()).stream
+
+
+AMBIGUOUS = """\
+version: 1
+rules:
+  - id: small
+    agents: [bot]
+    match: {method: POST, host: a.example, path: /pay, json: {/amount: {lte: 50}}}
+    effect: allow
+  - id: any-but-large
+    agents: [bot]
+    match: {method: POST, host: a.example, path: /give}
+    except: {json: {/amount: {gt: 50}}}
+    effect: allow
+  - id: free
+    agents: [bot]
+    match: {method: POST, host: a.example, path: /free}
+    effect: allow
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "effect", "code"),
+    [
+        ("/pay", b'{"amount": 50}', "allow", ""),
+        ("/pay", b'{"amount": 51}', "deny", "policy_denied"),
+        ("/pay", b'{"amount": 1, "amount": 51}', "deny", "request_ambiguous"),
+        ("/pay", b'{"amount": 1', "deny", "request_ambiguous"),
+        ("/give", b'{"amount": 50}', "allow", ""),
+        ("/give", b'{"amount": 51}', "deny", "policy_denied"),
+        ("/give", b'{"amount": 1, "amount": 51}', "deny", "request_ambiguous"),
+        ("/free", b'{"amount": 1, "amount": 51}', "allow", ""),
+    ],
+)
+def test_what_has_two_readings_goes_out_where_no_rule_reads_it(
+    path: str, body: bytes, effect: str, code: str
+) -> None:
+    json_type = (("content-type", "application/json"),)
+    request = Request("POST", "https", "a.example", 443, path, None, json_type, body)
+    decision = Rulebook(load_policy(AMBIGUOUS)[0]).decide(BOT, request)
+    assert decision.effect == effect
+    if effect == "deny":
+        assert decision.code == code
+        assert ("reads it alike" in decision.sentence) == (code == "request_ambiguous")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.errors import Ambiguous
-from rules.paths import check_path, check_query, parse_template
+from rules.paths import check_path, check_query, parse_template, wide_texts
 
 VECTORS: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "vectors" / "paths.yaml").read_text()
@@ -230,3 +230,23 @@ def test_the_literal_prefix(template: str, prefix: str) -> None:
 def test_an_odd_template_is_refused(template: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason.replace("*", r"\*")):
         parse_template(template)
+
+
+_segments = st.sampled_from(["a", "A", "\uff21", "*", "b", "%3F", "a.", "", "c%23d"])
+
+
+@given(st.lists(_segments, min_size=1, max_size=4), st.lists(_segments, max_size=4), st.booleans())
+def test_prefixes_pass_over_no_path_that_matches(
+    template: list[str], path: list[str], rest: bool
+) -> None:
+    """The quick look of the decisions may only say no where the whole comparison does."""
+    text = "/" + "/".join([*(part for part in template if part), *(["**"] if rest else [])])
+    try:
+        parsed = parse_template(text)
+    except ValueError:
+        return
+    called = "/" + "/".join(path)
+    if parsed.matches(called):
+        assert called.startswith(parsed.literal_prefix)
+    if parsed.matches(called, ignore_case=True):
+        assert any(t.startswith(parsed.wide_prefix) for t in wide_texts(called))
