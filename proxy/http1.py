@@ -75,9 +75,10 @@ class _Reader:
         return event  # type: ignore[no-any-return]
 
 
+# Python strips a vertical tab and a form feed from a value as if they were blanks.
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STRICT_HEAD = re.compile(
-    rb"[!-~]+ [!-\xff]+ HTTP/1\.[01]\r\n(?:[!-9;-~]+:[^\r\n\x00]*\r\n)*\r\n", re.DOTALL
+    rb"[!-~]+ [!-\xff]+ HTTP/1\.[01]\r\n(?:[!-9;-~]+:[^\r\n\x00\x0b\x0c]*\r\n)*\r\n", re.DOTALL
 )
 
 

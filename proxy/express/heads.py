@@ -12,8 +12,13 @@ from rules.request import Request
 MOST_BODY = 1024 * 1024
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# Python strips a vertical tab and a form feed from a value as if they were blanks.
 _HEAD = re.compile(
-    rb"(" + _TOKEN + rb") (/[!-\xff]*) HTTP/1\.1\r\n((?:" + _TOKEN + rb":[^\r\n\x00]*\r\n)*)\r\n"
+    rb"("
+    + _TOKEN
+    + rb") (/[!-\xff]*) HTTP/1\.1\r\n((?:"
+    + _TOKEN
+    + rb":[^\r\n\x00\x0b\x0c]*\r\n)*)\r\n"
 )
 _FIELD = re.compile(rb"([^:\r\n]+):([^\r\n]*)\r\n")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,9}")
