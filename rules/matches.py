@@ -48,6 +48,7 @@ MATCH = (
     "upgrade",
     "time",
     "source",
+    "when",
 )
 KINDS = ("query", "mutation", "subscription")
 _NUMBERS = ("gt", "gte", "lt", "lte")
@@ -101,6 +102,7 @@ def _read_match(at: Section, value: object) -> Match:
         upgrade=part("upgrade", _read_upgrade),
         time=part("time", _read_time),
         source=part("source", _read_source),
+        when=part("when", _read_when),
     )
 
 
@@ -363,6 +365,20 @@ def _read_source(at: Section, value: object) -> SourceTest | None:
     if "tags" in fields:
         tags = at.at("tags").several(fields["tags"], parse_name)
     return SourceTest(cast(Literal["proxy", "gateway"] | None, via), run, tags)
+
+
+def _read_when(at: Section, value: object) -> str | None:
+    """An expression in CEL, checked whole."""
+    from rules.cel import compile_when  # as in rules.matching
+
+    if not isinstance(value, str):
+        at.error("when must be an expression, as text")
+        return None
+    try:
+        return compile_when(value.strip()).text
+    except ValueError as error:
+        at.error(f"when: {error}")
+        return None
 
 
 def _some(at: Section, value: object, known: tuple[str, ...]) -> dict[str, object]:

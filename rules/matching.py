@@ -116,6 +116,11 @@ def _conditions(match: Match) -> Iterator[Condition]:
         yield RpcCalls(match.jsonrpc)
     if match.mcp is not None:
         yield ToolCalls(match.mcp)
+    if match.when is not None:
+        # Loaded where a policy asks for it: CEL's library takes 10 MiB in each process.
+        from rules.expressions import Expression
+
+        yield Expression.of(match.when)
 
 
 def host_holds(pattern: HostPattern, host: str, port: int, scheme: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from rules.errors import Unreadable
 from rules.model import Subject
@@ -14,7 +15,12 @@ from rules.reading.json import Json, json_text, looks_like_json, read_json, step
 from rules.reading.multipart import read_multipart
 from rules.request import Request
 
+if TYPE_CHECKING:
+    from rules.cel import Variables
+
 NOBODY = Subject("")
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Never looked at: who asks for the time makes sure that it is known."""
 _CHARSETS = ("utf-8", "us-ascii")
 
 
@@ -26,6 +32,7 @@ class Reading:
         self.subject = subject
         """Who makes the call."""
         self._kept: dict[str, Json | Pairs | Unreadable] = {}
+        self._variables: dict[bool, Variables] = {}
 
     def at(self, place: Place) -> str | None:
         """The value at `place` as text, None if there is none.
@@ -118,6 +125,23 @@ class Reading:
         if self._is_json or (wide and looks_like_json(self.request.body)):
             return self._once("json", self._read_json)
         return None
+
+    def variables(self, *, wide: bool) -> Variables:
+        """The call as expressions see it, in one of its two readings."""
+        from rules.cel import Variables  # as in rules.matching
+
+        found = self._variables.get(wide)
+        if found is None:
+            found = self._variables[wide] = Variables(
+                self.request,
+                query=lambda: self.query,
+                form=lambda: self.form_pairs(wide=wide),
+                json=lambda: self.document(wide=wide),
+                agent=self.subject.name,
+                tags=self.subject.tags,
+                at=self.request.moment or _NO_TIME,
+            )
+        return found
 
     @cached_property
     def _is_form(self) -> bool:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from rules.errors import InvalidFile
 from rules.load import load_policy
 from rules.matching import Matcher
 from rules.model import Match, Subject
@@ -230,3 +231,36 @@ def test_a_body_that_is_still_to_come_is_in_doubt() -> None:
     for rule in ("json: {/a: 1}", "form: {a: 1}", "body: {size: {lte: 5}}", "mcp: {tool: x}"):
         assert both(rule, unread=True) == WIDE
     assert both("body: {size: {lte: 5}}", unread=True, length=5) == YES
+
+
+def when(text: str) -> str:
+    return "when: " + json.dumps(text)
+
+
+def test_expressions() -> None:
+    money = when('call.json.amount > 100 && call.json.currency == "eur"')
+    assert both(money, '{"amount": 101, "currency": "eur"}') == YES
+    assert both(money, '{"amount": 100, "currency": "eur"}') == NO
+    assert both(money, '{"amount": "101", "currency": "eur"}') == WIDE
+    assert both(money, "{}") == WIDE
+    assert both(money, '{"amount": 1, "amount": 101, "currency": "eur"}') == WIDE
+    assert both(money, '{"amount": 101, "currency": "eur"}', unread=True) == WIDE
+    assert both(when('call.method == "POST" && call.path.startsWith("/x")')) == YES
+    assert both(when('"ci" in call.tags'), subject=Subject("a", frozenset({"ci"}))) == YES
+    night = when("call.time.getHours() < 6")
+    assert both(night, moment=datetime(2026, 11, 27, 5, tzinfo=UTC)) == YES
+    assert both(night) == WIDE
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("call.metod == 'GET'", "metod"),
+        ("call.port", "neither true nor false"),
+        ("call.method ==", "when"),
+        ("1 == 'a'", "when"),
+    ],
+)
+def test_a_bad_expression_refuses_the_policy(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidFile, match=sentence):
+        match_of(when(text))

@@ -1,0 +1,34 @@
+"""`when:` as a condition: an expression in CEL over the whole call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rules.cel import When, compile_when
+from rules.errors import Unreadable
+from rules.reading.call import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Holds if the expression says true; an error in it leaves that in doubt."""
+
+    when: When
+
+    @classmethod
+    def of(cls, text: str) -> Expression:
+        return cls(compile_when(text))
+
+    @property
+    def needs_body(self) -> bool:
+        return self.when.reads_body
+
+    def holds(self, call: Reading, *, wide: bool) -> bool:
+        if call.request.unread and self.when.reads_body:
+            raise Unreadable("its body has not been read")
+        if "time" in self.when.names and call.request.moment is None:
+            raise Unreadable("the time of the call is not known")
+        answer = self.when.holds(call.variables(wide=wide), wide=wide)
+        if answer is None:
+            raise Unreadable("an expression has no clear answer for it")
+        return answer
