@@ -16,6 +16,7 @@ from rules.errors import Unreadable
 from rules.model import Check, GrpcTest, SourceTest, TimeTest, ValueTest
 from rules.paths import Template, parse_template
 from rules.reading.call import Reading
+from rules.reading.forms import may_be
 from rules.reading.grpc import read_grpc
 from rules.values import Value, fold, glob_holds, holds, text_holds
 
@@ -188,10 +189,9 @@ def pairs_hold(
     `others` are those of the other place that servers merge with this one, form or query. Raises
     Unreadable if the name stands in both: which of them counts is not known.
     """
-    key = fold(test.name)
     # What some servers would take for the same parameter.
-    alike = [(name, value) for name, value in pairs if fold(name) == key]
-    beside = [value for name, value in others if fold(name) == key]
+    alike = [(name, value) for name, value in pairs if may_be(name, test.name)]
+    beside = [value for name, value in others if may_be(name, test.name)]
     checks = checks_of(test)
     if wide:
         found = [value for _, value in alike] + beside

@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_plus
 
 from rules.errors import Unreadable
-from rules.reading.json import MAX_PIECES
+from rules.reading.json import MAX_PIECES, looks_like_json
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -15,6 +15,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FIELDS = re.compile(rb"[^\x00-\x20=&{\[<]+=")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]|%00")
+_BRACKETED = "[.\0 "
 _MOST_GUESSED = 1 << 20
 """Bytes of a body that is looked at for fields though it says that it is something else."""
 
@@ -36,14 +38,42 @@ def read_pairs(text: str) -> tuple[Pairs, bool]:
     return tuple(pairs), clear
 
 
+def may_be(name: str, wanted: str) -> bool:
+    """Whether some server takes a field of this name for the wanted one, or for a part of it.
+
+    Letter case and blanks around it do not count. To PHP and Rack `a[b]` is a member of `a`, and
+    `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL.
+    """
+    one, other = name.strip().casefold(), wanted.strip().casefold()
+    if one == other:
+        return True
+    if not any(mark in one or mark in other for mark in _BRACKETED):
+        return False
+    pairs = zip(_steps(one), _steps(other), strict=False)
+    return all(a == b or (at and "" in (a, b)) for at, (a, b) in enumerate(pairs))
+
+
+def _steps(name: str) -> list[str]:
+    first, *inner = name.partition("\0")[0].split("[")
+    return [first.replace(".", "_").replace(" ", "_"), *[step.rstrip("]") for step in inner]]
+
+
 def read_form(body: bytes) -> Pairs:
-    """The fields of an urlencoded body. Raises Unreadable if it has no one reading, or too many."""
+    """The fields of an urlencoded body.
+
+    Raises Unreadable if it has no one reading, has too many, or looks like something else.
+    """
     if body.count(b"&") > MAX_PIECES:
         raise Unreadable("its form has too many fields")
     try:
-        pairs, clear = read_pairs(body.decode("ascii"))
+        text = body.decode("ascii")
     except UnicodeDecodeError:
         raise Unreadable("its form is not percent-encoded") from None
+    if looks_like_json(body):
+        raise Unreadable("its form looks like JSON")
+    if _CONTROL.search(text):
+        raise Unreadable("its form holds control characters")
+    pairs, clear = read_pairs(text)
     if not clear:
         raise Unreadable("its form is read in two ways")
     return pairs

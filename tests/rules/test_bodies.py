@@ -103,6 +103,12 @@ def test_json_under_another_name() -> None:
         ("{amount: {lte: 1000}}", "amount=5;x=1", WIDE),
         ("{amount: 5}", "amount=5", YES),
         ("{amount: {exists: false}}", "Amount=5", WIDE),
+        ("{amount: {exists: false}}", "amount[]=5", WIDE),
+        ("{amount: {lte: 1000}}", "amount=5&amount[]=5000", WIDE),
+        ("{amount: 5000}", "amount[x]=5000", WIDE),
+        ("{'card[number]': 1}", "card[number]=1&card[cvc]=2", YES),
+        ("{amount: {exists: false}}", '{"amount": 5}', WIDE),
+        ("{amount: 5}", "amount=5\n", WIDE),
         ("{to: {suffix: '@example.com'}}", "to=a%40example.com", YES),
     ],
 )

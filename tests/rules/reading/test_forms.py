@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rules.reading.forms import read_pairs
+import pytest
+
+from rules.errors import Unreadable
+from rules.reading.forms import may_be, read_form, read_pairs
 
 
 def test_pairs_tell_whether_they_are_clear() -> None:
@@ -10,3 +13,51 @@ def test_pairs_tell_whether_they_are_clear() -> None:
     assert read_pairs("") == ((), True)
     assert read_pairs("a=1;b=2")[1] is False
     assert read_pairs("a=%f")[1] is False
+
+
+def test_a_form_is_read() -> None:
+    assert read_form(b"a=1+2&b=%C3%A9%0A&c=x y") == (("a", "1 2"), ("b", "é\n"), ("c", "x y"))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"a=1;b=2", "two ways"),
+        (b"a=%E9", "two ways"),
+        (b"a=\xe9", "not percent-encoded"),
+        (b'{"a": 1}', "looks like JSON"),
+        (b'\r\n[{"a": 1}]', "looks like JSON"),
+        (b"a=1\nb=2", "control"),
+        (b"a=1\0", "control"),
+        (b"a%00b=1", "control"),
+    ],
+)
+def test_what_is_no_form_to_everybody(body: bytes, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read_form(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "same"),
+    [
+        ("amount", "amount", True),
+        ("Amount ", "amount", True),
+        ("amount[]", "amount", True),
+        ("amount[x]", "amount", True),
+        ("amount", "amount[x]", True),
+        ("amount[x", "amount[x]", True),
+        ("amount[0]", "amount[]", True),
+        ("amount[x][y]", "amount[x]", True),
+        ("amount\0x", "amount", True),
+        ("user.name", "user_name", True),
+        ("user name", "user_name", True),
+        ("user[name]", "user[email]", False),
+        ("user[name][0]", "user[email][0]", False),
+        ("users", "user", False),
+        ("[]", "user", False),
+        ("user-name", "user_name", False),
+    ],
+)
+def test_names_that_are_one_to_somebody(name: str, wanted: str, same: bool) -> None:
+    assert may_be(name, wanted) is same
+    assert may_be(wanted, name) is same
