@@ -3,6 +3,7 @@
 RulesError
 ├── Ambiguous        a request has no single canonical form
 ├── Unreadable       a part of a request has no one reading as what it is asked to be
+│   └── Undecided    a condition has no answer for it
 └── InvalidFile      a YAML file (policy or settings) has problems; carries all of them
 """
 
@@ -27,6 +28,11 @@ class Ambiguous(RulesError):
 class Unreadable(RulesError):
     """A body is not what its Content-Type says, has more than one reading, or costs too much to
     read. The message says which, and quotes nothing of the request."""
+
+
+class Undecided(Unreadable):
+    """There is no answer, and not because of how the request is written: an expression failed on
+    it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rules.cel import When, compile_when
-from rules.errors import Unreadable
+from rules.errors import Undecided, Unreadable
 from rules.reading.call import Reading
 
 
@@ -30,5 +30,5 @@ class Expression:
             raise Unreadable("the time of the call is not known")
         answer = self.when.holds(call.variables(wide=wide), wide=wide)
         if answer is None:
-            raise Unreadable("an expression has no clear answer for it")
+            raise Undecided("an expression has no clear answer for it")
         return answer

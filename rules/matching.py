@@ -23,7 +23,7 @@ from rules.conditions import (
     Upgrade,
     Window,
 )
-from rules.errors import Unreadable
+from rules.errors import Undecided, Unreadable
 from rules.hosts import pattern_matches
 from rules.model import HostPattern, Match, Rule
 from rules.reading.call import Reading
@@ -66,12 +66,15 @@ class Matcher:
         )
 
     def doubt(self, call: Reading) -> str | None:
-        """Why it cannot be told whether the call matches narrowly; None if it can."""
+        """Why the request is written so that nobody can tell whether it matches; None if it is
+        not."""
         reason = None
         for condition in self.conditions:
             try:
                 if not condition.holds(call, wide=False):
                     return None
+            except Undecided:
+                return None
             except Unreadable as error:
                 reason = reason or str(error)
         return reason

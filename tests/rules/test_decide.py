@@ -613,6 +613,10 @@ rules:
     match: {method: POST, host: a.example, path: /give}
     except: {json: {/amount: {gt: 50}}}
     effect: allow
+  - id: small-by-expression
+    agents: [bot]
+    match: {method: POST, host: a.example, path: /small, when: call.json.amount < 51}
+    effect: allow
   - id: free
     agents: [bot]
     match: {method: POST, host: a.example, path: /free}
@@ -623,6 +627,9 @@ rules:
 @pytest.mark.parametrize(
     ("path", "body", "effect", "code"),
     [
+        ("/small", b'{"amount": 50}', "allow", ""),
+        ("/small", b"{}", "deny", "policy_denied"),  # the expression fails
+        ("/small", b'{"amount": 1', "deny", "policy_denied"),
         ("/pay", b'{"amount": 50}', "allow", ""),
         ("/pay", b'{"amount": 51}', "deny", "policy_denied"),
         ("/pay", b'{"amount": 1, "amount": 51}', "deny", "request_ambiguous"),
