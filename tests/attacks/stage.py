@@ -154,6 +154,39 @@ rules:
     effect: hold
     use: [bearer]
     limit: {{calls: 3, per: 1d}}
+  - id: meaning
+    agents: [bot]
+    match: {{method: [GET, POST], host: "localhost:{port}", path: "/meaning/**"}}
+    effect: allow
+    use: [bearer]
+  - id: large
+    agents: [bot]
+    match:
+      - {{host: "localhost:{port}", path: "/meaning/json", json: {{/amount: {{gt: 1000}}}}}}
+      - {{host: "localhost:{port}", path: "/meaning/form", form: {{amount: {{gt: 1000}}}}}}
+      - {{host: "localhost:{port}", path: "/meaning/cel", when: call.json.amount > 1000}}
+    effect: deny
+  - id: deleting
+    agents: [bot]
+    match:
+      - host: "localhost:{port}"
+        path: "/meaning/graphql"
+        graphql: {{kind: mutation, fields: "delete*"}}
+      - {{host: "localhost:{port}", path: "/meaning/mcp", mcp: {{tool: "delete_*"}}}}
+      - host: "localhost:{port}"
+        path: "/meaning/etc"
+        mcp: {{arguments: {{/path: {{prefix: /etc}}}}}}
+    effect: deny
+  - id: small
+    agents: [bot]
+    match:
+      - {{host: "localhost:{port}", path: "/small/json", json: {{/amount: {{lte: 1000}}}}}}
+      - {{host: "localhost:{port}", path: "/small/form", form: {{amount: {{lte: 1000}}}}}}
+      - {{host: "localhost:{port}", path: "/small/cel", when: call.json.amount <= 1000}}
+      - {{host: "localhost:{port}", path: "/small/graphql", graphql: {{kind: query}}}}
+      - {{host: "localhost:{port}", path: "/small/mcp", mcp: {{tool: "read_*"}}}}
+    effect: allow
+    use: [bearer]
   - id: anywhere
     agents: [roamer]
     match: {{path: "/**"}}
