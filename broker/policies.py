@@ -17,6 +17,7 @@ from rules.decide import Rulebook
 from rules.errors import InvalidFile, Problem
 from rules.include import Sources, included, shipped
 from rules.load import load_policy
+from rules.model import Policy
 
 _PROBLEMS_KEPT = 50
 
@@ -92,6 +93,21 @@ class Policies:
     def current(self) -> Published | None:
         """What is loaded; None before the first version. See `refresh`."""
         return self._current
+
+    def version(self, number: int) -> Policy | None:
+        """The policy of a version, None if there is none. Raises StoreUnavailable, also for one
+        that this program cannot read."""
+        row = (
+            self._store.read()
+            .execute("SELECT text, included FROM policies WHERE version = ?", (number,))
+            .fetchone()
+        )
+        return None if row is None else _load(number, *row).rulebook.policy
+
+    def newest(self) -> int | None:
+        """The number of the newest version, None before the first. Raises StoreUnavailable."""
+        row = self._store.read().execute("SELECT max(version) FROM policies").fetchone()
+        return None if row[0] is None else int(row[0])
 
     def refresh(self) -> Published | None:
         """Loads the newest version if it is not loaded yet; call it often, off the event loop.

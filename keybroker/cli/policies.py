@@ -11,6 +11,7 @@ from keybroker.cli import complete
 from keybroker.cli.frame import App, Group, complain, emit, inert, json_option, paint, pass_app
 from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
+from keybroker.cli.trying import replay
 from keybroker.errors import Unreadable, Unusable
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group(cls=Group)
 def policy() -> None:
-    """Check the policy file; explain what it says of a call; look at the packs."""
+    """Check the policy, explain it, try a change before it bites, look at packs."""
 
 
 policy.add_command(packs)
 policy.add_command(importing)
+policy.add_command(replay)
 
 
 @policy.command()

@@ -103,3 +103,15 @@ def test_what_is_loosened_stands_in_the_ledger(world: World) -> None:
     _, warnings = world.services.policies.publish(text, "cli:test")
     assert "loosened" in {warning.code for warning in warnings}
     assert world.records("policy.published")[-1]["loosened"] == ["stripe.refund-create"]
+
+
+def test_each_version_can_be_had_again(world: World) -> None:
+    before = world.services.policies.newest()
+    assert before is not None
+    number = world.publish("version: 1\nrules: []\n")
+    assert (number, world.services.policies.newest()) == (before + 1, number)
+    first, last = (world.services.policies.version(n) for n in (before, number))
+    assert first is not None
+    assert last is not None
+    assert (len(first.rules) > 0, last.rules) == (True, ())
+    assert world.services.policies.version(number + 1) is None

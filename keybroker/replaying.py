@@ -1,0 +1,176 @@
+"""The ledger's calls, put before a candidate policy (`keybroker policy replay`). Reads only.
+
+Agents have the tags and the owner, and people the roles, that they have now.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from audit.filters import BadFilter, read_time
+from audit.past import Past, PastCall, Skipped
+from broker.errors import StoreUnavailable
+from broker.model import Agent, User
+from broker.policies import Policies
+from rules.model import Policy, Subject
+from rules.request import Via
+from rules.trying.glimpse import Glimpse
+from rules.trying.replay import Change, Replay, Seen, approvers
+from rules.yamlfile import parse_duration
+
+VOTING = ("approver", "admin")
+ANY_APPROVER = "any approver"
+"""Stands for the people of a group in which nobody is yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How often people would be asked."""
+
+    days: float
+    """What the averages are over; at least one."""
+    average: Mapping[str, float]
+    """Asks a day, by approver."""
+    busiest: Mapping[str, tuple[str, int]]
+    """Each approver's worst day, and how many asks it would have had."""
+    unsure: Mapping[str, float]
+    """Further asks a day that cannot be ruled out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of it."""
+
+    replay: Replay
+    skipped: Skipped
+    holds: Load
+    then: Load
+    """The same for what was held in fact."""
+
+
+def moment_of(text: str, now: datetime, name: str) -> str:
+    """A time as records write it, from `7d` (so long ago) or RFC 3339. Raises ValueError."""
+    try:
+        ago = timedelta(seconds=parse_duration(text))
+    except ValueError:
+        try:
+            return read_time(text, name)
+        except BadFilter as error:
+            raise ValueError(f"{error} Or so long ago: 36h, 7d.") from None
+    try:
+        moment = now - ago
+    except OverflowError:
+        raise ValueError(f"{name}: {text} is before all calendars") from None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def subjects(agents: Sequence[Agent]) -> dict[str, Subject]:
+    """Agents as rules see them, by name."""
+    return {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
+
+
+def earlier(policies: Policies) -> Callable[[int], Policy | None]:
+    """The policy of a version, kept once read; None if it cannot be had."""
+    kept: dict[int, Policy | None] = {}
+
+    def find(version: int) -> Policy | None:
+        if version not in kept:
+            try:
+                kept[version] = policies.version(version)
+            except StoreUnavailable:
+                kept[version] = None
+        return kept[version]
+
+    return find
+
+
+def replay(
+    past: Past,
+    candidate: Policy,
+    then: Callable[[int], Policy | None],
+    agents: Mapping[str, Subject],
+    people: Sequence[User],
+    *,
+    each: Callable[[Change], None],
+    progress: Callable[[float], None],
+) -> Replayed:
+    """Asks the candidate about every call of the past; `each` is told of what it changes."""
+    trial = Replay(candidate, then)
+    first = last = None
+    for call in past:
+        moment = datetime.fromisoformat(call.time)
+        first, last = min(first or moment, moment), max(last or moment, moment)
+        change = trial.take(seen_of(call, agents.get(call.agent) or Subject(call.agent), moment))
+        if change is not None:
+            each(change)
+        if trial.calls % 500 == 0:
+            progress((past.at - past.first) / max(1, past.last - past.first))
+    days = 1.0 if first is None or last is None else max(1.0, (last - first) / timedelta(days=1))
+    voters = [user.name for user in people if user.role in VOTING and user.disabled_at is None]
+    return Replayed(
+        trial,
+        past.skipped,
+        _load(trial.holds, candidate, voters, days),
+        _load(trial.held_then, candidate, voters, days),
+    )
+
+
+def seen_of(call: PastCall, subject: Subject, moment: datetime) -> Seen:
+    """A call of the ledger as the rules look at it."""
+    return Seen(
+        call=call.call,
+        subject=subject,
+        day=call.time[:10],
+        said=call.said,
+        glimpse=_glimpse(call, moment),
+        rules=call.rules,
+        version=call.policy,
+        tiers=frozenset(call.tiers),
+        credentials=call.credentials,
+        asks=not call.joined,
+    )
+
+
+def _glimpse(call: PastCall, moment: datetime) -> Glimpse:
+    what = call.what
+    via: Via = "gateway" if what.get("via") == "gateway" else "proxy"
+    tunnel = call.said == "tunnel"
+    return Glimpse(
+        method="CONNECT" if tunnel else str(what["method"]),
+        scheme="http" if what.get("scheme") == "http" else "https",
+        host=str(what["host"]),
+        port=int(str(what["port"])),
+        path="" if tunnel else str(what["path"]),
+        moment=moment,
+        via=via,
+        size=call.size,
+    )
+
+
+def _load(
+    held: Mapping[tuple[str, frozenset[str], str | None, bool], int],
+    policy: Policy,
+    voters: Sequence[str],
+    days: float,
+) -> Load:
+    sure: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    unsure: defaultdict[str, int] = defaultdict(int)
+    for (day, tiers, owner, certain), count in held.items():
+        for person in approvers(policy, tiers, owner, voters or (ANY_APPROVER,)):
+            if certain:
+                sure[person][day] += count
+            else:
+                unsure[person] += count
+    return Load(
+        days=round(days, 2),
+        average={name: round(sum(sure[name].values()) / days, 2) for name in sorted(sure)},
+        busiest={name: _worst(sure[name]) for name in sorted(sure)},
+        unsure={name: round(unsure[name] / days, 2) for name in sorted(unsure)},
+    )
+
+
+def _worst(by_day: Mapping[str, int]) -> tuple[str, int]:
+    return max(by_day.items(), key=lambda item: (item[1], item[0]))

@@ -1,0 +1,135 @@
+"""What is known of a call that was not kept: method, place and time, of the rest little.
+
+A condition asked of a glimpse holds, does not hold, or cannot be told (None): the last whenever two
+requests that look alike here may differ in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from rules.bodies import Body, Field, Member, RpcCalls, ToolCalls
+from rules.conditions import (
+    Condition,
+    GrpcMethod,
+    Methods,
+    Paths,
+    Scheme,
+    Source,
+    Upgrade,
+    Window,
+)
+from rules.errors import Unreadable
+from rules.model import Subject
+from rules.reading.call import Reading
+from rules.request import Request, Via
+from rules.request import Scheme as SchemeName
+
+_GRPC = "application/grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What the ledger says openly of a request. None: not known."""
+
+    method: str
+    scheme: SchemeName
+    host: str
+    port: int
+    path: str
+    moment: datetime | None = None
+    via: Via = "proxy"
+    size: int | None = None
+    """Bytes of the body."""
+
+    def request(self) -> Request:
+        """A request that looks so, with nothing in it that is not known."""
+        return Request(
+            method=self.method,
+            scheme=self.scheme,
+            host=self.host,
+            port=self.port,
+            path=self.path,
+            query=None,
+            headers=(),
+            body=b"",
+            via=self.via,
+            moment=self.moment,
+        )
+
+
+class Look:
+    """A glimpse of an agent's call, to ask conditions of."""
+
+    def __init__(self, glimpse: Glimpse, subject: Subject) -> None:
+        self.glimpse = glimpse
+        self._subject = subject
+        self.request = glimpse.request()
+        self.call = Reading(self.request, subject)
+
+    def tell(self, condition: Condition, *, wide: bool) -> bool | None:
+        """Whether the condition holds in this reading; None if it cannot be told."""
+        asked = _ASKED.get(type(condition))
+        return None if asked is None else asked(self, condition, wide)
+
+    def _plainly(self, condition: Condition, wide: bool) -> bool | None:
+        """All that it looks at is known."""
+        return _holds(condition, self.call, wide)
+
+    def _of_source(self, condition: Condition, wide: bool) -> bool | None:
+        runs = (self.request, replace(self.request, run="some"))
+        return self._same(condition, wide, *runs)
+
+    def _of_upgrade(self, condition: Condition, wide: bool) -> bool | None:
+        return self._same(condition, wide, self.request, replace(self.request, upgrade="websocket"))
+
+    def _of_grpc(self, condition: Condition, wide: bool) -> bool | None:
+        grpc = replace(self.request, headers=(("content-type", _GRPC),))
+        return self._same(condition, wide, self.request, grpc)
+
+    def _of_empty(self, condition: Condition, wide: bool) -> bool | None:
+        """Of an empty body nothing is hidden, whatever the head says that it is."""
+        return self._plainly(condition, wide) if self.glimpse.size == 0 else None
+
+    def _of_size(self, condition: Condition, wide: bool) -> bool | None:
+        size = self.glimpse.size
+        if size is None or not isinstance(condition, Body) or condition.test.types:
+            return None
+        request = replace(self.request, unread=True, length=size)
+        return _holds(condition, Reading(request, self._subject), wide)
+
+    def _of_field(self, condition: Condition, wide: bool) -> bool | None:
+        # Widely, and where a name must be absent, the query counts too.
+        if self.glimpse.size != 0 or not isinstance(condition, Field):
+            return None
+        return None if wide or condition.test.exists is False else False
+
+    def _same(self, condition: Condition, wide: bool, *requests: Request) -> bool | None:
+        told = {_holds(condition, Reading(r, self._subject), wide) for r in requests}
+        return told.pop() if len(told) == 1 else None
+
+
+def _holds(condition: Condition, call: Reading, wide: bool) -> bool:
+    """As `Matcher.holds` takes it: what cannot be read holds widely only."""
+    try:
+        return condition.holds(call, wide=wide)
+    except Unreadable:
+        return wide
+
+
+_ASKED: dict[type[Condition], Callable[[Look, Condition, bool], bool | None]] = {
+    Scheme: Look._plainly,
+    Methods: Look._plainly,
+    Paths: Look._plainly,
+    Window: Look._plainly,
+    Source: Look._of_source,
+    Upgrade: Look._of_upgrade,
+    GrpcMethod: Look._of_grpc,
+    Body: Look._of_size,
+    Field: Look._of_field,
+    Member: Look._of_empty,
+    RpcCalls: Look._of_empty,
+    ToolCalls: Look._of_empty,
+}

@@ -1,0 +1,94 @@
+"""`keybroker policy replay`: what it prints, for people and for machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audit.record import Draft
+from broker.services import open_services
+from tests.keybroker.cli.conftest import Run
+
+POLICY = """
+version: 1
+rules:
+  - {id: read, agents: [bot], match: {method: GET, host: api.example}, effect: allow}
+  - {id: write, agents: [bot], match: {method: POST, host: api.example}, effect: allow}
+"""
+STRICTER = POLICY.replace("effect: allow}\n", "effect: hold}\n")
+ESCAPE = "/\x1b]0;gotcha\x07\x1b[2J"
+
+
+def what(path: str, method: str = "GET") -> dict[str, object]:
+    return {"method": method, "scheme": "https", "host": "api.example", "port": 443, "path": path}
+
+
+@pytest.fixture
+def new(run: Run, workspace: Path) -> Path:
+    """A candidate; and a ledger of calls that were allowed under the policy before."""
+    run("agent", "add", "bot")
+    run("user", "add", "ann", "--role", "approver")
+    services = open_services(workspace)
+    try:
+        version, _ = services.policies.publish(POLICY, "cli:test")
+        for n, path in enumerate(["/a", "/a", ESCAPE]):
+            data = {"what": what(path), "rules": ["read"], "policy": version, "body_size": 0}
+            sent = Draft("call.sent", data, f"c-{n}", "bot")  # type: ignore[arg-type]
+            services.store.write(lambda tx, sent=sent: tx.append(sent))  # type: ignore[misc]
+    finally:
+        services.close()
+    file = workspace.parent / "new.yaml"
+    file.write_text(STRICTER)
+    return file
+
+
+def test_what_would_change_is_listed_call_by_call(run: Run, new: Path) -> None:
+    told = run("policy", "replay", new, "--json").json
+    assert (told["calls"], told["unchanged"]) == (3, 0)
+    first = told["changed"][0]
+    assert (first["call"], first["before"], first["after"], first["rule"]) == (
+        "c-0",
+        "allow",
+        "hold",
+        "read",
+    )
+    assert [change["call"] for change in told["changed"]] == ["c-0", "c-1", "c-2"]
+    assert told["uncertain"] == told["otherwise"] == []
+    assert told["holds_per_day"] == {"ann": 3.0}
+    (group,) = told["groups"]
+    assert (group["calls"], group["agents"], group["examples"]) == (3, ["bot"], ["c-0", "c-2"])
+
+
+def test_people_read_groups_and_examples(run: Run, new: Path) -> None:
+    done = run("policy", "replay", new)
+    assert done.status == 0
+    assert "3 calls: 3 would change, 0 cannot be told, 0 stay as they were" in done.out
+    assert 'allow -> hold: 3 calls of bot, by rule "read"' in done.out
+    assert "GET https://api.example/a  c-0" in done.out
+    assert "ann" in done.out.split("asked a day")[1]
+
+
+def test_an_agent_cannot_drive_the_terminal(run: Run, new: Path) -> None:
+    done = run("policy", "replay", new)
+    assert "gotcha" in done.out
+    assert "\x1b" not in done.out + done.err
+    assert "\x07" not in done.out + done.err
+    assert "\x1b" not in run("policy", "replay", new, "--json").out
+
+
+def test_the_window_and_the_agent_count(run: Run, new: Path) -> None:
+    assert run("policy", "replay", new, "--since", "1d", "--json").json["calls"] == 3
+    assert run("policy", "replay", new, "--until", "1d", "--json").json["calls"] == 0
+    assert run("policy", "replay", new, "--agent", "other", "--json").json["calls"] == 0
+    odd = run("policy", "replay", new, "--since", "soon")
+    assert odd.status == 2
+    assert "so long ago: 36h, 7d" in odd.err
+
+
+def test_a_bad_candidate_is_refused_as_everywhere(run: Run, new: Path) -> None:
+    new.write_text(STRICTER.replace("hold", "hole"))
+    done = run("policy", "replay", new)
+    assert done.status == 1
+    assert f"{new}:4: error:" in done.err
+    assert run("policy", "replay", new.with_name("none.yaml")).status == 1
