@@ -21,6 +21,7 @@ from rules.conditions import (
 from rules.errors import Unreadable
 from rules.model import BodyTest, GraphQLTest, McpTest, RpcTest, ValueTest
 from rules.reading.call import Reading
+from rules.reading.forms import may_be
 from rules.reading.graphql import read_graphql
 from rules.reading.json import Json, step_into
 from rules.reading.jsonrpc import Rpc, read_jsonrpc
@@ -56,6 +57,9 @@ class Field(OfBody):
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
         pairs = call.form_pairs(wide=wide is not (self.test.exists is False))
+        if any(may_be(name, self.test.name) for name in call.form_files):
+            # Some servers have files and fields apart, some together.
+            raise Unreadable(f"{self.test.name} is sent as a file")
         query, clear = call.query
         if not clear:
             raise Unreadable("its query is read in two ways")

@@ -108,6 +108,8 @@ def _only(place: Place, call: Reading) -> str:
     own, other = query, call.form_beside_query
     if place.kind == "form":
         own, other = call.form_pairs(wide=False), query
+        if any(_overrides(name, place.name) for name in call.form_files):
+            raise ValueError("it is sent as a file")
     alike = [(name, value) for name, value in own if _overrides(name, place.name)]
     if len(alike) != 1 or alike[0][0] != place.name or _has(other, place.name):
         raise ValueError("it is not there once")

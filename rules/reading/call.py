@@ -12,7 +12,7 @@ from rules.model import Subject
 from rules.places import Place
 from rules.reading.forms import FORM, MULTIPART, Pairs, looks_like_fields, read_form, read_pairs
 from rules.reading.json import Json, json_text, looks_like_json, read_json, step_into
-from rules.reading.multipart import read_multipart
+from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
 
 if TYPE_CHECKING:
@@ -106,6 +106,13 @@ class Reading:
             return read_pairs(self.request.body.decode("utf-8", "replace"))[0]
         return ()
 
+    @cached_property
+    def form_files(self) -> tuple[str, ...]:
+        """The names under which a multipart form has files. Raises Unreadable."""
+        if self.media_type != MULTIPART or self.has_no_body or self.request.unread:
+            return ()
+        return tuple([part.name for part in self._parts if part.filename is not None])
+
     @property
     def form_beside_query(self) -> Pairs:
         """The fields that servers merge with the query's. Raises Unreadable."""
@@ -155,11 +162,14 @@ class Reading:
         self._check_encoding()
         if self.media_type == FORM:
             return read_form(self.request.body)
-        parts = read_multipart(self.request.header("content-type") or "", self.request.body)
         try:
-            return tuple([(p.name, p.value.decode()) for p in parts if p.filename is None])
+            return tuple([(p.name, p.value.decode()) for p in self._parts if p.filename is None])
         except UnicodeDecodeError:
             raise Unreadable("a field of its form is not UTF-8") from None
+
+    @cached_property
+    def _parts(self) -> tuple[Part, ...]:
+        return read_multipart(self.request.header("content-type") or "", self.request.body)
 
     def _read_json(self) -> Json:
         self._check_encoding()

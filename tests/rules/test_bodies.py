@@ -124,7 +124,9 @@ def test_forms_of_parts() -> None:
     assert both("form: {a: x}", part("a", "y") + "--b--\r\n", BOUNDARY) == NO
     assert both("form: {a: x}", part("a", "x") + "--c--\r\n", BOUNDARY) == WIDE
     file = part("a", "x", '; filename="f"')
-    assert both("form: {a: {exists: false}}", file + "--b--\r\n", BOUNDARY) == YES
+    for test in ("form: {a: {exists: false}}", "form: {a: x}", "form: {a: y}"):
+        assert both(test, file + "--b--\r\n", BOUNDARY) == WIDE
+    assert both("form: {b: {exists: false}}", file + "--b--\r\n", BOUNDARY) == YES
 
 
 def test_one_name_in_query_and_form_is_in_doubt() -> None:

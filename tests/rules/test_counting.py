@@ -163,6 +163,7 @@ def test_a_field_of_a_multipart_form() -> None:
     assert of_parts(PART, 'name="Amount"\r\n\r\n6') is None
     assert of_parts(PART, PART) is None
     assert of_parts('name="amount"\r\n\r\n5 ') is None
+    assert of_parts(PART, 'name="amount"; filename="f"\r\n\r\n6') is None
 
 
 def test_fields_with_brackets_of_their_own() -> None:
