@@ -118,6 +118,7 @@ class Template:
         return _match(self.segments, self.rest, path.split("/")[1:])
 
 
+@lru_cache(maxsize=16_384)
 def parse_template(text: str) -> Template:
     """Reads a path template. Raises ValueError with a sentence."""
     if not text.startswith("/"):

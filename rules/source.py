@@ -100,7 +100,8 @@ class Section:
             self.error(f"{self._name()} must be text, {_is(value)}{quote}")
             return None
         value = value.strip()
-        odd = next((c for c in value if is_invisible(c)), None)
+        plain = value.isascii() and value.isprintable()  # as nearly all text is
+        odd = None if plain else next((c for c in value if is_invisible(c)), None)
         if not value or len(value) > limit:
             self.error(f"{self._name()} must have 1 to {limit} characters")
         elif odd is not None:

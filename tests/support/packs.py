@@ -47,6 +47,12 @@ def rulebook(name: str, **values: str) -> Rulebook:
     return Rulebook(policy)
 
 
+@cache
+def bare(method: str, url: str) -> Request:
+    """A request without a body or headers of its own."""
+    return request_of({"method": method, "url": url}, "")
+
+
 def request_of(spec: Mapping[str, Any], host: str) -> Request:
     """A request as a test in a pack has it."""
     url = spec.get("url") or f"https://{host}{spec['path']}"
@@ -86,6 +92,15 @@ def host_of(match: Match) -> str:
 def reaches(match: Match, request: Request) -> bool:
     """Whether the request falls under the match, to the letter."""
     return Matcher.of(match).holds_at_host(Reading(request), wide=False)
+
+
+def reaches_path(match: Match, url: str) -> bool:
+    """Whether the URL's path falls under the match."""
+    path = "/" + url.split("/", 3)[3]
+    return not match.paths or any(template(text).matches(path) for text in match.paths)
+
+
+template = cache(parse_template)
 
 
 def samples(rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, str, str]]:
