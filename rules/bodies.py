@@ -81,7 +81,7 @@ class Member(OfBody):
 def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:
     """Whether the values at the test's pointer are as it wants them."""
     checks = checks_of(test)
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in test.name[1:].split("/")]
+    steps = _steps(test.name)
     found = list(_walk(document, steps, wide=wide))
     if test.exists is False:
         # Widely, what is there in another spelling may be another member.
@@ -95,6 +95,15 @@ def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:
         return any_holds(checks, values)
     every = all_hold(checks, values, holds)
     return every and _is_whole(document, steps)
+
+
+def values_at(document: Json, pointer: str, *, wide: bool) -> list[Json]:
+    """The values at a pointer, in which a `*` is every item of a list."""
+    return list(_walk(document, _steps(pointer), wide=wide))
+
+
+def _steps(pointer: str) -> list[str]:
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
 
 
 def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:

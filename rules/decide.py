@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 
 from rules.basis import Definitions
@@ -20,6 +21,7 @@ from rules.describe import describe_match
 from rules.errors import Unreadable
 from rules.limits import Demand, Over, sums_body
 from rules.matching import Matcher, all_hold, host_holds, is_wide
+from rules.misses import Miss, miss
 from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
 from rules.paths import parse_template, wide_texts
 from rules.places import parse_place
@@ -33,6 +35,8 @@ MAX_SHOWN_URL = 200
 MAX_RETYPED = 120
 """Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
 _MAX_HINTS = 3
+_MOST_COMPARED = 500
+"""Rules that a denied call is compared with, to say what it lacks."""
 _PLANS = 2_000
 """Places called by agents whose candidates are remembered."""
 _MOST_PLANNED = 500
@@ -159,7 +163,7 @@ class Rulebook:
             return _failed(error)
 
     def _decide(self, subject: Subject, call: Reading) -> Decision:
-        matching = self._matching(subject, call)
+        matching = self.matching(subject, call)
         basis = self._definitions.basis(subject, matching)
         if not matching:
             return self._nothing_matches(subject, call, basis)
@@ -299,7 +303,7 @@ class Rulebook:
                 self._plans[key] = plan
         return plan
 
-    def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
+    def matching(self, subject: Subject, call: Reading) -> list[Rule]:
         """The rules under which the call falls, in file order; tunnels are none of them."""
         request = call.request
         port, path = request.port, request.path
@@ -345,11 +349,36 @@ class Rulebook:
                     return in_doubt
         return Decision("deny", self._nearest(subject, call), basis=basis)
 
+    def misses(self, subject: Subject, call: Reading, *, near: bool = False) -> list[Miss]:
+        """How the call misses each of the subject's rules at its host, nearest first; with `near`
+        those only that are about its path. Of very many not all are looked at."""
+        request = call.request
+        found: dict[int, Miss | None] = {}
+        for entry in islice(self._candidates(subject, request.host), _MOST_COMPARED):
+            order = entry.order
+            if entry.rule.effect == "tunnel" or entry.port not in (None, request.port):
+                continue
+            if order in found and found[order] is None:
+                continue
+            if near and not _may_be_at(entry, request.path):
+                continue
+            other, missed = found.get(order), miss(entry.rule, entry.matcher, entry.excepts, call)
+            if missed is None or other is None or missed.distance < other.distance:
+                found[order] = missed
+        misses = [found[order] for order in sorted(found)]
+        every = [one for one in misses if one is not None and (one.is_near or not near)]
+        return sorted(every, key=attrgetter("distance"))
+
     def _nearest(self, subject: Subject, call: Reading) -> str:
         """Says what was looked for, and what comes nearest to it."""
         request = call.request
         agent = f'agent "{visible(subject.name)}"'
         start = f"No rule lets {agent} make this call: {_what(request)}"
+        for missed in self.misses(subject, call, near=True):
+            if (
+                missed.is_of_values and missed.rule.effect != "deny"
+            ):  # what a rule spares is for nobody to aim at
+                return f"{start}. {missed.sentence(call)}"
         here = {e.rule.id: e for e in self._candidates(subject, request.host)}
         if any(e.rule.effect == "tunnel" for e in here.values()):
             return f"{start}; a rule passes this host on undecrypted only, as TLS."
@@ -391,6 +420,12 @@ def _in_doubt(entry: _Entry, call: Reading, basis: str) -> Decision | None:
     if code == "request_ambiguous":
         sentence += " Send it in the one way in which everybody reads it alike."
     return Decision("deny", sentence, rules=(entry.rule.id,), code=code, basis=basis)
+
+
+def _may_be_at(entry: _Entry, path: str) -> bool:
+    """Whether the path may fall under one of the entry's templates."""
+    texts = wide_texts(path) if entry.wide else (path,)
+    return any(text.startswith(entry.prefixes) for text in texts)
 
 
 def _falls_under(entry: _Entry, call: Reading) -> bool:

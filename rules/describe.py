@@ -20,7 +20,7 @@ def describe_match(match: Match) -> str:
         where = any_of(hosts or [f"any {match.scheme} host"])
         where += f" with the path {any_of(match.paths)}" if match.paths else ""
     joint = " " if match.methods and match.hosts else " to "
-    tests = list(_tests(match))
+    tests = list(describe_tests(match))
     return methods + joint + where + (f" with {all_of(tests)}" if tests else "")
 
 
@@ -31,7 +31,7 @@ def describe_host(pattern: HostPattern) -> str:
     return f"{'*.' if pattern.wildcard else ''}{host}{port}"
 
 
-def _tests(match: Match) -> Iterator[str]:
+def describe_tests(match: Match) -> Iterator[str]:
     """What is asked for besides method and place."""
     for kind, tests in (
         ("query", match.query),
@@ -83,6 +83,17 @@ def describe_test(test: ValueTest) -> str:
     if test.checks:
         return f"{name} {describe_checks(test.checks)}"
     return f"{name} present" if test.exists else f"{name} absent"
+
+
+def describe_clause(test: ValueTest) -> str:
+    """The same as a clause: `limit <= 100`, `env is one of a, b`."""
+    name = visible(test.name)
+    if test.equals is not None:
+        return f"{name} = {visible(test.equals)}"
+    if test.checks:
+        clauses = [_check(check) for check in test.checks]
+        return f"{name} {all_of([c if c[0] in '<=>' else f'is {c}' for c in clauses])}"
+    return f"{name} is there" if test.exists else f"{name} is not there"
 
 
 _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
