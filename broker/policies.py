@@ -133,7 +133,7 @@ class Policies:
 
 def _load(version: int, text: str, included: str) -> Published:
     try:
-        policy, _ = load_policy(text, sources=Sources(json.loads(included)))
+        policy, _ = load_policy(text, sources=Sources(json.loads(included)), try_out=False)
     except InvalidFile as invalid:
         raise StoreUnavailable(
             f"version {version} of the policy cannot be used here ({invalid.problems[0]}):"

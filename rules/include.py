@@ -118,6 +118,8 @@ class Expansion:
     rules: list[tuple[Section, dict[str, object]]]
     overridden: list[tuple[str, Section, dict[str, object]]]
     """Of the rules that were overridden: id, where, and what was shipped."""
+    packs: list[tuple[Section, Pack]]
+    """With the place of their include."""
 
 
 def expand(
@@ -136,6 +138,7 @@ def expand(
     rules: list[tuple[Section, dict[str, object]]] = []
     changed: list[tuple[str, Section, dict[str, object]]] = []
     known: list[str] = []
+    used: list[tuple[Section, Pack]] = []
     prefixes: dict[str, Section] = {}
     whole = True
     for index, item in enumerate(items if isinstance(items, list) else []):
@@ -145,6 +148,7 @@ def expand(
             whole = False
             continue
         prefix, pack, values, given = found
+        used.append((at, pack))
         for rule, shipped_fields in rules_of(pack, values):
             name = f"{prefix}.{rule.id}"
             known.append(name)
@@ -170,7 +174,7 @@ def expand(
             )
         elif whole:
             root.at("override", name).unknown("rule of a pack", name, known)
-    return Expansion(rules, changed)
+    return Expansion(rules, changed, used)
 
 
 def _section(

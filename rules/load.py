@@ -14,6 +14,7 @@ from rules.include import Expansion, Sources, expand
 from rules.loosening import loosened
 from rules.model import OWNER, Policy, Rule, Tier
 from rules.source import Section, Source
+from rules.trial.inline import check_tests, pack_failures
 from rules.yamlfile import Lines, parse_yaml
 
 VERSION = 1
@@ -21,11 +22,16 @@ FIELDS = ("version", "credentials", "approvers", "tiers", "include", "override",
 
 
 def load_policy(
-    text: str, file: str = "policy.yaml", sources: Sources | None = None
+    text: str,
+    file: str = "policy.yaml",
+    sources: Sources | None = None,
+    *,
+    try_out: bool = True,
 ) -> tuple[Policy, tuple[Problem, ...]]:
     """The policy and its warnings. Raises InvalidFile with every error, in file order.
 
-    `sources` has the texts of what it includes; without, the packs of this program are there.
+    `sources` has the texts of what it includes; without, the packs of this program are there. Tests
+    in rules, of packs too, are run unless `try_out` is False: then they held before.
     """
     value, lines = parse_yaml(text, file)
     source = Source(file, lines)
@@ -65,7 +71,16 @@ def load_policy(
     own_ids = [item["id"] for item in items if isinstance(item, dict) and "id" in item]
     expansion = expand(root, fields, own_ids, sources)
     written += expansion.rules
-    rules = [(at, rule) for at, item in written if (rule := schema.read_rule(at, item))]
+    rules = []
+    for at, item in written:
+        rule = schema.read_rule(at, item)
+        if rule is not None:
+            rules.append((at, rule))
+            if try_out and isinstance(item, dict) and "tests" in item:
+                check_tests(at.at("tests"), rule, item["tests"])
+    for at, pack in expansion.packs if try_out else ():
+        for problem in pack_failures(pack.text, pack.file):
+            at.error(f"{problem.message} ({problem.file}:{problem.line})")
     policy = Policy(
         credentials,
         approvers,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
@@ -27,7 +27,7 @@ PARAMETER = ("about", "default", "kind")
 KINDS = ("name", "host")
 _GIVEN = ("id", "agents", "effect", "risk", "use")
 """Fields of a policy's rule that a pack's rule gets when it is included."""
-OF_RULE = ("id", "class", "rest", *(name for name in RULE if name not in _GIVEN), "tests")
+OF_RULE = ("id", "class", "rest", *(name for name in RULE if name not in _GIVEN))
 _REPEATED = ("method", "host", "path")
 """Fields of a match that a parameter with several values makes a list of."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
@@ -85,6 +85,7 @@ class Pack:
     """As `inject:` of a credential; None: none is put in."""
     rules: tuple[PackRule, ...]
     file: str
+    text: str = field(repr=False)
     lines: Lines
 
 
@@ -130,6 +131,7 @@ def read_pack(text: str, file: str) -> Pack:
         fields.get("credential"),
         tuple(rule for rule in rules if rule),
         file,
+        text,
         lines,
     )
 
@@ -213,17 +215,17 @@ type Values = Mapping[str, tuple[str, ...]]
 def rules_of(pack: Pack, values: Values) -> list[tuple[PackRule, dict[str, object]]]:
     """The pack's rules with the parameters filled in: fields of a policy's rule, without `id`,
     `agents` and `use`."""
-    hosts = _flat(_fill(list(pack.hosts), values))
+    hosts = _flat(fill(list(pack.hosts), values))
     made = []
     for rule in pack.rules:
         fields: dict[str, object] = {}
-        for name, field in rule.fields.items():
+        for name, given in rule.fields.items():
             if name in ("match", "except"):
-                fields[name] = _fill(field, values)
-            elif isinstance(field, str):
-                fields[name] = _REFERENCE.sub(lambda found: ", ".join(values[found[1]]), field)
+                fields[name] = fill(given, values)
+            elif isinstance(given, str):
+                fields[name] = _REFERENCE.sub(lambda found: ", ".join(values[found[1]]), given)
             else:
-                fields[name] = field
+                fields[name] = given
         fields["match"] = _at_hosts(fields["match"], hosts)
         if rule.level == "low":
             fields["effect"] = "allow"
@@ -244,14 +246,14 @@ def rules_of(pack: Pack, values: Values) -> list[tuple[PackRule, dict[str, objec
     return made
 
 
-def _fill(value: object, values: Values) -> object:
+def fill(value: object, values: Values) -> object:
     """`value` with its references filled in; text may become a list, which a list takes in."""
     if isinstance(value, str):
         return _filled(value, values)
     if isinstance(value, list):
-        return _flat([_fill(item, values) for item in value])
+        return _flat([fill(item, values) for item in value])
     if isinstance(value, dict):
-        return {name: _fill(item, values) for name, item in value.items()}
+        return {name: fill(item, values) for name, item in value.items()}
     return value
 
 

@@ -228,6 +228,7 @@ RULE = (
     "body",
     "body_limit",
     "limit",
+    "tests",
 )
 BODIES = ("buffer", "stream")
 

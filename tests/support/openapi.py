@@ -12,7 +12,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from keybroker.policy import raw_request
 from rules.canonical import canonicalise
 from rules.decide import Rulebook
 from rules.errors import Ambiguous
@@ -20,6 +19,7 @@ from rules.include import Sources
 from rules.load import load_policy
 from rules.model import Policy, Subject
 from rules.openapi.importing import Imported
+from rules.trial.requests import raw_request
 
 BOT = Subject("bot")
 _PARAMETER = re.compile(r"\{[^{}]*\}")

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from keybroker.policy import raw_request
 from rules import packs
 from rules.canonical import canonicalise
 from rules.checks import paths_overlap
@@ -22,6 +21,7 @@ from rules.pack import Pack, read_pack
 from rules.paths import Template, parse_template
 from rules.reading.call import Reading
 from rules.request import Request
+from rules.trial.requests import raw_request
 
 BOT = Subject("bot")
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
