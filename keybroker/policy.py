@@ -1,65 +1,36 @@
-"""What the program does with a policy beside deciding: explain a call, warn of missing accounts.
+"""What the program does with a policy beside deciding: explain a call, run cases, warn of missing
+accounts.
 
 Explaining takes the very path of a call (canonical form, then decision), and sends nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from broker.model import Agent, User
-from keybroker.errors import Unusable
-from rules.canonical import canonicalise
 from rules.decide import Rulebook
 from rules.errors import Ambiguous, Problem
+from rules.explain import explain
 from rules.model import ANYONE, OWNER, Policy, Subject
-from rules.request import DEFAULT_PORTS, RawRequest
-from rules.words import describe_limit
+from rules.trial.cases import Case, Tried, try_case
+from rules.trial.outcome import Outcome
+from rules.trial.requests import Written
+from rules.yamlfile import did_you_mean
 
-CODES = {"deny": "policy_denied", "hold": "approval_pending", "allow": None, "tunnel": None}
-"""What the agent would read in each case; None: the upstream's answer."""
-
-
-def raw_request(
-    method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes
-) -> RawRequest:
-    """The request a client would make of `url` through the proxy. Raises Unusable for no URL."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise Unusable(f"{url!r} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise Unusable(f"{url!r} is not a URL of the form https://HOST[:PORT]/PATH")
-    authority = parts.netloc
-    # The target is cut out of the text, not rebuilt: what is odd in it must be seen as it stands.
-    rest = url.split("://", 1)[1][len(authority) :].split("#", 1)[0]
-    target = rest if rest.startswith("/") else "/" + rest
-    given = {name.lower() for name, _ in headers}
-    pairs = [] if "host" in given else [("Host", authority)]
-    pairs += headers
-    if body and not given & {"content-length", "transfer-encoding"}:
-        pairs.append(("Content-Length", str(len(body))))
-    https = parts.scheme == "https"
-    return RawRequest(
-        scheme="https" if https else "http",
-        connect=(host, port or DEFAULT_PORTS["https"]) if https else None,
-        sni=host if https and not _is_address(host) else None,
-        authority=None if https else authority,
-        method=method,
-        target=target,
-        headers=tuple((n.encode(), v.encode()) for n, v in pairs),
-        body=body,
-    )
+_NOTHING: dict[str, Any] = {
+    "matched": [],
+    "near": [],
+    "credentials": [],
+    "tiers": [],
+    "limits": [],
+    "summaries": [],
+}
+"""Of a request that no rule gets to see."""
 
 
-def _is_address(host: str) -> bool:
-    # Clients send no server name for an address (RFC 6066 3).
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def subject_of(name: str, agents: Sequence[Agent]) -> Subject:
+def subject_of(name: str, agents: Iterable[Agent]) -> Subject:
     """The agent as rules see it; one without an account yet has no tags and no owner."""
     for agent in agents:
         if agent.name == name:
@@ -67,32 +38,25 @@ def subject_of(name: str, agents: Sequence[Agent]) -> Subject:
     return Subject(name)
 
 
-def explain_call(policy: Policy, subject: Subject, raw: RawRequest) -> dict[str, object]:
-    """Effect, risk, code, rules and sentence, as the proxy would decide; and the limits that the
-    call would count towards, whatever is used of them."""
+def knowing(agents: Sequence[Agent]) -> Callable[[str], Subject]:
+    """`subject_of` for many names."""
+    found = {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
+    return lambda name: found.get(name) or Subject(name)
+
+
+def explain_call(policy: Policy, subject: Subject, written: Written) -> dict[str, Any]:
+    """Effect, risk, code, rules and sentence, as the proxy would decide, and what led there."""
     try:
-        request = canonicalise(raw)
+        request = written.request()
     except Ambiguous as error:
-        return {
-            "effect": "deny",
-            "risk": None,
-            "code": "request_ambiguous",
-            "rules": [],
-            "limits": [],
-            "sentence": error.sentence,
-        }
-    decision = Rulebook(policy).decide(subject, request)
-    return {
-        "effect": decision.effect,
-        "risk": decision.risk,
-        "code": CODES[decision.effect],
-        "rules": list(decision.rules),
-        "limits": [
-            {"rule": demand.rule, "sentence": f"at most {describe_limit(demand.limit)}"}
-            for demand in decision.limits
-        ],
-        "sentence": decision.sentence,
-    }
+        return {**Outcome.refused(error).to_json(), **_NOTHING}
+    return explain(Rulebook(policy), subject, request).to_json()
+
+
+def try_cases(policy: Policy, agents: Sequence[Agent], cases: Iterable[Case]) -> list[Tried]:
+    """Each case and what comes of it."""
+    rulebook, subject = Rulebook(policy), knowing(agents)
+    return [try_case(case, rulebook, subject) for case in cases]
 
 
 def account_warnings(
@@ -111,11 +75,16 @@ def account_warnings(
             if not name.startswith("tag:") and name not in known_agents:
                 warn(
                     rule.line,
-                    f"there is no agent {name} yet: `keybroker agent add {name}` makes it",
+                    f"there is no agent {name} yet{did_you_mean(name, known_agents)}: "
+                    f"`keybroker agent add {name}` makes it",
                 )
     named = {person for members in policy.approvers.values() for person in members}
     for tier in policy.tiers.values():
         named |= set(tier.exclude) - {OWNER, ANYONE}
     for person in sorted(named - known_people):
-        warn(0, f"there is no user {person} yet: `keybroker user add {person} --role approver`")
+        warn(
+            0,
+            f"there is no user {person} yet{did_you_mean(person, known_people)}: "
+            f"`keybroker user add {person} --role approver`",
+        )
     return tuple(sorted(found.values()))

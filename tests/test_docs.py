@@ -16,6 +16,8 @@ from keybroker.settings import Settings, load_settings
 from rules.load import load_policy
 from rules.matches import MATCH
 from rules.schema import CREDENTIAL, RULE, TIER
+from rules.trial.cases import CASE, EXPECT, read_cases
+from rules.trial.requests import REQUEST
 from tests.support.docs import GUIDES, PARTS, ROOT, brought_up_to_date, walk
 
 PAGES = sorted([*GUIDES.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
@@ -109,7 +111,10 @@ def yaml_blocks() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "block"), list(yaml_blocks()))
 def test_yaml_blocks_load(page: str, block: str, tmp_path: Path) -> None:
-    if "version" in yaml.safe_load(block):
+    value = yaml.safe_load(block)
+    if isinstance(value, list):
+        read_cases(block, page)
+    elif "version" in value:
         _, warnings = load_policy(block)
         assert warnings == ()
     else:
@@ -165,6 +170,14 @@ def test_settings_table_has_the_defaults(tmp_path: Path) -> None:
 )
 def test_policy_guide_has_every_field(heading: str, fields: tuple[str, ...]) -> None:
     assert set(rows("policy.md", heading)) == set(fields)
+
+
+@pytest.mark.parametrize(
+    ("heading", "fields"),
+    [("## A case", CASE), ("## A request", REQUEST), ("## What is expected", EXPECT)],
+)
+def test_guide_to_tests_has_every_field(heading: str, fields: tuple[str, ...]) -> None:
+    assert set(rows("policy-tests.md", heading)) == set(fields)
 
 
 def test_policy_guide_has_every_field_of_credentials() -> None:

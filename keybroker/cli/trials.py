@@ -1,0 +1,217 @@
+"""`keybroker policy test` and `explain`: what a policy says of calls that nobody makes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keybroker.cli import complete
+from keybroker.cli.frame import (
+    App,
+    Command,
+    complain,
+    emit,
+    inert,
+    json_option,
+    paint,
+    pass_app,
+)
+from keybroker.errors import Unreadable, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.model import Agent
+    from rules.errors import Problem
+    from rules.model import Policy
+    from rules.trial.cases import Tried
+
+EXIT_PASSED, EXIT_FAILED, EXIT_UNREADABLE = 0, 1, 2
+FILE = click.Path(path_type=Path, dir_okay=False)
+_COLOURS = {"allow": "green", "hold": "yellow", "deny": "red"}
+
+policy_option = click.option(
+    "--policy", "policy_file", type=FILE, help="Instead of the workspace's policy."
+)
+
+
+def _load(app: App, file: Path | None) -> tuple[Policy, Sequence[Agent]]:
+    """The policy, and the agents that have accounts: a file elsewhere can be tried without a
+    workspace; with one, its agents have their tags. Raises Unreadable, InvalidFile."""
+    from keybroker.policyfile import load_policy_file
+
+    loaded, _ = load_policy_file(file or app.workspace().policy_file)
+    known = app.services().agents.list() if file is None or app.has_workspace() else []
+    return loaded, known
+
+
+@click.command(cls=Command)
+@click.argument("files", type=FILE, required=True, nargs=-1, metavar="FILE...")
+@policy_option
+@json_option
+@click.pass_context
+@pass_app
+def test(
+    app: App,
+    context: click.Context,
+    files: tuple[Path, ...],
+    policy_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the cases in each FILE against the policy, and print what differs.
+
+    Exits with 0 if all is as expected, 1 if something differs or the policy is refused, 2 if a file
+    could not be read.
+    """
+    from keybroker.policy import try_cases
+    from keybroker.workspace import read_text
+    from rules.errors import InvalidFile
+    from rules.trial.cases import read_cases
+
+    try:
+        cases = [case for file in files for case in read_cases(read_text(file), str(file))]
+    except (Unreadable, InvalidFile) as error:
+        _refuse(context, error, EXIT_UNREADABLE, as_json)
+    try:
+        loaded, known = _load(app, policy_file)
+    except (Unusable, InvalidFile) as error:
+        refused = isinstance(error, InvalidFile)
+        _refuse(context, error, EXIT_FAILED if refused else EXIT_UNREADABLE, as_json)
+    tried = try_cases(loaded, known, cases)
+    failed = [each for each in tried if not each.passed]
+    if as_json:
+        emit(
+            {
+                "passed": len(tried) - len(failed),
+                "failed": len(failed),
+                "cases": [each.to_json() for each in tried],
+            }
+        )
+    else:
+        _print(tried, failed)
+    context.exit(EXIT_FAILED if failed else EXIT_PASSED)
+
+
+def _refuse(context: click.Context, error: Exception, status: int, as_json: bool) -> None:
+    """Says what is wrong with a file, and leaves."""
+    problems: Sequence[Problem] = getattr(error, "problems", ())
+    if as_json:
+        told = [str(problem) for problem in problems] or [str(error)]
+        emit({"passed": 0, "failed": 0, "cases": [], "problems": told})
+    for problem in problems:
+        click.echo(inert(str(problem)), err=True)
+    if not problems:
+        complain(str(error))
+    context.exit(status)
+
+
+def _print(tried: Sequence[Tried], failed: Sequence[Tried]) -> None:
+    for each in failed:
+        case = each.case
+        click.echo(f"{paint('failed', fg='red', bold=True)} {inert(case.name)}")
+        click.echo(f"  {inert(case.file)}:{case.line}")
+        for difference in each.differences:
+            click.echo(f"  {inert(difference)}")
+        click.echo(f"  {inert(each.got.sentence)}")
+    passed = len(tried) - len(failed)
+    click.echo(f"{passed} passed, {len(failed)} failed")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--as",
+    "agent",
+    required=True,
+    metavar="AGENT",
+    help="The agent that would call.",
+    shell_complete=complete.agents,
+)
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header.")
+@click.option("--body", type=FILE, help="A file with the body.")
+@click.option("--target", help="Path and query as on the wire, in place of those of URL.")
+@click.option("--at", "moment", metavar="TIME", help="When it comes (ISO 8601), instead of now.")
+@policy_option
+@click.argument("method")
+@click.argument("url")
+@json_option
+@pass_app
+def explain(
+    app: App,
+    agent: str,
+    headers: tuple[str, ...],
+    body: Path | None,
+    target: str | None,
+    moment: str | None,
+    policy_file: Path | None,
+    method: str,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Say what the policy says of METHOD URL: the rules that match, and why others do not."""
+    from keybroker.policy import explain_call, subject_of
+    from rules.trial.requests import Written
+
+    if "://" not in url:
+        raise Unusable(f"{url!r} is not a URL of the form https://HOST[:PORT]/PATH")
+    written = Written(
+        method,
+        url,
+        tuple([_header(line) for line in headers]),
+        _content(body),
+        target,
+        _moment(moment),
+    )
+    loaded, known = _load(app, policy_file)
+    told = explain_call(loaded, subject_of(agent, known), written)
+    if as_json:
+        emit(told)
+    else:
+        _tell(told)
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise click.UsageError(f"--header {line!r}: write 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
+def _content(body: Path | None) -> bytes:
+    try:
+        return body.read_bytes() if body is not None else b""
+    except OSError as error:
+        raise Unusable(f"{body} cannot be read ({error.strerror})") from error
+
+
+def _moment(text: str | None) -> datetime:
+    from rules.trial.requests import parse_moment
+
+    try:
+        return parse_moment(text) if text is not None else datetime.now(UTC)
+    except ValueError as error:
+        raise click.UsageError(f"--at: {error}") from None
+
+
+def _tell(told: dict[str, Any]) -> None:
+    effect = told["effect"]
+    click.echo(f"{paint(effect, fg=_COLOURS[effect], bold=True)}: {inert(told['sentence'])}")
+    if told["rules"]:
+        click.echo(f"rules: {', '.join(told['rules'])}")
+    for tier in told["tiers"]:
+        click.echo(f"risk: {tier['name']} ({tier['people']}, within {tier['decide_within']})")
+    if told["credentials"]:
+        click.echo(f"credentials: {', '.join(told['credentials'])}")
+    for summary in told["summaries"]:
+        click.echo(f"summary: {inert(summary)}")
+    for limit in told["limits"]:
+        click.echo(f"limit of {limit['rule']}: {inert(limit['sentence'])}")
+    for rule in told["matched"]:
+        if not rule["decides"]:
+            click.echo(f"also matches: {rule['rule']} ({rule['effect']}, line {rule['line']})")
+    for near in told["near"]:
+        click.echo(f"does not match: {near['rule']} ({near['effect']}, line {near['line']})")
+        for why in near["failed"]:
+            click.echo(f"  only {inert(why['condition'])}; {inert(why['found'])}")

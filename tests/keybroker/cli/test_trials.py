@@ -1,0 +1,205 @@
+"""`keybroker policy test` and `explain`: exit statuses, what differs, decisions laid open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.keybroker.cli.conftest import Run
+
+POLICY = """
+version: 1
+credentials:
+  stripe: {secret: "kv/stripe#api_key", hosts: [api.stripe.com], inject: bearer}
+rules:
+  - id: small
+    agents: [bot]
+    match: {method: POST, host: api.stripe.com, path: /v1/refunds, form: {amount: {lte: 1000}}}
+    effect: allow
+    use: [stripe]
+  - id: refund
+    agents: [bot]
+    match: {method: POST, host: api.stripe.com, path: /v1/refunds, form: {amount: {gt: 1000}}}
+    effect: hold
+    risk: high
+    use: [stripe]
+    tests:
+      match: [{method: POST, path: /v1/refunds, form: {amount: 4950}}]
+  - id: tagged
+    agents: ["tag:ci"]
+    match: {method: GET, host: api.stripe.com}
+    effect: allow
+"""
+CASES = """
+- name: refund over the limit is held
+  as: bot
+  request:
+    method: POST
+    url: "https://api.stripe.com/v1/refunds"
+    headers: {content-type: application/x-www-form-urlencoded}
+    body: "amount=4950"
+  expect: {effect: hold, risk: high, rule: refund, code: approval_pending}
+- name: dots are ambiguous
+  as: bot
+  request: {method: GET, url: "https://api.stripe.com", target: "/v1/../x"}
+  expect: {effect: deny, code: request_ambiguous}
+- name: tags are given
+  as: bot
+  tags: [ci]
+  request: {method: GET, url: "https://api.stripe.com/"}
+  expect: {effect: allow, rules: [tagged], code: null, risk: low}
+"""
+
+FORM = ("--header", "Content-Type: application/x-www-form-urlencoded")
+REFUND = ("POST", "https://api.stripe.com/v1/refunds")
+
+
+@pytest.fixture
+def policy(workspace: Path) -> Path:
+    file = workspace / "policy.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    file = tmp_path / "cases.yaml"
+    file.write_text(CASES)
+    return file
+
+
+@pytest.mark.usefixtures("policy")
+def test_cases_that_hold_exit_with_0(run: Run, cases: Path) -> None:
+    done = run("policy", "test", cases)
+    assert (done.status, done.out) == (0, "3 passed, 0 failed\n")
+    told = run("policy", "test", cases, "--json").json
+    assert (told["passed"], told["failed"]) == (3, 0)
+    first = told["cases"][0]
+    assert first["name"] == "refund over the limit is held"
+    assert first["passed"] is True
+    assert first["got"].keys() == {"effect", "risk", "code", "rules", "sentence"}
+    assert first["got"]["rules"] == ["refund"]
+
+
+@pytest.mark.usefixtures("policy")
+def test_what_differs_is_printed_and_exits_with_1(run: Run, cases: Path) -> None:
+    cases.write_text(CASES.replace("effect: hold, risk: high", "effect: allow, risk: hihg"))
+    done = run("policy", "test", cases)
+    assert done.status == 1
+    assert "failed refund over the limit is held" in done.out
+    assert f"{cases}:2\n" in done.out
+    assert "the effect is hold, not allow" in done.out
+    assert 'the policy has no tier "hihg" (did you mean "high"?)' in done.out
+    assert "2 passed, 1 failed" in done.out
+    told = json.loads(run("policy", "test", cases, "--json").out)
+    assert (told["passed"], told["failed"]) == (2, 1)
+    assert told["cases"][0]["differences"]
+
+
+def test_several_files_and_a_candidate_without_a_workspace(
+    run: Run, policy: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = policy.rename(tmp_path / "next.yaml")
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", str(tmp_path / "none"))
+    done = run("policy", "test", "--policy", candidate, cases, cases)
+    assert (done.status, done.out) == (0, "6 passed, 0 failed\n")
+    assert run("policy", "test", cases).status == 2
+
+
+def test_accounts_give_agents_their_tags(run: Run, policy: Path, cases: Path) -> None:
+    cases.write_text(
+        '- {as: tester, request: {method: GET, url: "https://api.stripe.com/"},'
+        " expect: {effect: allow}}"
+    )
+    failed = run("policy", "test", cases)
+    assert failed.status == 1
+    assert 'no rule names the agent "tester"' in failed.out
+    run("agent", "add", "tester", "--tag", "ci")
+    assert run("policy", "test", cases).status == 0
+    assert run("policy", "test", "--policy", policy, cases).status == 0
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {nme: x}", 'unknown field "nme" (did you mean "name"?)'),
+        ("- [", "not valid YAML"),
+        ("cases: []", "this must be a list of cases"),
+        ("", "this must be a list of cases"),
+        ("\xff", ""),
+    ],
+)
+def test_a_file_that_is_no_test_file_exits_with_2(
+    run: Run, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_bytes(text.encode("latin-1"))
+    done = run("policy", "test", file)
+    assert done.status == 2
+    assert said in done.err
+    assert json.loads(run("policy", "test", file, "--json").out)["problems"]
+    missing = run("policy", "test", tmp_path / "missing.yaml")
+    assert missing.status == 2
+    assert "there is no file" in missing.err
+
+
+def test_a_policy_that_is_refused_exits_with_1(run: Run, policy: Path, cases: Path) -> None:
+    policy.write_text(POLICY.replace("amount: 4950", "amount: 950"))
+    done = run("policy", "test", cases)
+    assert done.status == 1
+    assert f'{policy}:18: error: rule "refund": a test fails' in done.err
+    assert 'only if form amount > 1000, and it is "950"' in done.err
+    assert run("policy", "check").status == 1
+
+
+@pytest.mark.usefixtures("policy")
+def test_an_explanation_lays_the_decision_open(run: Run, tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_text("amount=4950")
+    call = ("policy", "explain", "--as", "bot", *FORM, *REFUND, "--body", body)
+    told = run(*call, "--json").json
+    assert (told["effect"], told["risk"], told["code"]) == ("hold", "high", "approval_pending")
+    assert told["rules"] == ["refund"]
+    assert told["credentials"] == ["stripe"]
+    assert [tier["name"] for tier in told["tiers"]] == ["high"]
+    assert told["matched"] == [
+        {
+            "rule": "refund",
+            "effect": "hold",
+            "line": 11,
+            "calls": ["POST https://api.stripe.com/v1/refunds with form amount > 1000"],
+            "decides": True,
+        }
+    ]
+    (near,) = told["near"]
+    assert (near["rule"], near["effect"], near["line"]) == ("small", "allow", 6)
+    assert near["failed"] == [{"condition": "if form amount <= 1000", "found": 'it is "4950"'}]
+    out = run(*call).out
+    assert "hold: Rule" in out
+    assert "risk: high (" in out
+    assert 'only if form amount <= 1000; it is "4950"' in out
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_denied_call_is_told_what_it_lacks(run: Run) -> None:
+    told = run("policy", "explain", "--as", "bot", *FORM, *REFUND, "--json").json
+    assert told["effect"] == "deny"
+    assert told["sentence"].endswith(
+        'Rule "small" allows it only if form amount <= 1000; it is not there.'
+    )
+
+
+@pytest.mark.usefixtures("policy")
+def test_odd_urls_are_results_and_odd_options_are_not(run: Run) -> None:
+    for url in ("https://[::1/", "https://u:p@a.example/", "https:///x"):
+        told = run("policy", "explain", "--as", "bot", "GET", url, "--json").json
+        assert (told["effect"], told["code"], told["rules"]) == ("deny", "request_ambiguous", [])
+    plain = run("policy", "explain", "--as", "bot", "GET", "api.stripe.com")
+    assert plain.status == 1
+    assert "is not a URL" in plain.err
+    at = run("policy", "explain", "--as", "bot", "--at", "noon", "GET", "https://a.example/")
+    assert at.status == 2
+    assert '"noon" is no time' in at.err
