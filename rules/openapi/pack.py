@@ -267,11 +267,12 @@ def deletable(operations: Iterable[Operation]) -> frozenset[tuple[str, ...]]:
 
 
 def _sample(route: Route) -> str:
-    """A path that falls under the route, and under none that it leaves calls to."""
+    """A path that falls under the route, and under none that it leaves calls to; empty if there is
+    none at hand."""
     template = route.templates[0]
     for word in ("x1", "x2", "x3"):
         parts = [word if part is None else part for part in template.segments]
         path = "/" + "/".join([*parts, "x1"] if template.rest else parts)
         if not any(t.matches(path, ignore_case=True) for o in route.excepts for t in o.templates):
-            break
-    return path
+            return path
+    return ""

@@ -83,7 +83,7 @@ def _rule(rule: Draft) -> Iterator[str]:
         yield f"    impact: {_quoted(rule.impact)}"
         yield f"    undo: {json.dumps(rule.undo)}"
     if rule.excepts:
-        yes = _test(rule, rule.sample)
+        yes = _test(rule, rule.sample) if rule.sample else ""
         no = ", ".join(_test(rule, path) for path in rule.others)
         yield f"    tests: {{match: [{yes}], no_match: [{no}]}}"
 
