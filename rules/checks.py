@@ -34,7 +34,8 @@ def check_tiers(root: Section, policy: Policy) -> None:
         if known and not can_be_met(tier, policy.approvers):
             at.error(
                 "the quorum cannot be met: too few different people who are not excluded in "
-                + ", ".join(f"{e.group} ({e.count})" for e in tier.quorum if e.group != ANYONE)
+                + ", ".join(f"{e.group} ({e.count})" for e in tier.quorum if e.group != ANYONE),
+                "quorum-cannot-be-met",
             )
 
 
@@ -69,7 +70,8 @@ def check_ids(rules: Sequence[tuple[Section, object]]) -> None:
         found = value.get("id") if isinstance(value, dict) else None
         if isinstance(found, str) and first.setdefault(found, at) is not at:
             line = first[found].at("id").line
-            Section(at.source, (*at.path, "id")).error(f'rule id "{found}" is taken by line {line}')
+            here = Section(at.source, (*at.path, "id"), rule=found)
+            here.error(f'rule id "{found}" is taken by line {line}', "duplicate-id")
 
 
 def check_variables(root: Section, policy: Policy) -> None:
@@ -81,7 +83,10 @@ def check_variables(root: Section, policy: Policy) -> None:
         other = first.setdefault(credential.env.name, credential)
         if other.env != credential.env:
             at = Section(root.source, ("credentials", name, "env"), f'credential "{name}"')
-            at.error(f"{credential.env.name} has another shape at the credential {other.name}")
+            at.error(
+                f"{credential.env.name} has another shape at the credential {other.name}",
+                "variables-clash",
+            )
 
 
 def check_rules(
@@ -104,55 +109,75 @@ def check_rules(
 def _check_risk(at: Section, rule: Rule, policy: Policy, tiers: Sequence[str]) -> None:
     if rule.tier is not None:
         if rule.tier == LOW:
-            at.at("risk").error("low never holds; use effect: allow, or a higher risk")
+            at.at("risk").error(
+                "low never holds; use effect: allow, or a higher risk", "wrong-risk"
+            )
         elif rule.tier not in tiers:
             at.at("risk").unknown("tier", rule.tier, (LOW, *tiers))
         elif rule.confirm and policy.tiers[rule.tier].confirm != "retype":
             at.at("confirm").warn(
-                f"the tier {rule.tier} does not ask for retyping, so confirm has no effect"
+                f"the tier {rule.tier} does not ask for retyping, so confirm has no effect",
+                "no-effect",
             )
         return
     if rule.effect == "allow" and rule.risk not in (None, LOW):
-        at.at("risk").error(f"an allow runs by itself; use effect: hold with risk: {rule.risk}")
+        at.at("risk").error(
+            f"an allow runs by itself; use effect: hold with risk: {rule.risk}", "wrong-risk"
+        )
     elif rule.effect != "allow" and rule.risk is not None:
-        at.at("risk").warn(f"effect: {rule.effect} has no use for a risk")
+        at.at("risk").warn(f"effect: {rule.effect} has no use for a risk", "no-effect")
     if rule.confirm is not None:
-        at.at("confirm").warn(f"effect: {rule.effect} asks nobody, so confirm has no effect")
+        at.at("confirm").warn(
+            f"effect: {rule.effect} asks nobody, so confirm has no effect", "no-effect"
+        )
 
 
 def _check_body(at: Section, rule: Rule) -> None:
     """What streams is decided by its head and never read."""
     if not rule.stream:
         if rule.body_limit is not None:
-            at.at("body_limit").error("body_limit is for body: stream; the setting limits others")
+            at.at("body_limit").error(
+                "body_limit is for body: stream; the setting limits others", "stream-is-read"
+            )
         return
     if rule.effect != "allow":
         at.at("body").error(
-            f"effect: {rule.effect} cannot stream; only an allow can be sent unread"
+            f"effect: {rule.effect} cannot stream; only an allow can be sent unread",
+            "stream-is-read",
         )
     elif reads_body(rule):
-        at.at("summary").error("a streamed body is not read; leave json: and form: places out")
+        at.at("summary").error(
+            "a streamed body is not read; leave json: and form: places out", "stream-is-read"
+        )
 
 
 def _check_limits(at: Section, rule: Rule) -> None:
     here = at.at("limit")
     if rule.limits and rule.effect not in ("allow", "hold"):
-        here.error(f"effect: {rule.effect} lets nothing be counted; limit an allow or a hold")
+        here.error(
+            f"effect: {rule.effect} lets nothing be counted; limit an allow or a hold",
+            "limit-without-calls",
+        )
     if rule.stream and sums_body(rule.limits):
-        here.error("a streamed body is not read; sum up a query: or header: place, or count calls")
+        here.error(
+            "a streamed body is not read; sum up a query: or header: place, or count calls",
+            "stream-is-read",
+        )
 
 
 def _check_tunnel(at: Section, rule: Rule, credentials: Sequence[Credential]) -> None:
+    code = "tunnel-looks-inside"
     if rule.use:
-        at.at("use").error("a tunnel is not opened, so no credential can be put in")
+        at.at("use").error("a tunnel is not opened, so no credential can be put in", code)
     if rule.excepts:
-        at.at("except").error("a tunnel matches hosts only; leave except out")
+        at.at("except").error("a tunnel matches hosts only; leave except out", code)
     for match in rule.matches:
         if not match.hosts:
-            at.at("match").error("a tunnel needs the hosts it leads to")
+            at.at("match").error("a tunnel needs the hosts it leads to", code)
         if match != Match(hosts=match.hosts):
             at.at("match").error(
-                "a tunnel matches hosts only, since nothing inside it is read; leave the rest out"
+                "a tunnel matches hosts only, since nothing inside it is read; leave the rest out",
+                code,
             )
         for host in match.hosts:
             for credential in credentials:
@@ -160,7 +185,8 @@ def _check_tunnel(at: Section, rule: Rule, credentials: Sequence[Credential]) ->
                 if any(hosts_overlap(host, other) for other in credential.hosts):
                     at.at("match").error(
                         f"{describe_host(host)} is a host of the credential {credential.name}, "
-                        "and such hosts are never tunnelled"
+                        "and such hosts are never tunnelled",
+                        "tunnel-to-credential",
                     )
 
 
@@ -175,17 +201,23 @@ def _check_use(at: Section, rule: Rule, policy: Policy, known: Sequence[str]) ->
             continue
         slot = credential.inject.header
         if slots.setdefault(slot, name) != name:
-            here.error(f"{slots[slot]} and {name} both go into the header {slot}")
+            here.error(f"{slots[slot]} and {name} both go into the header {slot}", "slots-clash")
         for match in rule.matches:
             for host in match.hosts:
                 if not any(host_inside(host, own) for own in credential.hosts):
                     hosts = ", ".join(describe_host(own) for own in credential.hosts)
-                    here.error(f"{name} may go to {hosts} only, not to {describe_host(host)}")
+                    here.error(
+                        f"{name} may go to {hosts} only, not to {describe_host(host)}",
+                        "wider-than-credential",
+                    )
     for match in rule.matches:
         if match.scheme == "http":
-            at.at("match").error("a credential travels over https only; leave scheme: http out")
+            at.at("match").error(
+                "a credential travels over https only; leave scheme: http out",
+                "credential-over-http",
+            )
         if not match.hosts:
-            at.at("match").error("a rule with a credential needs a host")
+            at.at("match").error("a rule with a credential needs a host", "wider-than-credential")
 
 
 def host_inside(inner: HostPattern, outer: HostPattern) -> bool:
@@ -229,7 +261,8 @@ def check_slots(policy: Policy, rules: Placed) -> None:
         slot, first, second = clash if i < j else (clash[0], clash[2], clash[1])
         rules[pair[1]][0].at("use").error(
             f"{second} goes into the header {slot} of calls by {agent}, where rule "
-            f'"{early.id}" (line {early.line}) puts {first}; part them with except:'
+            f'"{early.id}" (line {early.line}) puts {first}; part them with except:',
+            "slots-clash",
         )
 
 

@@ -134,7 +134,9 @@ def expand(
     left = dict.fromkeys(overrides)
     items = fields.get("include")
     if items is not None and not isinstance(items, list):
-        root.at("include").error("include must be a list of {pack: NAME, agents: [..]}")
+        root.at("include").error(
+            "include must be a list of {pack: NAME, agents: [..]}", "wrong-type"
+        )
     rules: list[tuple[Section, dict[str, object]]] = []
     changed: list[tuple[str, Section, dict[str, object]]] = []
     known: list[str] = []
@@ -194,7 +196,7 @@ def _section(
         override=("override", name) if change else None,
         overridden=frozenset(change or ()),
     )
-    return Section(placed, ("rules", rule.index), f'rule "{name}"')
+    return Section(placed, ("rules", rule.index), f'rule "{name}"', name)
 
 
 def _overridden(plain: Mapping[str, object], change: Mapping[str, object]) -> dict[str, object]:
@@ -273,7 +275,7 @@ def _read(at: Section, text: str, file: str) -> Pack | None:
         return read_pack(text, file)
     except InvalidFile as invalid:
         for problem in invalid.problems:
-            at.error(f"{problem.message} ({problem.file}:{problem.line})")
+            at.error(f"{problem.message} ({problem.file}:{problem.line})", "invalid-pack")
         return None
 
 

@@ -33,14 +33,32 @@ def load_policy(
     `sources` has the texts of what it includes; without, the packs of this program are there. Tests
     in rules, of packs too, are run unless `try_out` is False: then they held before.
     """
+    policy, source = read_whole(text, file, sources, try_out=try_out)
+    if source.errors():
+        raise InvalidFile(source.errors())
+    return policy, tuple(source.warnings())
+
+
+def read_whole(
+    text: str,
+    file: str = "policy.yaml",
+    sources: Sources | None = None,
+    *,
+    try_out: bool = True,
+) -> tuple[Policy, Source]:
+    """What could be read of a policy, and what is wrong with it: for those who look at a policy
+    that is refused, never for deciding. Raises InvalidFile if it is not even YAML.
+    """
     value, lines = parse_yaml(text, file)
     source = Source(file, lines)
     root = Section(source, ())
     fields = root.mapping(value, FIELDS) or {}
     if "version" not in fields:
-        root.error(f'"version" is missing; this Keybroker reads version: {VERSION}')
+        root.error(
+            f'"version" is missing; this Keybroker reads version: {VERSION}', "missing-field"
+        )
     elif fields["version"] is True or fields["version"] != VERSION:
-        root.at("version").error(f"this Keybroker reads version: {VERSION} only")
+        root.at("version").error(f"this Keybroker reads version: {VERSION} only", "wrong-version")
 
     named = _entries(root, fields, "credentials")
     credentials = {}
@@ -61,13 +79,14 @@ def load_policy(
 
     items = fields.get("rules")
     if items is not None and not isinstance(items, list):
-        root.at("rules").error("rules must be a list")
+        root.at("rules").error("rules must be a list", "wrong-type")
     items = items if isinstance(items, list) else []
     written: list[tuple[Section, object]] = []
     for index, item in enumerate(items):
         found = item.get("id") if isinstance(item, dict) else None
         label = f'rule "{found[:100]}"' if isinstance(found, str) else f"rule {index + 1}"
-        written.append((Section(source, ("rules", index), label), item))
+        rule_id = found if isinstance(found, str) else ""
+        written.append((Section(source, ("rules", index), label, rule_id), item))
     own_ids = [item["id"] for item in items if isinstance(item, dict) and "id" in item]
     expansion = expand(root, fields, own_ids, sources)
     written += expansion.rules
@@ -88,6 +107,7 @@ def load_policy(
         tuple(rule for _, rule in rules),
         text,
         _tell_loosened(expansion, {rule.id: rule for _, rule in rules}, tiers),
+        frozenset(at.rule for at, _ in expansion.rules),
     )
     checks.check_ids(written)
     checks.check_tiers(root, policy)
@@ -95,9 +115,7 @@ def load_policy(
     checks.check_rules(policy, rules, list(named), list(tiers))
     if not source.errors():
         checks.check_slots(policy, rules)
-    if source.errors():
-        raise InvalidFile(source.errors())
-    return policy, tuple(source.warnings())
+    return policy, source
 
 
 def _tell_loosened(

@@ -281,6 +281,8 @@ class Policy:
     """The file it came from, to the letter."""
     loosened: tuple[str, ...] = ()
     """Ids of the packs' rules that an override asks less of than was shipped."""
+    packed: frozenset[str] = frozenset()
+    """Ids of the rules that come from packs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,30 +54,37 @@ class Section:
     source: Source
     path: Path
     label: str = ""
+    rule: str = ""
+    """The id of the rule that it belongs to, if it does."""
 
     def at(self, *steps: str | int) -> Section:
-        return Section(self.source, self.path + steps, self.label)
+        return Section(self.source, self.path + steps, self.label, self.rule)
 
     @property
     def line(self) -> int:
         """Where it stands; for people, as problems are."""
         return self.source.place(self.path)
 
-    def error(self, message: str) -> None:
-        self.source.note(self.path, f"{self.label}: {message}" if self.label else message)
+    def error(self, message: str, code: str = "invalid-value") -> None:
+        """Notes what is wrong; `code` is one of rules.lint.codes."""
+        self._note(message, "error", code)
 
-    def warn(self, message: str) -> None:
+    def warn(self, message: str, code: str) -> None:
+        self._note(message, "warning", code)
+
+    def _note(self, message: str, severity: str, code: str) -> None:
         message = f"{self.label}: {message}" if self.label else message
-        self.source.note(self.path, message, "warning")
+        self.source.note(self.path, message, severity, code, self.rule)
 
     def unknown(self, kind: str, word: str, known: Iterable[str]) -> None:
         """Notes that `word` names nothing, with the nearest name that there is."""
-        self.error(f'unknown {kind} "{word[:80]}"{self.source.hint(word, known)}')
+        code = f"unknown-{kind.replace(' ', '-')}"
+        self.error(f'unknown {kind} "{word[:80]}"{self.source.hint(word, known)}', code)
 
     def has(self, fields: Mapping[str, object], name: str, hint: str = "") -> bool:
         """Whether the field is there; notes that it is missing if not."""
         if name not in fields:
-            self.error(f'"{name}" is missing{hint}')
+            self.error(f'"{name}" is missing{hint}', "missing-field")
         return name in fields
 
     def mapping(self, value: object, known: tuple[str, ...] = ()) -> dict[str, object] | None:
@@ -85,7 +92,7 @@ class Section:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.error(f"{self._name()} must be a mapping, {_is(value)}")
+            self.error(f"{self._name()} must be a mapping, {_is(value)}", "wrong-type")
             return None
         if known:
             for name in value:
@@ -97,7 +104,7 @@ class Section:
         """`value` as one line of text in which nothing is hidden."""
         if not isinstance(value, str):
             quote = "; put it in quotes" if isinstance(value, int | float) else ""
-            self.error(f"{self._name()} must be text, {_is(value)}{quote}")
+            self.error(f"{self._name()} must be text, {_is(value)}{quote}", "wrong-type")
             return None
         value = value.strip()
         plain = value.isascii() and value.isprintable()  # as nearly all text is
@@ -105,7 +112,9 @@ class Section:
         if not value or len(value) > limit:
             self.error(f"{self._name()} must have 1 to {limit} characters")
         elif odd is not None:
-            self.error(f"{self._name()} holds the invisible character {odd!a}")
+            self.error(
+                f"{self._name()} holds the invisible character {odd!a}", "invisible-character"
+            )
         else:
             return value
         return None
@@ -124,7 +133,7 @@ class Section:
     def several[T](self, value: object, parse: Callable[[str], T]) -> tuple[T, ...]:
         """One word or a list of them, each read by `parse`, without repetitions; never empty."""
         if value == [] or value is None:
-            self.error(f"{self._name()} is empty; leave the field out or fill it in")
+            self.error(f"{self._name()} is empty; leave the field out or fill it in", "empty-field")
         if not isinstance(value, list):
             value = [value] if value is not None else []
         parsed = [self.at(i).parsed(item, parse) for i, item in enumerate(value)]
@@ -135,7 +144,7 @@ class Section:
         if isinstance(value, str) and value in known:
             return value
         hint = self.source.hint(value, known) if isinstance(value, str) else ""
-        self.error(f"{self._name()} must be {' or '.join(known)}{hint}")
+        self.error(f"{self._name()} must be {' or '.join(known)}{hint}", "unknown-word")
         return None
 
     def count(self, value: object, most: int = 100) -> int | None:

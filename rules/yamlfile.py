@@ -67,7 +67,8 @@ def parse_yaml(text: str, file: str) -> tuple[object, Lines]:
     """
     if len(text) > MAX_CHARACTERS:
         limit = MAX_CHARACTERS // 1024 // 1024
-        raise InvalidFile([Problem(file, 0, f"the file is larger than {limit} MiB")])
+        because = f"the file is larger than {limit} MiB"
+        raise InvalidFile([Problem(file, 0, because, code="invalid-yaml")])
     builder = _Builder(file)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -119,8 +120,8 @@ class _Builder:
         self._documents = 0
         self._nameless = 0
 
-    def problem(self, line: int, message: str) -> None:
-        self.problems.append(Problem(self.file, line, message))
+    def problem(self, line: int, message: str, code: str = "invalid-yaml") -> None:
+        self.problems.append(Problem(self.file, line, message, code=code))
 
     def feed(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -209,7 +210,7 @@ class _Builder:
         elif isinstance(frame.value, dict) and key in frame.value:
             first = frame.lines[key]
             at = first if isinstance(first, int) else first[0]
-            self.problem(line, f'duplicate key "{key}", first given in line {at}')
+            self.problem(line, f'duplicate key "{key}", first given in line {at}', "duplicate-key")
         else:
             return key
         # A stand-in that cannot collide, so that reading goes on and finds what else is wrong.

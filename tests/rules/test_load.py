@@ -221,6 +221,8 @@ def test_warnings_are_returned() -> None:
             2,
             'rule "r": the tier medium does not ask for retyping, so confirm has no effect',
             "warning",
+            "no-effect",
+            "r",
         ),
     )
 

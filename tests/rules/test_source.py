@@ -19,13 +19,14 @@ def said(at: Section) -> list[str]:
 def test_problems_stand_where_the_value_does() -> None:
     at = section("a", label="part")
     at.at("b").error("no")
-    at.at("c", 1).warn("hm")
+    at.at("c", 1).warn("hm", "no-effect")
     at.unknown("thing", "alpah", ["alpha"])
     assert said(at) == [
         "f:2: error: part: no",
         "f:5: warning: part: hm",
         'f:1: error: part: unknown thing "alpah" (did you mean "alpha"?)',
     ]
+    assert [p.code for p in at.source.problems] == ["invalid-value", "no-effect", "unknown-thing"]
     assert [p.line for p in at.source.errors()] == [1, 2]
     assert [p.line for p in at.source.warnings()] == [5]
 
