@@ -7,17 +7,22 @@ Explaining takes the very path of a call (canonical form, then decision), and se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from broker.model import Agent, User
 from rules.decide import Rulebook
 from rules.errors import Ambiguous, Problem
 from rules.explain import explain
+from rules.lint.view import Accounts
 from rules.model import ANYONE, OWNER, Policy, Subject
 from rules.trial.cases import Case, Tried, try_case
 from rules.trial.outcome import Outcome
 from rules.trial.requests import Written
 from rules.yamlfile import did_you_mean
+
+if TYPE_CHECKING:
+    from keybroker.compose import Services
 
 _NOTHING: dict[str, Any] = {
     "matched": [],
@@ -57,6 +62,26 @@ def try_cases(policy: Policy, agents: Sequence[Agent], cases: Iterable[Case]) ->
     """Each case and what comes of it."""
     rulebook, subject = Rulebook(policy), knowing(agents)
     return [try_case(case, rulebook, subject) for case in cases]
+
+
+def accounts_in(services: Services) -> Accounts:
+    """Who there is, as the linter asks: agents that may call, people who may log in or approve."""
+    now = datetime.now(UTC)
+    agents = [
+        Subject(agent.name, agent.tags, agent.owner)
+        for agent in services.agents.list()
+        if agent.revoked_at is None and (agent.expires_at is None or agent.expires_at > now)
+    ]
+    users = services.people.list()
+    return Accounts(
+        tuple(agents),
+        frozenset(user.name for user in users),
+        frozenset(
+            user.name
+            for user in users
+            if user.disabled_at is None and user.role in ("approver", "admin")
+        ),
+    )
 
 
 def account_warnings(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from keybroker.cli.frame import App, Group, complain, emit, inert, json_option, pass_app
+from keybroker.cli.findings import show_findings
+from keybroker.cli.frame import App, Group, complain, emit, json_option, pass_app
 from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
 from keybroker.cli.trials import FILE, explain, test
 from keybroker.cli.trying import replay
 from keybroker.errors import Unreadable
-
-if TYPE_CHECKING:
-    from rules.errors import Problem
 
 EXIT_VALID, EXIT_INVALID, EXIT_UNREADABLE = 0, 1, 2
 
@@ -34,57 +31,37 @@ policy.add_command(explain)
 
 @policy.command()
 @click.argument("file", type=FILE, required=False)
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @json_option
 @click.pass_context
 @pass_app
-def check(app: App, context: click.Context, file: Path | None, as_json: bool) -> None:
-    """Check FILE, or the workspace's policy.
+def check(app: App, context: click.Context, file: Path | None, strict: bool, as_json: bool) -> None:
+    """Check FILE, or the workspace's policy: what is wrong with it, and what is odd about it.
 
-    Exits with 0 if it is valid (warnings may stand beside it), 1 if it is not, 2 if it could not be
-    read.
+    Each finding has its file and line, a code that docs/policy-check.md explains, and a call that
+    shows it. Exits with 0 if there is no error (warnings and notes may stand there), 1 if there is,
+    2 if the policy could not be read.
     """
-    from keybroker.policy import account_warnings
+    from keybroker.policy import accounts_in
     from keybroker.policyfile import read_policy
-    from rules.errors import InvalidFile
+    from rules.lint.check import check as lint
 
     try:
-        services = None if file is not None else app.services()
+        # A file elsewhere can be checked without a workspace.
+        services = app.services() if file is None or app.has_workspace() else None
         path = file if file is not None else app.workspace().policy_file
         found = read_policy(path)
     except Unreadable as error:
         if as_json:
-            emit({"valid": False, "error": str(error), "problems": []})
+            emit({"valid": False, "error": str(error), "findings": []})
         complain(str(error))
         context.exit(EXIT_UNREADABLE)
-    try:
-        loaded, problems = found.load()
-    except InvalidFile as error:
-        _report(str(path), error.problems, as_json, valid=False)
-        context.exit(EXIT_INVALID)
-    if services is not None:
-        problems += account_warnings(
-            loaded, services.agents.list(), services.people.list(), str(path)
-        )
-    _report(str(path), problems, as_json, valid=True)
-    if not as_json:
-        click.echo(f"{path}: valid, {len(loaded.rules)} rules")
-    context.exit(EXIT_VALID)
-
-
-def _report(path: str, problems: tuple[Problem, ...], as_json: bool, *, valid: bool) -> None:
+    accounts = None if services is None else accounts_in(services)
+    report = lint(found.text, str(path), found.sources, accounts)
     if as_json:
-        fields = [
-            {
-                "code": p.code,
-                "severity": p.severity,
-                "rule": p.rule,
-                "file": p.file,
-                "line": p.line,
-                "message": p.message,
-            }
-            for p in problems
-        ]
-        emit({"valid": valid, "file": path, "problems": fields})
-        return
-    for problem in problems:
-        click.echo(inert(str(problem)), err=True)
+        findings = [finding.to_dict() for finding in report.findings]
+        emit({"valid": report.valid, "file": str(path), "findings": findings})
+    else:
+        show_findings(report, str(path))
+    warned = any(finding.severity == "warning" for finding in report.findings)
+    context.exit(EXIT_INVALID if not report.valid or (strict and warned) else EXIT_VALID)

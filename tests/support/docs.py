@@ -19,6 +19,7 @@ from broker.telemetry.metrics import METRICS
 from certs.clients import CLIENTS, VARIABLES, WITHHELD
 from keybroker.cli import cli
 from keybroker.packs import counts, hosts, shipped
+from rules.lint.codes import CODES as FINDINGS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs"
@@ -129,6 +130,12 @@ def packs() -> str:
     return _table(heads, rows)
 
 
+def findings() -> str:
+    """Every code of `policy check`: how bad, why it matters, how to mend it."""
+    rows = ((f"`{name}`", code.severity, code.why, code.mend) for name, code in FINDINGS.items())
+    return _table(("code", "severity", "why it matters", "how to mend it"), rows)
+
+
 def commands() -> str:
     """Every command with its help, arguments and options."""
     return "\n".join(_command(name, command) for name, command in walk(cli))
@@ -146,6 +153,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
         by_hand,
         metrics,
         packs,
+        findings,
         commands,
     )
 }

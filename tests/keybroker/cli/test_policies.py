@@ -40,20 +40,21 @@ def policy(workspace: Path) -> Path:
 def test_a_valid_policy_warns_of_accounts_that_are_not_there_yet(run: Run) -> None:
     done = run("policy", "check", "--json")
     assert done.json["valid"] is True
-    messages = [problem["message"] for problem in done.json["problems"]]
+    messages = [finding["message"] for finding in done.json["findings"]]
     assert any("there is no agent bot yet" in message for message in messages)
     assert any("there is no user alice yet" in message for message in messages)
     run("agent", "add", "bot")
     run("user", "add", "alice", "--role", "approver")
-    assert run("policy", "check", "--json").json["problems"] == []
+    codes = {finding["code"] for finding in run("policy", "check", "--json").json["findings"]}
+    assert codes.isdisjoint(("unknown-agent", "unknown-user"))
 
 
 def test_all_problems_come_with_file_and_line(run: Run, policy: Path) -> None:
     policy.write_text(POLICY.replace("allow", "alow").replace("risk: medium", "risk: none"))
     done = run("policy", "check")
     assert done.status == 1
-    assert f"{policy}:12: error:" in done.err
-    assert f"{policy}:18: error:" in done.err
+    assert f"{policy}:12: error:" in done.out
+    assert f"{policy}:18: error:" in done.out
 
 
 def test_a_file_elsewhere_is_checked_without_a_workspace(

@@ -1,0 +1,163 @@
+"""Rules, or parts of them, that no call falls under; and matches that look like a slip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from rules.decide import Rulebook
+from rules.lint.finding import Example, Finding
+from rules.lint.meeting import without_body
+from rules.lint.possible import asks_form, asks_json, impossible, never_with_body
+from rules.lint.view import View
+from rules.lint.within import match_within
+from rules.lint.witness import calls
+from rules.matching import is_wide
+from rules.model import Match, Rule, ValueTest
+from rules.yamlfile import did_you_mean
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+METHODS = _words(
+    """GET HEAD OPTIONS POST PUT PATCH DELETE QUERY PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK
+    REPORT SEARCH PURGE LINK UNLINK MKCALENDAR ACL BIND REBIND UNBIND"""
+)
+"""Those of RFC 9110, WebDAV and a few more that servers know."""
+
+
+def never(view: View) -> Iterator[Finding]:
+    """Of all rules that are about calls."""
+    for rule in view.policy.rules:
+        if rule.effect != "tunnel":
+            yield from _of_rule(view, rule)
+
+
+def _of_rule(view: View, rule: Rule) -> Iterator[Finding]:
+    wide = is_wide(rule)
+    whys = [why_never(rule, match, wide=wide) for match in rule.matches]
+    plainly = [why_never(rule, match, wide=False) for match in rule.matches]
+    if all(whys):
+        meaning = (
+            "the guard guards nothing (only what cannot be read in one way falls under it)"
+            if wide
+            else "nothing is allowed by it"
+        )
+        message = f"it can never match ({whys[0]}): {meaning}"
+        example = _missing(view, rule, rule.matches[0])
+        yield view.finding("never-matches", "warning", rule, message, example)
+    elif all(plainly):
+        message = (
+            f"no plainly written call falls under it ({plainly[0]}): it takes only odd spellings, "
+            "and what it was meant to stop passes by"
+        )
+        example = _missing(view, rule, rule.matches[0])
+        yield view.finding("matches-no-plain-call", "warning", rule, message, example)
+    else:
+        for index, why in enumerate(whys):
+            if why is not None:
+                message = (
+                    f"match {index + 1} of {len(whys)} can never hold ({why}): it does nothing"
+                )
+                match = rule.matches[index]
+                example = _missing(view, replace(rule, matches=(match,)), match)
+                yield view.finding("match-never-holds", "warning", rule, message, example)
+    yield from _slips(view, rule)
+
+
+def why_never(rule: Rule, match: Match, *, wide: bool) -> str | None:
+    """Why no call falls under the rule by this match; None if one may. Sound but for calls that
+    have no one reading, where it is read widely."""
+    why = impossible(match, wide=wide)
+    if why is not None:
+        return why
+    reading: Literal["exact", "narrow"] = "exact" if wide else "narrow"
+    for hole in rule.excepts:
+        if match_within(match, hole, reading):
+            return "its except: takes all of it out"
+    if rule.effect == "allow":
+        return _uncountable(rule, match)
+    return None
+
+
+def _uncountable(rule: Rule, match: Match) -> str | None:
+    for limit in rule.limits:
+        place = limit.place or ""
+        if place.startswith("form:") and (asks_json(match) or match.grpc is not None):
+            return f"the limit sums up {place}, and the body is no form"
+        if place.startswith("json:") and (asks_form(match) or match.grpc is not None):
+            return f"the limit sums up {place}, and the body is not JSON"
+    return None
+
+
+def _missing(view: View, rule: Rule, match: Match) -> Example | None:
+    """A call that the author must have meant, and that does not fall under the rule."""
+    subject = view.subject(rule.agents[0], match)
+    alone = view.alone(rule)
+    for relaxed in (match, _relaxed(match), without_body(_relaxed(match)), _bare(match)):
+        for request in calls(relaxed, subject):
+            if not falls_under(alone, Example(subject, request)):
+                return Example(subject, request)
+    return None
+
+
+def falls_under(alone: Rulebook, example: Example) -> bool:
+    """Whether the call falls under the only rule of the book."""
+    decision = alone.decide(example.subject, example.request)
+    return bool(decision.rules) and decision.code != "request_ambiguous"
+
+
+def _relaxed(match: Match) -> Match:
+    """The same with the first check only of each value, so that contradictions go."""
+
+    def first(tests: tuple[ValueTest, ...]) -> tuple[ValueTest, ...]:
+        return tuple(replace(test, checks=test.checks[:1]) for test in tests)
+
+    return replace(
+        match,
+        query=first(match.query),
+        headers=first(match.headers),
+        json=first(match.json),
+        form=first(match.form),
+        body=match.body and replace(match.body, size=()),
+        grpc=None,
+    )
+
+
+def _bare(match: Match) -> Match:
+    return Match(match.methods - {"GET"} or match.methods, match.hosts, match.paths, match.scheme)
+
+
+def _slips(view: View, rule: Rule) -> Iterator[Finding]:
+    for match in rule.matches:
+        if never_with_body(match):
+            message = (
+                "it looks at the body of GET or HEAD, and hardly any client sends one: calls "
+                "without it do not fall under the rule"
+            )
+            example = _unmatched(view, rule, without_body(match))
+            if example is not None:
+                yield view.finding("body-of-get", "note", rule, message, example)
+        for method in sorted(match.methods - set(METHODS)):
+            hint = did_you_mean(method, METHODS)
+            message = (
+                f"{method} is no method that servers know{hint}: calls with another do not fall "
+                "under this match"
+            )
+            only = replace(rule, matches=(replace(match, methods=frozenset((method,))),))
+            example = _unmatched(view, only, replace(match, methods=frozenset(("GET",))))
+            if example is not None:
+                yield view.finding("unusual-method", "note", rule, message, example)
+
+
+def _unmatched(view: View, rule: Rule, match: Match) -> Example | None:
+    subject = view.subject(rule.agents[0], match)
+    alone = view.alone(rule)
+    for request in calls(match, subject):
+        example = Example(subject, request)
+        if not falls_under(alone, example):
+            return example
+    return None

@@ -1,0 +1,186 @@
+"""A policy as the linter looks at it: its rules by place, who they are for, and the rulebook that
+has the last word on every example.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+
+from rules.decide import Rulebook
+from rules.describe import describe_host
+from rules.lint.finding import Example, Finding, Severity
+from rules.lint.paths import PathIndex
+from rules.lint.within import Spot
+from rules.lint.witness import Body, calls
+from rules.model import Decision, HostPattern, Match, Policy, Rule, Subject
+from rules.request import Request
+
+STAND_IN = "example-agent"
+"""The name of an agent with a tag that no account has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Who there is in the workspace."""
+
+    agents: tuple[Subject, ...] = ()
+    """Those that may call."""
+    people: frozenset[str] = frozenset()
+    """All that may log in."""
+    approvers: frozenset[str] = frozenset()
+    """Those of them who may approve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A rule at one of its places."""
+
+    order: int
+    rule: Rule
+    spot: Spot
+
+
+@dataclass
+class View:
+    """One policy; what it says of places and subjects is worked out once."""
+
+    policy: Policy
+    file: str
+    accounts: Accounts | None = None
+    """None: not known."""
+    book: Rulebook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.book = Rulebook(self.policy)
+
+    def finding(
+        self,
+        code: str,
+        severity: Severity,
+        rule: Rule | None,
+        message: str,
+        example: Example | None,
+        line: int | None = None,
+    ) -> Finding:
+        """A finding about a rule, or about what stands in `line`."""
+        at = line if line is not None else rule.line if rule is not None else 0
+        if rule is not None:
+            message = f'rule "{rule.id}": {message}'
+        return Finding(code, severity, rule.id if rule else "", self.file, at, message, example)
+
+    # -- who calls
+
+    def subject(self, selector: str, match: Match | None = None) -> Subject:
+        """An agent that the selector names, with the tags that the match asks for if need be."""
+        tag = selector.removeprefix("tag:") if selector.startswith("tag:") else None
+        for agent in self.accounts.agents if self.accounts is not None else ():
+            if agent.name == selector or tag in agent.tags:
+                return agent
+        tags = {tag} if tag is not None else set()
+        source = match.source if match is not None else None
+        if source is not None and source.tags:
+            tags.add(source.tags[0])
+        return Subject(STAND_IN if tag is not None else selector, frozenset(tags))
+
+    @cached_property
+    def subjects(self) -> tuple[Subject, ...]:
+        """One for every set of rules that some agent has."""
+        selectors = dict.fromkeys(name for rule in self.policy.rules for name in rule.agents)
+        found = {
+            tuple(rule.id for rule in self.book.rules_for(subject)): subject
+            for subject in map(self.subject, selectors)
+        }
+        for agent in self.accounts.agents if self.accounts is not None else ():
+            found.setdefault(tuple(rule.id for rule in self.book.rules_for(agent)), agent)
+        found.pop((), None)
+        return tuple(found.values())
+
+    # -- what there is in a place
+
+    @cached_property
+    def places(self) -> dict[tuple[str, str], PathIndex[Placed]]:
+        """Rules about calls by selector and host: a name, `*.suffix`, or empty for any."""
+        found: defaultdict[tuple[str, str], PathIndex[Placed]] = defaultdict(PathIndex)
+        for order, rule in enumerate(self.policy.rules):
+            if rule.effect == "tunnel":
+                continue
+            for match in rule.matches:
+                for spot in Spot.all_of(match):
+                    placed = Placed(order, rule, spot)
+                    for selector in rule.agents:
+                        found[selector, host_key(spot.host)].add(spot.path, placed)
+        return dict(found)
+
+    @cached_property
+    def _below(self) -> dict[tuple[str, str], list[str]]:
+        """The exact and wildcard hosts below each wildcard."""
+        found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        for selector, key in self.places:
+            for above in keys_above(key)[1:]:
+                found[selector, above].append(key)
+        return dict(found)
+
+    def around(self, selector: str, spot: Spot) -> Iterator[Placed]:
+        """The rules whose place, by selector, host name and path, takes in the whole spot."""
+        for key in keys_above(host_key(spot.host)):
+            index = self.places.get((selector, key))
+            if index is not None:
+                yield from index.around(spot.path)
+
+    def meeting(self, subject: Subject, spot: Spot) -> Iterator[Placed]:
+        """The rules of the subject whose place may have calls in common with the spot."""
+        key = host_key(spot.host)
+        for selector in selectors_of(subject):
+            if key == "":
+                keys = [host for name, host in self.places if name == selector]
+            else:
+                keys = keys_above(key) + self._below.get((selector, key), [])
+            for one in keys:
+                index = self.places.get((selector, one))
+                if index is not None:
+                    yield from index.meeting(spot.path)
+
+    # -- examples
+
+    def find(
+        self,
+        match: Match,
+        subject: Subject,
+        shows: Callable[[Decision, Request], bool],
+        body: Body | None = None,
+        most: int = 40,
+    ) -> Example | None:
+        """A call under the match whose decision shows what is claimed; None if none is found among
+        the first few."""
+        for request in islice(calls(match, subject, body), most):
+            if shows(self.book.decide(subject, request), request):
+                return Example(subject, request)
+        return None
+
+    def alone(self, rule: Rule) -> Rulebook:
+        """The policy with this rule only."""
+        return Rulebook(replace(self.policy, rules=(rule,)))
+
+
+def selectors_of(subject: Subject) -> list[str]:
+    """What rules may call the subject by."""
+    return [subject.name, *(f"tag:{tag}" for tag in sorted(subject.tags))]
+
+
+def host_key(host: HostPattern | None) -> str:
+    """A host without its port; empty for any."""
+    if host is None:
+        return ""
+    return describe_host(HostPattern(host.host, host.wildcard, None))
+
+
+def keys_above(key: str) -> list[str]:
+    """The host itself, every wildcard above it, and any host."""
+    if not key:
+        return [""]
+    labels = key.removeprefix("*.").split(".")
+    return [key, *("*." + ".".join(labels[cut:]) for cut in range(1, len(labels))), ""]

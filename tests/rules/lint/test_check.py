@@ -1,0 +1,103 @@
+"""Findings: each with its place, and with a call that shows it on the path of a real call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rules.lint.check import check
+from rules.lint.codes import CODES
+from rules.lint.view import Accounts
+from rules.load import starter_policy
+from rules.model import Subject
+from tests.support.linting import HEAD, PEOPLE, SHOWS, checked, codes, confirm, policy_of
+
+GROUPS = """\
+version: 1
+approvers: {finance: [paul, nobody], viewers: [vera, paul]}
+tiers:
+  own: {quorum: [{group: any, count: 1}], exclude: []}
+  two: {quorum: [{group: any, count: 3}], exclude: [owner]}
+  finance: {quorum: [{group: finance, count: 1}, {group: viewers, count: 1}], exclude: [olga, gone]}
+"""
+HEADS = {
+    "head": HEAD,
+    "two-hosts": HEAD.replace('["*.wide.example"]', '["*.wide.example", "b.example"]'),
+    "keys": HEAD.replace("{header: Authorization}", "bearer")
+    + '  key: {secret: "kv/k#k", hosts: [api.example.com], inject: {header: X-Key}}\n',
+    "groups": GROUPS,
+    "unmet": "version: 1\napprovers: {few: [paul]}\n"
+    "tiers: {big: {quorum: [{group: few, count: 2}]}}\n",
+}
+
+
+CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text())
+ACCOUNTS = {"people": PEOPLE, "nobody": Accounts((Subject("bot"),))}
+
+
+@pytest.mark.parametrize("case", CASES["findings"], ids=lambda case: case["code"])
+def test_a_finding_is_shown_by_its_example(case: dict[str, Any]) -> None:
+    code, rule = case["code"], case.get("rule", "")
+    head = HEADS.get(case.get("head", ""), "version: 1\n")
+    text = policy_of(*case["rules"], head=head)
+    report = confirm(text, ACCOUNTS.get(case.get("accounts", "")))
+    assert (code, rule) in codes(report)
+    lines = text.splitlines()
+    for finding in report.findings:
+        assert finding.file == "p.yaml"
+        assert 1 <= finding.line <= len(lines)
+        assert finding.severity == CODES[finding.code].severity or finding.severity == "note"
+        if (finding.code, finding.rule) == (code, rule) and rule:
+            assert f"id: {rule}" in lines[finding.line - 1] or code.startswith(("quorum", "owner"))
+        assert finding.to_dict().keys() == {
+            "code", "severity", "rule", "file", "line", "message", "example",
+        }  # fmt: skip
+
+
+def test_every_code_has_its_example() -> None:
+    found = {case["code"] for case in CASES["findings"]}
+    later = {"loosened", "opaque-condition"}
+    assert {n for n, code in CODES.items() if code.severity != "error"} == set(SHOWS) - {
+        "wider-than-credential",
+        "quorum-cannot-be-met",
+    }
+    assert set(SHOWS) - found == later
+
+
+@pytest.mark.parametrize("rules", CASES["in_order"])
+def test_what_is_in_order_is_let_be(rules: list[str]) -> None:
+    report = checked(*rules)
+    assert {f.code for f in report.findings} <= {"risky-without-hold"}
+
+
+def test_a_refused_policy_is_not_linted() -> None:
+    report = checked(
+        "id: r, agents: [bot], match: {host: a.example}, effect: alow",
+        "id: s, agents: [bot], match: {host: a.example}, effect: allow",
+    )
+    assert [(f.code, f.rule, f.line, f.severity) for f in report.findings] == [
+        ("unknown-word", "r", 3, "error")
+    ]
+    assert not report.valid
+
+
+def test_what_is_not_yaml_is_one_finding() -> None:
+    (finding,) = check("a: [", "p.yaml").findings
+    assert (finding.code, finding.severity, finding.example) == ("invalid-yaml", "error", None)
+
+
+def test_a_loosened_rule_is_named_with_a_call_of_it() -> None:
+    text = (
+        HEAD.replace("api.example.com", "api.stripe.com")
+        + "include: [{pack: stripe, agents: [bot], use: [api]}]\n"
+        + "override: {stripe.refund-create: {effect: allow}}\n"
+    )
+    assert ("loosened", "stripe.refund-create") in codes(confirm(text))
+
+
+def test_a_new_workspace_has_no_findings() -> None:
+    for solo in (True, False):
+        assert check(starter_policy(solo)).findings == ()
