@@ -20,11 +20,11 @@ _MAX_BODY = 200
 
 
 def show_findings(report: Report, path: str) -> None:
-    """Prints them, and a last line with how many there are."""
+    """Prints them on stderr, as compilers do, and on stdout a line with how many there are."""
     for _, group in groupby(report.findings, key=lambda finding: finding.file):
         for finding in group:
             _show(finding)
-        click.echo()
+        click.echo(err=True)
     counts = Counter[str](finding.severity for finding in report.findings)
     told = ", ".join(
         f"{counts[name]} {name}{'' if counts[name] == 1 else 's'}"
@@ -39,11 +39,11 @@ def show_findings(report: Report, path: str) -> None:
 
 def _show(finding: Finding) -> None:
     where = f"{finding.file}:{finding.line}" if finding.line else finding.file
-    severity = paint(finding.severity, fg=_COLOURS[finding.severity], bold=True)
-    code = paint(f"[{finding.code}]", dim=True)
-    click.echo(f"{inert(where)}: {severity}: {inert(finding.message)} {code}")
+    severity = paint(finding.severity, err=True, fg=_COLOURS[finding.severity], bold=True)
+    code = paint(f"[{finding.code}]", err=True, dim=True)
+    click.echo(f"{inert(where)}: {severity}: {inert(finding.message)} {code}", err=True)
     if finding.example is not None:
-        click.echo(f"    example: {inert(_in_words(finding.example))}")
+        click.echo(f"    example: {inert(_in_words(finding.example))}", err=True)
 
 
 def _in_words(example: Example) -> str:

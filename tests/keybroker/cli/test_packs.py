@@ -37,7 +37,7 @@ def test_a_loosening_is_named_by_check(run: Run, workspace: Path) -> None:
         "override:\n  stripe.refund-create: {risk: medium}\n"
     )
     done = run("policy", "check", "--json")
-    [loosened] = [p for p in done.json["problems"] if p["code"] == "loosened"]
+    [loosened] = [p for p in done.json["findings"] if p["code"] == "loosened"]
     assert (loosened["rule"], loosened["line"]) == ("stripe.refund-create", 5)
     assert loosened["severity"] == "warning"
     assert "loosened: shipped as held (high), now held (medium)" in run("policy", "check").err

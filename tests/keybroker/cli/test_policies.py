@@ -53,8 +53,49 @@ def test_all_problems_come_with_file_and_line(run: Run, policy: Path) -> None:
     policy.write_text(POLICY.replace("allow", "alow").replace("risk: medium", "risk: none"))
     done = run("policy", "check")
     assert done.status == 1
-    assert f"{policy}:12: error:" in done.out
-    assert f"{policy}:18: error:" in done.out
+    assert f"{policy}:12: error:" in done.err
+    assert f"{policy}:18: error:" in done.err
+
+
+def test_findings_come_with_a_code_and_a_call(run: Run, policy: Path) -> None:
+    policy.write_text(
+        POLICY + "  - {id: never, agents: [bot], match: {method: POST, host: a.example,"
+        " json: {/a: {gt: 5, lt: 3}}}, effect: deny}\n"
+    )
+    run("agent", "add", "bot", "--tag", "finance")
+    run("user", "add", "alice", "--role", "approver")
+    done = run("policy", "check")
+    assert done.status == 0
+    assert f'{policy}:20: warning: rule "never": it can never match' in done.err
+    assert "[never-matches]" in done.err
+    assert "    example: bot: POST https://a.example/ (content-type: application/json)" in done.err
+    assert done.out == f"{policy}: valid, 3 rules; 1 warning\n"
+    assert "\x1b" not in done.err + done.out
+    assert run("policy", "check", "--strict").status == 1
+    [finding] = run("policy", "check", "--json").json["findings"]
+    assert (finding["code"], finding["rule"], finding["line"]) == ("never-matches", "never", 20)
+    example = finding["example"]
+    assert (example["as"], example["method"], example["url"]) == (
+        "bot", "POST", "https://a.example/",
+    )  # fmt: skip
+
+
+def test_a_file_elsewhere_is_checked_against_the_accounts_of_the_workspace(
+    run: Run, policy: Path, tmp_path: Path
+) -> None:
+    file = policy.rename(tmp_path / "next.yaml")
+    found = {f["code"] for f in run("policy", "check", file, "--json").json["findings"]}
+    assert {"unknown-agent", "unknown-user", "unknown-tag"} <= found
+
+
+def test_who_may_not_call_or_approve_counts_for_nobody(run: Run) -> None:
+    run("agent", "add", "bot", "--tag", "finance")
+    run("user", "add", "alice", "--role", "viewer")
+    found = {f["code"] for f in run("policy", "check", "--json").json["findings"]}
+    assert {"user-may-not-approve", "hold-tells-nobody"} <= found
+    assert run("agent", "revoke", "bot").status == 0
+    found = {f["code"] for f in run("policy", "check", "--json").json["findings"]}
+    assert {"unknown-agent", "unknown-tag"} <= found
 
 
 def test_a_file_elsewhere_is_checked_without_a_workspace(
