@@ -84,6 +84,10 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
         "name only hosts of the credential",
     ),
     "credential-over-http": ("anybody on the way could read it", "leave `scheme: http` out"),
+    "test-fails": (
+        "the rule is not what its author says it is",
+        "mend the rule, or the test if it is the one that is wrong",
+    ),
     "slots-clash": ("one header takes one credential", "part the rules with `except:`"),
 }
 

@@ -41,9 +41,10 @@ class Example:
                 found["body_base64"] = base64.b64encode(request.body).decode()
         if request.moment is not None:
             found["at"] = request.moment.isoformat()
-        for name, value, usual in (("via", request.via, "proxy"), ("run", request.run, None)):
-            if value != usual:
-                found[name] = value
+        if request.via != "proxy":
+            found["via"] = request.via
+        if request.run is not None:
+            found["run"] = True
         return found
 
 

@@ -39,7 +39,7 @@ def check_tests(at: Section, rule: Rule, value: object) -> None:
             if written is not None:
                 why = trial.failure(written, wanted=kind == "match")
                 if why is not None:
-                    here.error(f"a test fails: {why}")
+                    here.error(f"a test fails: {why}", "test-fails")
 
 
 class _Trial:

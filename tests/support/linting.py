@@ -5,11 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 
-from keybroker.policy import raw_request
-from rules.canonical import canonicalise
 from rules.decide import Rulebook
 from rules.lint.check import Report, check
 from rules.lint.finding import Example, Finding
@@ -19,6 +16,9 @@ from rules.lint.view import Accounts
 from rules.load import read_whole
 from rules.model import Decision, Policy, Rule, Subject
 from rules.request import Request
+from rules.source import Section, Source
+from rules.trial.requests import read_request
+from rules.yamlfile import Lines
 
 HEAD = """\
 version: 1
@@ -50,24 +50,12 @@ def codes(report: Report) -> set[tuple[str, str]]:
 
 
 def sent(example: Example) -> Request:
-    """The example as an agent would send it, in canonical form."""
-    told = example.to_dict()
-    raw = raw_request(
-        told["method"],
-        told["url"],
-        list(told.get("headers", {}).items()),
-        told.get("body", "").encode(),
-    )
-    if told.get("via") == "gateway":
-        raw = replace(
-            raw,
-            gateway=example.request.authority,
-            connect=None,
-            sni=None,
-            headers=tuple(pair for pair in raw.headers if pair[0] != b"Host"),
-        )
-    moment = datetime.fromisoformat(told["at"]) if "at" in told else None
-    return canonicalise(raw, moment=moment, run=told.get("run"))
+    """The example as a policy's tests would have it: read, then put into canonical form."""
+    told = {k: v for k, v in example.to_dict().items() if k not in ("as", "tags")}
+    source = Source("example", Lines())
+    written = read_request(Section(source, ()), told, None)
+    assert written is not None, source.problems
+    return written.request()
 
 
 @dataclass(frozen=True)
