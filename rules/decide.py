@@ -7,91 +7,33 @@ counts only alone, and only for a host without a credential.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
-from operator import attrgetter
+from collections.abc import Sequence
+from dataclasses import replace
 
 from rules.basis import Definitions
-from rules.conditions import Condition
 from rules.counting import demands_of, doubt_about
-from rules.describe import describe_match
 from rules.errors import Unreadable
+from rules.index import Entry, Index, host_key, host_keys
 from rules.limits import Demand, Over, sums_body
-from rules.matching import Matcher, all_hold, host_holds, is_wide
-from rules.misses import Miss, miss
-from rules.model import Credential, Decision, HostPattern, Policy, Rule, Subject, Tier
-from rules.paths import parse_template, wide_texts
+from rules.matching import host_holds
+from rules.model import Credential, Decision, Policy, Rule, Subject, Tier
+from rules.nearest import what_is_missing, what_would_pass
+from rules.paths import wide_texts
 from rules.places import parse_place
 from rules.reading.call import Reading
-from rules.request import DEFAULT_PORTS, Request
+from rules.request import Request
 from rules.visible import is_invisible, visible
-from rules.words import describe_over, describe_tier, fill_summary, reads_body
+from rules.words import (
+    MAX_SHOWN_URL,
+    describe_call,
+    describe_over,
+    describe_tier,
+    fill_summary,
+    reads_body,
+)
 
-MAX_SHOWN_URL = 200
-"""Characters of a URL in a sentence."""
 MAX_RETYPED = 120
 """Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
-_MAX_HINTS = 3
-_MOST_COMPARED = 500
-"""Rules that a denied call is compared with, to say what it lacks."""
-_PLANS = 2_000
-"""Places called by agents whose candidates are remembered."""
-_MOST_PLANNED = 500
-"""Candidates of one place; where there are more, remembering them saves little."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A rule under one of its hosts, which the index's key stands for."""
-
-    order: int
-    rule: Rule
-    scheme: str
-    port: int | None
-    """The only port it is about; None: every port, of a match without a host."""
-    matcher: Matcher
-    excepts: tuple[Matcher, ...]
-    wide: bool
-    """Whether the rule reads widely."""
-    prefixes: tuple[str, ...]
-    """One of them begins every path that matches, as the rule reads it."""
-    conditions: tuple[Condition, ...]
-    """What is left to look at besides the index's keys, scheme and port."""
-
-    @classmethod
-    def of(
-        cls,
-        order: int,
-        rule: Rule,
-        host: HostPattern | None,
-        matcher: Matcher,
-        excepts: tuple[Matcher, ...],
-    ) -> _Entry:
-        scheme, wide = matcher.match.scheme, is_wide(rule)
-        templates = [parse_template(path) for path in matcher.match.paths]
-        prefixes = [t.wide_prefix if wide else t.literal_prefix for t in templates]
-        return cls(
-            order,
-            rule,
-            scheme,
-            None if host is None else host.port or DEFAULT_PORTS[scheme],
-            matcher,
-            excepts,
-            wide,
-            tuple(prefixes) or ("/",),
-            matcher.besides_index,
-        )
-
-    def doubt(self, call: Reading) -> str | None:
-        """Why it cannot be told whether the call falls under the rule; None if it can."""
-        doubt = self.matcher.doubt(call)
-        if doubt is not None or not self.matcher.holds(call, wide=False):
-            return doubt
-        doubts = [h.doubt(call) for h in self.excepts if h.is_at_host(call)]
-        return next((doubt for doubt in doubts if doubt is not None), None)
 
 
 class Rulebook:
@@ -99,42 +41,18 @@ class Rulebook:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._entries: defaultdict[tuple[str, str], list[_Entry]] = defaultdict(list)
-        self._calls: defaultdict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
-        """By method too, "" for any; without tunnels, which are not about calls."""
-        self._plans: dict[tuple[Subject, str, str], list[_Entry]] = {}
-        self._rules: defaultdict[str, list[int]] = defaultdict(list)
+        self.index = Index(policy)
         self._definitions = Definitions(policy)
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
-        self._hosts: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.streams = any(rule.stream for rule in policy.rules)
         """Whether any call may be sent before its body was read."""
-        for order, rule in enumerate(policy.rules):
-            self._index(order, rule)
         self._with_credential = {
-            _host_key(host) for c in policy.credentials.values() for host in c.hosts
+            host_key(host) for c in policy.credentials.values() for host in c.hosts
         }
-
-    def _index(self, order: int, rule: Rule) -> None:
-        excepts = tuple(Matcher.of(match) for match in rule.excepts)
-        for agent in rule.agents:
-            self._rules[agent].append(order)
-        for match in rule.matches:
-            matcher = Matcher.of(match)
-            for host in match.hosts or (None,):
-                entry = _Entry.of(order, rule, host, matcher, excepts)
-                for agent in rule.agents:
-                    self._entries[agent, _host_key(host)].append(entry)
-                    if rule.effect != "tunnel":
-                        for method in match.methods or ("",):
-                            self._calls[agent, _host_key(host), method].append(entry)
-                    if host is not None and rule.effect in ("allow", "hold"):
-                        self._hosts[agent][_host_key(host)] = None
 
     def rules_for(self, subject: Subject) -> tuple[Rule, ...]:
         """The rules that name the agent or one of its tags, in file order."""
-        orders = {order for name in _names(subject) for order in self._rules.get(name, ())}
-        return tuple(self.policy.rules[order] for order in sorted(orders))
+        return self.index.rules_for(subject)
 
     def decide(self, subject: Subject, request: Request) -> Decision:
         """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
@@ -142,6 +60,10 @@ class Rulebook:
             return self._decide(subject, Reading(request, subject))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
             return _failed(error)
+
+    def matching(self, subject: Subject, request: Request) -> tuple[Rule, ...]:
+        """The rules under which the call falls, in file order; tunnels are none of them."""
+        return tuple(self._matching(subject, Reading(request, subject)))
 
     def over(self, decision: Decision, over: Sequence[Over], request: Request) -> Decision:
         """The decision for a call that goes beyond these limits: deny if one of them says so, else
@@ -163,7 +85,7 @@ class Rulebook:
             return _failed(error)
 
     def _decide(self, subject: Subject, call: Reading) -> Decision:
-        matching = self.matching(subject, call)
+        matching = self._matching(subject, call)
         basis = self._definitions.basis(subject, matching)
         if not matching:
             return self._nothing_matches(subject, call, basis)
@@ -174,8 +96,8 @@ class Rulebook:
             why = f": {fill_summary(first.summary, request, call)}" if first.summary else ""
             return Decision(
                 "deny",
-                f'Rule "{first.id}" denies {_what(request)}{why}. A retry or another spelling of '
-                "the request will be denied too.",
+                f'Rule "{first.id}" denies {describe_call(request)}{why}. A retry or another '
+                "spelling of the request will be denied too.",
                 rules=_ids(denying),
                 basis=basis,
             )
@@ -187,7 +109,7 @@ class Rulebook:
         deciding = holding or matching
         decision = Decision(
             "allow",
-            f"{_rules_say(deciding, 'allow')} {_what(request)}.",
+            f"{_rules_say(deciding, 'allow')} {describe_call(request)}.",
             rules=_ids(deciding),
             credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
@@ -200,7 +122,9 @@ class Rulebook:
         )
         if holding:
             allowing = [rule for rule in matching if rule.effect == "allow"]
-            return self._held(decision, holding, _ids(allowing), call)
+            held = self._held(decision, holding, _ids(allowing), call)
+            beside = what_would_pass(self.index, subject, call, holding)
+            return replace(held, sentence=f"{held.sentence} {beside}") if beside else held
         return self._streamed(decision, subject, call, matching) if self.streams else decision
 
     def _streamed(
@@ -212,7 +136,7 @@ class Rulebook:
         if not streaming or any(reads_body(rule) for rule in allows):
             return decision
         request = call.request
-        for entry in self._candidates(subject, request.host):
+        for entry in self.index.candidates(subject, request.host):
             if entry.port in (None, request.port) and (
                 any(m.needs_body for m in (entry.matcher, *entry.excepts))
                 or (sums_body(entry.rule.limits) and entry.matcher.holds(call, wide=True))
@@ -230,7 +154,7 @@ class Rulebook:
         asking = [r for r in holds if r.tier and named[r.tier].confirm == "retype"]
         place, value = _to_retype(asking, call) if asking else (None, None)
         risk = "; ".join(f"{tier.name} risk: {describe_tier(tier)}" for tier in tiers)
-        what = _what(call.request)
+        what = describe_call(call.request)
         return replace(
             decision,
             effect="hold",
@@ -259,7 +183,7 @@ class Rulebook:
     def _tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         at = visible(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", MAX_SHOWN_URL)
         reaching = [
-            entry for entry in self._candidates(subject, host) if entry.port in (None, port)
+            entry for entry in self.index.candidates(subject, host) if entry.port in (None, port)
         ]
         ordered = {e.order: e.rule for e in sorted(reaching, key=lambda e: e.order)}
         rules = list(ordered.values())
@@ -270,45 +194,18 @@ class Rulebook:
             reason = f'No rule passes {at} on undecrypted for agent "{visible(subject.name)}".'
         elif others:
             reason = f'{at} is not passed on undecrypted, since rule "{others[0].id}" is about it.'
-        elif not self._with_credential.isdisjoint(_host_keys(host)):
+        elif not self._with_credential.isdisjoint(host_keys(host)):
             reason = f"{at} is a host of a credential, and such hosts are never tunnelled."
         else:
             sentence = f"{_rules_say(tunnels, 'pass')} {at} on undecrypted."
             return Decision("tunnel", sentence, rules=_ids(tunnels), basis=basis)
         return Decision("deny", reason, basis=basis)
 
-    def _candidates(
-        self, subject: Subject, host: str, method: str | None = None
-    ) -> Iterator[_Entry]:
-        """The subject's entries under this host name, whatever the port; with `method` those that
-        a call with it may match."""
-        keys = _host_keys(host)
-        for name in _names(subject):
-            for key in keys:
-                if method is None:
-                    yield from self._entries.get((name, key), ())
-                else:
-                    yield from self._calls.get((name, key, method), ())
-                    yield from self._calls.get((name, key, ""), ())
-
-    def _plan(self, subject: Subject, host: str, method: str) -> Sequence[_Entry]:
-        """The candidates for a call, in file order; agents mostly call the same few places."""
-        key = subject, host, method
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = sorted(self._candidates(subject, host, method), key=attrgetter("order"))
-            if len(plan) <= _MOST_PLANNED:
-                if len(self._plans) >= _PLANS:
-                    self._plans = {}
-                self._plans[key] = plan
-        return plan
-
-    def matching(self, subject: Subject, call: Reading) -> list[Rule]:
-        """The rules under which the call falls, in file order; tunnels are none of them."""
+    def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
         request = call.request
         port, path = request.port, request.path
         found: list[Rule] = []
-        for entry in self._plan(subject, request.host, request.method):
+        for entry in self.index.plan(subject, request.host, request.method):
             # The prefix settles most cases quickly.
             if entry.wide:
                 if not any(t.startswith(entry.prefixes) for t in wide_texts(path)):
@@ -320,7 +217,7 @@ class Rulebook:
             rule = entry.rule
             if found and found[-1] is rule:
                 continue  # by another of its matches
-            if not _falls_under(entry, call):
+            if not entry.covers(call):
                 continue
             if rule.limits and not entry.wide and not _can_be_counted(rule, call):
                 continue
@@ -342,60 +239,12 @@ class Rulebook:
     def _nothing_matches(self, subject: Subject, call: Reading, basis: str) -> Decision:
         """A denial that says what was looked for, and what comes nearest to it; or what is in doubt
         where the call would go out but for that."""
-        for entry in self._candidates(subject, call.request.host, call.request.method):
+        for entry in self.index.candidates(subject, call.request.host, call.request.method):
             if entry.port in (None, call.request.port) and entry.rule.effect == "allow":
                 in_doubt = _in_doubt(entry, call, basis)
                 if in_doubt is not None:
                     return in_doubt
-        return Decision("deny", self._nearest(subject, call), basis=basis)
-
-    def misses(self, subject: Subject, call: Reading, *, near: bool = False) -> list[Miss]:
-        """How the call misses each of the subject's rules at its host, nearest first; with `near`
-        those only that are about its path. Of very many not all are looked at."""
-        request = call.request
-        found: dict[int, Miss | None] = {}
-        for entry in islice(self._candidates(subject, request.host), _MOST_COMPARED):
-            order = entry.order
-            if entry.rule.effect == "tunnel" or entry.port not in (None, request.port):
-                continue
-            if order in found and found[order] is None:
-                continue
-            if near and not _may_be_at(entry, request.path):
-                continue
-            other, missed = found.get(order), miss(entry.rule, entry.matcher, entry.excepts, call)
-            if missed is None or other is None or missed.distance < other.distance:
-                found[order] = missed
-        misses = [found[order] for order in sorted(found)]
-        every = [one for one in misses if one is not None and (one.is_near or not near)]
-        return sorted(every, key=attrgetter("distance"))
-
-    def _nearest(self, subject: Subject, call: Reading) -> str:
-        """Says what was looked for, and what comes nearest to it."""
-        request = call.request
-        agent = f'agent "{visible(subject.name)}"'
-        start = f"No rule lets {agent} make this call: {_what(request)}"
-        for missed in self.misses(subject, call, near=True):
-            if (
-                missed.is_of_values and missed.rule.effect != "deny"
-            ):  # what a rule spares is for nobody to aim at
-                return f"{start}. {missed.sentence(call)}"
-        here = {e.rule.id: e for e in self._candidates(subject, request.host)}
-        if any(e.rule.effect == "tunnel" for e in here.values()):
-            return f"{start}; a rule passes this host on undecrypted only, as TLS."
-        near = dict.fromkeys(
-            describe_match(e.matcher.match)
-            for e in here.values()
-            if e.rule.effect in ("allow", "hold")
-        )
-        if near:
-            return f"{start}. There are rules for {_few(list(near), '; ')}."
-        hosts = [host for name in _names(subject) for host in self._hosts.get(name, ())]
-        if hosts:
-            return f"{start}. There are rules for the hosts {_few(_nearest(request.host, hosts))}."
-        if self.rules_for(subject):
-            return f"{start}."
-        tags = f" or its tags {', '.join(sorted(subject.tags))}" if subject.tags else ""
-        return f"{start}; no rule names {agent}{tags}."
+        return Decision("deny", what_is_missing(self.index, subject, call), basis=basis)
 
 
 def _failed(error: Exception) -> Decision:
@@ -404,37 +253,21 @@ def _failed(error: Exception) -> Decision:
     return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
 
 
-def _in_doubt(entry: _Entry, call: Reading, basis: str) -> Decision | None:
+def _in_doubt(entry: Entry, call: Reading, basis: str) -> Decision | None:
     """The denial of a call that the rule would allow but for what is in doubt about it."""
     code, doubt = "request_ambiguous", entry.doubt(call)
-    if doubt is None and entry.rule.limits and _falls_under(entry, call):
+    if doubt is None and entry.rule.limits and entry.covers(call):
         try:
             code, doubt = "policy_denied", doubt_about(entry.rule.limits, call)
         except Unreadable as error:
             code, doubt = "request_ambiguous", str(error)
     if doubt is None:
         return None
-    sentence = (
-        f'Rule "{entry.rule.id}" cannot tell whether it allows {_what(call.request)}: {doubt}.'
-    )
+    what = describe_call(call.request)
+    sentence = f'Rule "{entry.rule.id}" cannot tell whether it allows {what}: {doubt}.'
     if code == "request_ambiguous":
         sentence += " Send it in the one way in which everybody reads it alike."
     return Decision("deny", sentence, rules=(entry.rule.id,), code=code, basis=basis)
-
-
-def _may_be_at(entry: _Entry, path: str) -> bool:
-    """Whether the path may fall under one of the entry's templates."""
-    texts = wide_texts(path) if entry.wide else (path,)
-    return any(text.startswith(entry.prefixes) for text in texts)
-
-
-def _falls_under(entry: _Entry, call: Reading) -> bool:
-    """Whether the call is one of the rule's, its limits aside."""
-    return (
-        entry.scheme == call.request.scheme
-        and all_hold(entry.conditions, call, wide=entry.wide)
-        and not any(hole.holds_at_host(call, wide=not entry.wide) for hole in entry.excepts)
-    )
 
 
 def _can_be_counted(rule: Rule, call: Reading) -> bool:
@@ -489,26 +322,6 @@ def _strictness(tier: Tier) -> tuple[int, bool, bool, bool, str]:
     return people, tier.confirm == "retype", asks_reason, tier.name == "high", tier.name
 
 
-def _names(subject: Subject) -> list[str]:
-    """What rules may call the subject by; a name that looks like a tag is none."""
-    tags = [f"tag:{tag}" for tag in subject.tags]
-    return tags if subject.name.startswith("tag:") else [subject.name, *tags]
-
-
-def _host_key(host: HostPattern | None) -> str:
-    if host is None:
-        return ""
-    return f"*.{host.host}" if host.wildcard else host.host
-
-
-@lru_cache(4096)
-def _host_keys(host: str) -> list[str]:
-    """Every index key that a host name may stand under."""
-    labels = host.split(".")
-    wildcards = ["*." + ".".join(labels[cut:]) for cut in range(1, len(labels))]
-    return [host, *wildcards, ""]
-
-
 def _distinct(texts: Sequence[str | None]) -> tuple[str, ...]:
     said = [text for text in texts if text]
     return tuple(dict.fromkeys(said)) if said else ()
@@ -518,31 +331,9 @@ def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple([rule.id for rule in rules])
 
 
-def _what(request: Request) -> str:
-    """The call without its query, which may hold what sentences should not repeat."""
-    url = f"{request.scheme}://{request.authority}{request.path}"
-    how = " as a WebSocket" if request.upgrade else ""
-    return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}{how}"
-
-
 def _rules_say(rules: Sequence[Rule], verb: str) -> str:
     """`Rule "a" allows`, `Rules "a", "b" allow`."""
     ids = ", ".join([f'"{rule.id}"' for rule in rules])
     if len(rules) > 1:
         return f"Rules {ids} {verb}"
     return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"
-
-
-def _nearest(host: str, hosts: Sequence[str]) -> list[str]:
-    """The hosts that share labels with this one, most first; all if none does."""
-    labels = set(host.split("."))
-    shared = {known: len(labels.intersection(known.split("."))) for known in hosts}
-    near = sorted(
-        (known for known in shared if shared[known]), key=shared.__getitem__, reverse=True
-    )
-    return near or list(shared)
-
-
-def _few(words: Sequence[str], joint: str = ", ") -> str:
-    more = len(words) - _MAX_HINTS
-    return joint.join(words[:_MAX_HINTS]) + (f" and {more} more" if more > 0 else "")

@@ -14,6 +14,7 @@ from rules.describe import describe_match
 from rules.limits import Limit
 from rules.misses import Why
 from rules.model import Decision, Policy, Rule, Subject
+from rules.nearest import misses
 from rules.reading.call import Reading
 from rules.request import Request
 from rules.trial.outcome import Outcome
@@ -91,12 +92,12 @@ def explain(rulebook: Rulebook, subject: Subject, request: Request) -> Explanati
     """Why the call is decided as it is. Never raises on account of the request."""
     call = Reading(request, subject)
     decision = rulebook.decide(subject, request)
-    misses = rulebook.misses(subject, call)
-    some = [miss for miss in misses if miss.is_near] or misses
+    missed = misses(rulebook.index, subject, call)
+    some = [miss for miss in missed if miss.is_near] or missed
     return Explanation(
         decision,
         rulebook.policy,
-        tuple(rulebook.matching(subject, call)),
+        rulebook.matching(subject, request),
         tuple(
             [Near(miss.rule, tuple(miss.reasons(call, openly=True))) for miss in some[:MAX_NEAR]]
         ),

@@ -80,11 +80,6 @@ class Miss:
         """Whether it is about the same place."""
         return not self.distance[0]
 
-    @property
-    def is_of_values(self) -> bool:
-        """Whether place and method are as they should be."""
-        return self.is_near and not self.distance[3]
-
     def reasons(self, call: Reading, *, openly: bool) -> list[Why]:
         """Why the call does not fall under it, one condition at a time."""
         reasons = []

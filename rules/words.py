@@ -23,6 +23,8 @@ from rules.request import Request
 from rules.visible import visible
 
 ABSENT = "(absent)"
+MAX_SHOWN_URL = 200
+"""Characters of a URL in a sentence."""
 MAX_FIELDS = 200
 MAX_FIELD = 2000
 """Of the reviewer's decoded view: how many fields, and characters of each; the raw body has all."""
@@ -147,6 +149,13 @@ def _children(pointer: str, value: dict[str, Json] | list[Json]) -> Iterator[tup
         (f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}", item)
         for name, item in value.items()
     )
+
+
+def describe_call(request: Request) -> str:
+    """The call without its query, which may hold what sentences should not repeat."""
+    url = f"{request.scheme}://{request.authority}{request.path}"
+    how = " as a WebSocket" if request.upgrade else ""
+    return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}{how}"
 
 
 def describe_rule(rule: Rule, policy: Policy) -> str:

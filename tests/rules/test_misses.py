@@ -157,7 +157,5 @@ def test_near_is_what_is_about_the_same_place() -> None:
     near, _ = missed("match: {path: /x, json: {/a: 1}}", post({}))
     method, _ = missed("match: {path: /x, method: GET}", post({}))
     far, _ = missed("match: {path: /y}", post({}))
-    assert (near.is_near, near.is_of_values) == (True, True)
-    assert (method.is_near, method.is_of_values) == (True, False)
-    assert (far.is_near, far.is_of_values) == (False, False)
+    assert (near.is_near, method.is_near, far.is_near) == (True, True, False)
     assert sorted([far, method, near], key=lambda m: m.distance) == [near, method, far]

@@ -1,0 +1,62 @@
+"""The index: what a call is compared with is all that it may match, in file order."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rules.index import Index, host_key, host_keys, names_of
+from rules.load import load_policy
+from rules.model import HostPattern, Subject
+from rules.reading.call import Reading
+from rules.request import Request
+
+POLICY, _ = load_policy("""
+version: 1
+rules:
+  - {id: any, agents: [bot], match: {}, effect: allow}
+  - {id: wide, agents: ["tag:ci"], match: {host: "*.example", path: /V1/**}, effect: deny}
+  - {id: exact, agents: [bot, "tag:ci"], match: {method: [GET, PUT], host: a.example, path: /v1/x},
+     effect: allow}
+  - {id: port, agents: [bot], match: {method: GET, host: "a.example:8443"}, effect: hold}
+  - {id: raw, agents: [bot], match: {host: raw.example}, effect: tunnel}
+""")
+INDEX = Index(POLICY)
+
+
+@given(
+    st.builds(
+        Subject,
+        st.sampled_from(["bot", "other"]),
+        st.sampled_from([frozenset[str](), frozenset({"ci"})]),
+    ),
+    st.sampled_from(["GET", "PUT", "POST"]),
+    st.sampled_from(["a.example", "b.a.example", "raw.example", "example", "c.test"]),
+    st.sampled_from([443, 8443]),
+    st.sampled_from(["/v1/x", "/V1/X", "/v1", "/"]),
+)  # fmt: skip
+def test_a_plan_has_every_rule_that_covers_the_call(
+    subject: Subject, method: str, host: str, port: int, path: str
+) -> None:
+    call = Reading(Request(method, "https", host, port, path, None, (), b""), subject)
+    plan = INDEX.plan(subject, host, method)
+    assert [entry.order for entry in plan] == sorted(entry.order for entry in plan)
+    assert INDEX.plan(subject, host, method) is plan
+    planned = [entry for entry in plan if entry.may_cover(path, port)]
+    for entry in INDEX.candidates(subject, host):
+        if entry.rule.effect != "tunnel" and entry.matcher.holds_at_host(call, wide=entry.wide):
+            assert entry in planned, entry.rule.id
+
+
+def test_keys_are_the_name_every_suffix_and_any() -> None:
+    assert host_keys("b.a.example") == ["b.a.example", "*.a.example", "*.example", ""]
+    assert host_key(HostPattern("a.example", True, None)) == "*.a.example"
+    assert host_key(HostPattern("a.example", False, 8443)) == "a.example"
+    assert host_key(None) == ""
+
+
+def test_a_name_that_looks_like_a_tag_is_none() -> None:
+    assert names_of(Subject("tag:ci")) == []
+    assert set(names_of(Subject("bot", frozenset({"ci"})))) == {"bot", "tag:ci"}
+    assert INDEX.rules_for(Subject("tag:ci")) == ()
+    assert set(INDEX.hosts_of(Subject("bot"))) == {"a.example"}
