@@ -82,9 +82,11 @@ class Past:
         since: str | None = None,
         until: str | None = None,
         agent: str | None = None,
+        call: str | None = None,
     ) -> None:
+        """`agent`: the calls of this agent only; `call`: this call only."""
         self._db = db
-        self._since, self._until, self._agent = since, until, agent
+        self._since, self._until, self._agent, self._call_id = since, until, agent, call
         self._held: OrderedDict[str, None] = OrderedDict()
         """Calls that were told of when they were held."""
         self._opened: OrderedDict[str, dict[str, object] | None] = OrderedDict()
@@ -132,6 +134,9 @@ class Past:
                 # Walked by number: `+` keeps it off the index by this column.
                 terms.append(f"+{name} {sign} ?")
                 given.append(value)
+        if self._call_id is not None:
+            terms.append("call = ?")
+            given.append(self._call_id)
         with reading("the ledger"):
             return self._db.execute(
                 "SELECT seq, time, type, call, agent, data FROM ledger"  # noqa: S608 - constants

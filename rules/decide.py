@@ -27,9 +27,10 @@ from rules.words import (
     MAX_SHOWN_URL,
     describe_call,
     describe_over,
-    describe_tier,
     fill_summary,
     reads_body,
+    rules_say,
+    say_held,
 )
 
 MAX_RETYPED = 120
@@ -109,7 +110,7 @@ class Rulebook:
         deciding = holding or matching
         decision = Decision(
             "allow",
-            f"{_rules_say(deciding, 'allow')} {describe_call(request)}.",
+            f"{rules_say(deciding, 'allow')} {describe_call(request)}.",
             rules=_ids(deciding),
             credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
@@ -153,12 +154,10 @@ class Rulebook:
         tiers = sorted(named.values(), key=_strictness, reverse=True)
         asking = [r for r in holds if r.tier and named[r.tier].confirm == "retype"]
         place, value = _to_retype(asking, call) if asking else (None, None)
-        risk = "; ".join(f"{tier.name} risk: {describe_tier(tier)}" for tier in tiers)
-        what = describe_call(call.request)
         return replace(
             decision,
             effect="hold",
-            sentence=f"{_rules_say(holds, 'hold')} {what} until people approve it ({risk}).",
+            sentence=say_held(holds, tiers, call.request),
             allowed_by=allowed_by,
             tiers=tuple(tier.name for tier in tiers),
             risk=tiers[0].name,
@@ -197,7 +196,7 @@ class Rulebook:
         elif not self._with_credential.isdisjoint(host_keys(host)):
             reason = f"{at} is a host of a credential, and such hosts are never tunnelled."
         else:
-            sentence = f"{_rules_say(tunnels, 'pass')} {at} on undecrypted."
+            sentence = f"{rules_say(tunnels, 'pass')} {at} on undecrypted."
             return Decision("tunnel", sentence, rules=_ids(tunnels), basis=basis)
         return Decision("deny", reason, basis=basis)
 
@@ -329,11 +328,3 @@ def _distinct(texts: Sequence[str | None]) -> tuple[str, ...]:
 
 def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple([rule.id for rule in rules])
-
-
-def _rules_say(rules: Sequence[Rule], verb: str) -> str:
-    """`Rule "a" allows`, `Rules "a", "b" allow`."""
-    ids = ", ".join([f'"{rule.id}"' for rule in rules])
-    if len(rules) > 1:
-        return f"Rules {ids} {verb}"
-    return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"

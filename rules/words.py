@@ -158,6 +158,21 @@ def describe_call(request: Request) -> str:
     return f"{visible(request.method)} {visible(url, MAX_SHOWN_URL)}{how}"
 
 
+def rules_say(rules: Sequence[Rule], verb: str) -> str:
+    """`Rule "a" allows`, `Rules "a", "b" allow`."""
+    ids = ", ".join([f'"{rule.id}"' for rule in rules])
+    if len(rules) > 1:
+        return f"Rules {ids} {verb}"
+    return f"Rule {ids} {verb}{'es' if verb.endswith('s') else 's'}"
+
+
+def say_held(rules: Sequence[Rule], tiers: Iterable[Tier], request: Request) -> str:
+    """That these rules hold the call, and whom they ask."""
+    risk = "; ".join(f"{tier.name} risk: {describe_tier(tier)}" for tier in tiers)
+    what = describe_call(request)
+    return f"{rules_say(rules, 'hold')} {what} until people approve it ({risk})."
+
+
 def describe_rule(rule: Rule, policy: Policy) -> str:
     """One sentence on what the rule does."""
     return _of_rule(rule, policy) + "."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,6 @@ def _print(tried: Sequence[Tried], failed: Sequence[Tried]) -> None:
 @click.option(
     "--as",
     "agent",
-    required=True,
     metavar="AGENT",
     help="The agent that would call.",
     shell_complete=complete.agents,
@@ -134,26 +134,38 @@ def _print(tried: Sequence[Tried], failed: Sequence[Tried]) -> None:
 @click.option("--target", help="Path and query as on the wire, in place of those of URL.")
 @click.option("--at", "moment", metavar="TIME", help="When it comes (ISO 8601), instead of now.")
 @policy_option
-@click.argument("method")
-@click.argument("url")
+@click.argument("method", metavar="METHOD|CALL", shell_complete=complete.told_of)
+@click.argument("url", required=False)
 @json_option
 @pass_app
 def explain(
     app: App,
-    agent: str,
+    agent: str | None,
     headers: tuple[str, ...],
     body: Path | None,
     target: str | None,
     moment: str | None,
     policy_file: Path | None,
     method: str,
-    url: str,
+    url: str | None,
     as_json: bool,
 ) -> None:
-    """Say what the policy says of METHOD URL: the rules that match, and why others do not."""
+    """Say what the policy says of METHOD URL, or what was said of a CALL in the ledger.
+
+    With the rules that match, and of the nearest others the conditions that fail. Of a CALL also
+    what the present policy would say. Its query, headers and body are not kept; what hangs on them
+    is told as far as the ledger tells it.
+    """
+    if url is None:
+        if agent is not None or headers or body is not None or target is not None or moment:
+            raise click.UsageError("METHOD needs a URL; a CALL is explained as it was made")
+        _explain_past(app, method, policy_file, as_json)
+        return
     from keybroker.policy import explain_call, subject_of
     from rules.trial.requests import Written
 
+    if agent is None:
+        raise click.UsageError("--as AGENT is missing: which agent would call?")
     if "://" not in url:
         raise Unusable(f"{url!r} is not a URL of the form https://HOST[:PORT]/PATH")
     written = Written(
@@ -170,6 +182,53 @@ def explain(
         emit(told)
     else:
         _tell(told)
+
+
+def _explain_past(app: App, id_: str, policy_file: Path | None, as_json: bool) -> None:
+    """A call of the ledger. The present policy is the newest that was published."""
+    from audit.reading import open_ledger
+    from keybroker.past_calls import Candidate, explain_past
+    from keybroker.policyfile import load_policy_file
+    from keybroker.replaying import earlier, subjects
+
+    services = app.services()
+    then = earlier(services.policies)
+    candidate = None
+    if policy_file is not None:
+        candidate = Candidate(str(policy_file), load_policy_file(policy_file)[0])
+    elif (number := services.policies.newest()) is not None and (policy := then(number)):
+        candidate = Candidate(f"version {number}", policy)
+    with closing(open_ledger(app.workspace().database)) as db:
+        agents = subjects(services.agents.list())
+        told = explain_past(db, id_, then, agents, candidate)
+    if told is None:
+        raise Unusable(f"the ledger has no call or approval {id_!r}; `audit search` finds them")
+    if as_json:
+        emit(told)
+    else:
+        _tell_past(told)
+
+
+def _tell_past(told: dict[str, Any]) -> None:
+    version = "" if told["version"] is None else f", by version {told['version']} of the policy"
+    click.echo(inert(f"{told['call']} of {told['agent']}, {told['time']}{version}"))
+    effect = told["effect"]
+    colour = _COLOURS.get(effect, "green")
+    click.echo(f"{paint(effect, fg=colour, bold=True)}: {inert(told['sentence'])}")
+    if told["rules"]:
+        click.echo(f"rules: {', '.join(told['rules'])}")
+    if told["tiers"]:
+        click.echo(f"risk: {', '.join(tier['name'] for tier in told['tiers'])}")
+    if told["credentials"]:
+        click.echo(f"credentials: {', '.join(told['credentials'])}")
+    _tell_rules(told)
+    now = told["present"]
+    if now is not None:
+        same = "the same" if now["same"] and now["certain"] else now["outcome"]
+        rule = f", by {now['rule']}" if now["rule"] else ""
+        why = f" ({now['why']})" if now["why"] else ""
+        unsure = "" if now["certain"] else "; it cannot be told which"
+        click.echo(f"{inert(now['policy'])} says: {same}{rule}{unsure}{inert(why)}")
 
 
 def _header(line: str) -> tuple[str, str]:
@@ -208,10 +267,19 @@ def _tell(told: dict[str, Any]) -> None:
         click.echo(f"summary: {inert(summary)}")
     for limit in told["limits"]:
         click.echo(f"limit of {limit['rule']}: {inert(limit['sentence'])}")
+    _tell_rules(told)
+
+
+def _tell_rules(told: dict[str, Any]) -> None:
     for rule in told["matched"]:
-        if not rule["decides"]:
-            click.echo(f"also matches: {rule['rule']} ({rule['effect']}, line {rule['line']})")
+        if rule["rule"] not in told["rules"]:
+            click.echo(f"also matches: {_rule(rule)}")
     for near in told["near"]:
-        click.echo(f"does not match: {near['rule']} ({near['effect']}, line {near['line']})")
+        click.echo(f"does not match: {_rule(near)}")
         for why in near["failed"]:
             click.echo(f"  only {inert(why['condition'])}; {inert(why['found'])}")
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    line = f", line {rule['line']}" if "line" in rule else ""
+    return f"{rule['rule']} ({rule['effect']}{line})"

@@ -170,3 +170,11 @@ def test_a_spoilt_record_is_passed_over(tmp_path: Path, data: str) -> None:
         found = Past(db)
         assert [call.call for call in found] == ["c2"]
         assert found.skipped.spoilt == 1
+
+
+def test_one_call_is_found_by_its_id(path: Path) -> None:
+    whole, _ = calls(path)
+    for call in whole:
+        found, _ = calls(path, call=call.call)
+        assert [one.call for one in found] == [call.call]
+    assert calls(path, call="nothing")[0] == []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audit.record import Draft
+from broker.services import open_services
 from tests.keybroker.cli.conftest import Run
 
 POLICY = """
@@ -203,3 +205,38 @@ def test_odd_urls_are_results_and_odd_options_are_not(run: Run) -> None:
     at = run("policy", "explain", "--as", "bot", "--at", "noon", "GET", "https://a.example/")
     assert at.status == 2
     assert '"noon" is no time' in at.err
+
+
+def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Path) -> None:
+    run("agent", "add", "bot")
+    services = open_services(workspace)
+    try:
+        version, _ = services.policies.publish(POLICY, "cli:test")
+        where = {"scheme": "https", "host": "api.stripe.com", "port": 443, "path": "/v1/refunds"}
+        data = {
+            "what": {"method": "POST", **where},
+            "rules": ["small"],
+            "policy": version,
+            "body_size": 10,
+        }
+        sent = Draft("call.sent", data, "c-1", "bot")  # type: ignore[arg-type]
+        services.store.write(lambda tx: tx.append(sent))
+    finally:
+        services.close()
+    told = run("policy", "explain", "c-1", "--json").json
+    assert (told["effect"], told["rules"], told["version"]) == ("allow", ["small"], 1)
+    assert told["present"]["same"] is True
+    assert told["present"]["policy"] == "version 1"
+    out = run("policy", "explain", "c-1").out
+    assert "c-1 of bot, " in out
+    assert 'allow: Rule "small" allows POST https://api.stripe.com/v1/refunds.' in out
+    assert "version 1 says: the same" in out
+    policy.write_text(POLICY.replace("lte: 1000", "lte: 10"))
+    out = run("policy", "explain", "c-1", "--policy", policy).out
+    assert f"{policy} says: allow or deny" in out
+    assert "it cannot be told which" in out
+    missing = run("policy", "explain", "c-2")
+    assert missing.status == 1
+    assert "the ledger has no call or approval" in missing.err
+    assert run("policy", "explain", "c-1", "--as", "bot").status == 2
+    assert run("policy", "explain", "GET", "https://a.example/").status == 2
