@@ -53,6 +53,12 @@ FIELDS = (
     Field("method", "Method", "Calls with this method.", example="POST"),
     Field("path", "Path", "Calls whose path begins so.", example="/v1/refunds"),
     Field("rule", "Rule", "Calls that this rule matched.", example="stripe-refund"),
+    Field(
+        "shadow",
+        "Shadow",
+        "Calls that this rule in shadow is about, or that would have had this effect (`deny`).",
+        example="no-refunds",
+    ),
     Field("code", "Code", "Calls answered with this code.", example="policy_denied"),
     Field("approval", "Approval", "Calls under this approval.", example="a-01k..."),
     Field("reviewer", "Reviewer", "Calls that this person voted on.", example="alice"),
@@ -94,6 +100,7 @@ class Filter:
     method: str | None = None
     path: str | None = None
     rule: str | None = None
+    shadow: str | None = None
     code: str | None = None
     approval: str | None = None
     reviewer: str | None = None

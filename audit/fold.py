@@ -11,7 +11,7 @@ import json
 import sqlite3
 from dataclasses import dataclass, field
 
-VERSION = 1
+VERSION = 2
 """Of the tables below: another one in the file, and it is made anew."""
 SCHEMA = """
 CREATE TABLE place (
@@ -47,7 +47,7 @@ CREATE INDEX calls_code ON calls(code, seq) WHERE code IS NOT NULL;
 CREATE INDEX calls_approval ON calls(approval) WHERE approval IS NOT NULL;
 CREATE INDEX calls_started ON calls(started);
 CREATE TABLE marks (
-  kind TEXT NOT NULL,                -- rule, secret
+  kind TEXT NOT NULL,                -- rule, secret, shadow
   value TEXT NOT NULL,
   seq INTEGER NOT NULL,
   PRIMARY KEY (kind, value, seq)
@@ -165,6 +165,7 @@ class Fold:
         if row.waits and row.approval is not None and (state := self._state(row.approval)):
             row.outcome = state
         self._describe(row, data)
+        self._mark_shadow(row, data)
         row.code = _text(data, "code") or row.code
         row.status = _number(data, "status", row.status)
         row.duration_ms = _number(data, "duration_ms", row.duration_ms)
@@ -209,6 +210,15 @@ class Fold:
         for word in words:
             if word and (folded := word.casefold()) not in row.words:
                 row.words = f"{row.words}\n{folded}" if row.words else folded
+
+    def _mark_shadow(self, row: _Row, data: dict[str, object]) -> None:
+        """By the rules in shadow, and by what would have been."""
+        shadow = data.get("shadow")
+        if isinstance(shadow, dict):
+            named = [one.get("rule") for one in _list(shadow, "rules") if isinstance(one, dict)]
+            for value in (*named, shadow.get("effect")):
+                if isinstance(value, str):
+                    self.marks.append(("shadow", value, row.seq))
 
     def flush(self) -> None:
         """Writes what was told of calls into the tables."""

@@ -246,7 +246,7 @@ def _window(
             where(f"{name} = ?", value)
     if wanted.path is not None:
         where("substr(path, 1, ?) = ?", len(wanted.path), wanted.path)
-    for kind in ("rule", "secret"):
+    for kind in ("rule", "secret", "shadow"):
         if (value := getattr(wanted, kind)) is not None:
             where(
                 "seq IN (SELECT seq FROM marks WHERE kind = ? AND value = ?"

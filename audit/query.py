@@ -26,6 +26,8 @@ _TERMS = {
     "method": "json_extract(data, '$.what.method') = ?",
     "path": "substr(json_extract(data, '$.what.path'), 1, length(?)) = ?",
     "rule": "EXISTS (SELECT 1 FROM json_each(data, '$.rules') WHERE value = ?)",
+    "shadow": "(json_extract(data, '$.shadow.effect') = ? OR EXISTS (SELECT 1 FROM"
+    " json_each(data, '$.shadow.rules') WHERE json_extract(value, '$.rule') = ?))",
     "code": "json_extract(data, '$.code') = ?",
     "reviewer": f"type = 'approval.voted' AND {RARE} AND json_extract(data, '$.user') = ?",
     "secret": "(json_extract(data, '$.ref') = ? OR EXISTS (SELECT 1 FROM"

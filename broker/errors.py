@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rules.limits import Over
+from rules.model import Shadow
 from rules.words import describe_over
 
 
@@ -86,6 +87,8 @@ class Refusal(KeybrokerError):
         self.retry_after = retry_after
         self.headers = headers
         self.extra = dict(extra or {})
+        self.shadow: Shadow | None = None
+        """For the ledger alone: what is only tried says of the call."""
 
 
 class NotFound(KeybrokerError):

@@ -23,7 +23,7 @@ from broker.sealing import Sealer, StoredRequest
 from broker.stores import approvals as rows
 from broker.stores import limits
 from broker.stores.sqlite import Store, to_text
-from rules.model import Decision
+from rules.model import Decision, Shadow
 from rules.request import Request
 from rules.words import describe_over
 
@@ -66,6 +66,19 @@ def what(request: Request) -> dict[str, JSON]:
     if request.via != "proxy":
         about["via"] = request.via
     return about
+
+
+def tried(shadow: Shadow | None) -> dict[str, JSON]:
+    """What the ledger says of rules in shadow: nothing where none is about the call."""
+    if shadow is None:
+        return {}
+    told: dict[str, JSON] = {
+        "effect": shadow.effect,
+        "rules": [{"rule": rule, "effect": effect} for rule, effect in shadow.rules],
+    }
+    if shadow.version is not None:
+        told["policy"] = shadow.version
+    return {"shadow": told}
 
 
 class Holds:
@@ -298,6 +311,7 @@ class Holds:
                     "basis": decision.basis,
                     "after": None if after is None else after.id,
                     **({"over": card["over"]} if over else {}),
+                    **tried(decision.shadow),
                     "shown": commit(salt, "card", canonical_json(card)),
                 },
                 call=proposal.call,

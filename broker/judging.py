@@ -76,6 +76,8 @@ class Judge:
         decision = published.rulebook.decide(subject, request)
         if not isinstance(decision, Decision) or decision.effect not in EFFECTS:
             raise TypeError("the rules returned no decision")
+        if published.shadow is not None:
+            decision = replace(decision, shadow=published.shadow.cast(subject, request, decision))
         if decision.effect not in ("allow", "hold"):
             raise denied_policy(decision, published.version)
         credentials = tuple([policy.credentials[name] for name in decision.credentials])
@@ -99,7 +101,7 @@ class Judge:
         """The ruling for a call that goes beyond these limits; raises Refusal unless it holds."""
         decision = ruling.rulebook.over(ruling.decision, over, ruling.matched)
         if decision.effect != "hold":
-            raise over_limit(decision, over, ruling.version)
+            raise over_limit(decision, over, ruling.version, ruling.decision.shadow)
         return replace(ruling, decision=decision)
 
     def confirm(self, ruling: Ruling) -> None:

@@ -131,6 +131,7 @@ class Pipeline:
             return None
         try:
             journey.request = ruling.matched
+            journey.shadow = ruling.decision.shadow
             journey.call = self._parts.new_id("c")
             _check_length(ruling.matched.length, ruling.decision.body_limit)
             ruling = await self._turnstile.admit(journey, ruling)
@@ -219,6 +220,7 @@ class Pipeline:
             # 3. decide
             with journey.stage("decide"):
                 ruling = self._judge.rule(agent, request)
+            journey.shadow = ruling.decision.shadow
             if ruling.decision.limits:
                 ruling = await self._turnstile.admit(journey, ruling)
             if ruling.decision.effect == "allow":

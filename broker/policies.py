@@ -18,6 +18,7 @@ from rules.errors import InvalidFile, Problem
 from rules.include import Sources, included, shipped
 from rules.load import load_policy
 from rules.model import Policy
+from rules.trying.shadow import Overlay
 
 _PROBLEMS_KEPT = 50
 
@@ -28,6 +29,8 @@ class Published:
 
     version: int
     rulebook: Rulebook
+    shadow: Overlay | None = None
+    """What is only tried beside it: its rules in shadow, or a newer version that is all shadow."""
 
 
 class Policies:
@@ -47,14 +50,16 @@ class Policies:
         With it goes the text of all that it includes (`sources`; without, the packs of this
         program), so that a version means the same to every worker, whatever lies on the disk and
         whatever program reads it. What is equal to the present version is not published again. A
-        bad one is recorded as policy.refused, and InvalidFile with every problem is raised. Raises
-        StoreUnavailable.
+        bad one is recorded as policy.refused, and InvalidFile with every problem is raised; bad is
+        also one that is all shadow where nothing is in force. Raises StoreUnavailable.
         """
         if sources is None:
             sources = Sources(shipped(included(text)[0]))
         digest = sources.digest(text)
         try:
             policy, warnings = load_policy(text, file, sources)
+            if policy.shadow and self._enforced() is None:
+                raise InvalidFile([Problem(file, 0, _NOTHING_BEFORE)])
         except InvalidFile as invalid:
             problems = [str(problem) for problem in invalid.problems[:_PROBLEMS_KEPT]]
             data = {"sha256": digest, "problems": problems, "by": by}
@@ -69,9 +74,18 @@ class Policies:
                 return int(row[0])
             version = 1 if row is None else int(row[0]) + 1
             tx.db.execute(
-                "INSERT INTO policies (version, text, sha256, published_at, published_by, included)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (version, text, digest, tx.time, by, json.dumps(dict(sources.texts))),
+                "INSERT INTO policies"
+                " (version, text, sha256, published_at, published_by, included, shadow)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    version,
+                    text,
+                    digest,
+                    tx.time,
+                    by,
+                    json.dumps(dict(sources.texts)),
+                    int(policy.shadow),
+                ),
             )
             bump(tx, "policies")
             tx.append(
@@ -83,6 +97,8 @@ class Policies:
                         "by": by,
                         "included": dict(sources.digests()),
                         "loosened": list(policy.loosened),
+                        **({"mode": "shadow"} if policy.shadow else {}),
+                        "shadow": [rule.id for rule in policy.shadows],
                     },
                 )
             )
@@ -102,7 +118,7 @@ class Policies:
             .execute("SELECT text, included FROM policies WHERE version = ?", (number,))
             .fetchone()
         )
-        return None if row is None else _load(number, *row).rulebook.policy
+        return None if row is None else _load(number, *row)
 
     def newest(self) -> int | None:
         """The number of the newest version, None before the first. Raises StoreUnavailable."""
@@ -118,20 +134,39 @@ class Policies:
         with self._loading:
             seen = self._store.counter("policies")
             if seen != self._seen:
-                row = (
-                    self._store.read()
-                    .execute(
-                        "SELECT version, text, included FROM policies ORDER BY version DESC LIMIT 1"
-                    )
-                    .fetchone()
-                )
-                if row is not None:
-                    self._current = _load(row["version"], row["text"], row["included"])
+                newest = self.newest()
+                if newest is not None:
+                    self._current = self._publish(newest)
                 self._seen = seen
             return self._current
 
+    def _publish(self, newest: int) -> Published:
+        """What is in force, and what is tried beside it, as of a version."""
+        policy = self.version(newest)
+        if policy is not None and not policy.shadow:
+            return Published(newest, Rulebook(policy), Overlay.of_rules(policy))
+        number = self._enforced()
+        enforced = None if number is None else self.version(number)
+        if policy is None or number is None or enforced is None:
+            raise StoreUnavailable(
+                f"version {newest} of the policy is all shadow: {_NOTHING_BEFORE}"
+            )
+        return Published(number, Rulebook(enforced), Overlay.of_file(policy, newest))
 
-def _load(version: int, text: str, included: str) -> Published:
+    def _enforced(self) -> int | None:
+        """The newest version that is in force as a whole."""
+        found = self._store.read().execute("SELECT max(version) FROM policies WHERE shadow = 0")
+        row = found.fetchone()
+        return None if row[0] is None else int(row[0])
+
+
+_NOTHING_BEFORE = (
+    "mode: shadow leaves everything to the enforced version before it, and there is none, so every"
+    " call would be denied: publish the file without it first, or write mode: shadow into rules"
+)
+
+
+def _load(version: int, text: str, included: str) -> Policy:
     try:
         policy, _ = load_policy(text, sources=Sources(json.loads(included)), try_out=False)
     except InvalidFile as invalid:
@@ -139,4 +174,4 @@ def _load(version: int, text: str, included: str) -> Published:
             f"version {version} of the policy cannot be used here ({invalid.problems[0]}):"
             " was it published by a newer Keybroker?"
         ) from invalid
-    return Published(version, Rulebook(policy))
+    return policy

@@ -12,7 +12,7 @@ from broker.errors import NOT_AGAIN, Refusal
 from broker.internal import base, brief, reason_of
 from broker.model import Agent, Approval
 from rules.limits import Over
-from rules.model import Decision
+from rules.model import Decision, Shadow
 from rules.request import Via
 from rules.words import text_of_moment
 
@@ -26,10 +26,14 @@ def denied_policy(decision: Decision, version: int) -> Refusal:
     extra: dict[str, Any] = {"policy": version}
     if decision.rules:
         extra["rule"] = decision.rules[0]
-    return Refusal(decision.code, decision.sentence, extra=extra)
+    refusal = Refusal(decision.code, decision.sentence, extra=extra)
+    refusal.shadow = decision.shadow
+    return refusal
 
 
-def over_limit(decision: Decision, over: Sequence[Over], version: int) -> Refusal:
+def over_limit(
+    decision: Decision, over: Sequence[Over], version: int, shadow: Shadow | None
+) -> Refusal:
     """The call goes beyond a limit that denies; `limit` says which, and when there is room."""
     first = next((each for each in over if each.demand.limit.over == "deny"), over[0])
     demand, limit, frees_at = first.demand, first.demand.limit, first.frees_at
@@ -37,7 +41,7 @@ def over_limit(decision: Decision, over: Sequence[Over], version: int) -> Refusa
     if first.fits:
         left = RETRY_AFTER if frees_at is None else ceil((frees_at - first.at).total_seconds())
         retry = max(1, left)
-    return Refusal(
+    refusal = Refusal(
         "policy_denied",
         decision.sentence,
         retry_after=retry,
@@ -54,6 +58,8 @@ def over_limit(decision: Decision, over: Sequence[Over], version: int) -> Refusa
             },
         },
     )
+    refusal.shadow = shadow
+    return refusal
 
 
 def _number(number: Decimal) -> int | str:

@@ -15,7 +15,7 @@ from audit.journal import Transaction
 from audit.record import JSON, Draft
 from broker.approvals import Event
 from broker.errors import Conflict, Refusal
-from broker.holds import what
+from broker.holds import tried, what
 from broker.model import Approval
 from broker.ports import RandomBytes
 from broker.secret import SecretVersion
@@ -143,6 +143,7 @@ class Sending:
                         "secrets": secrets,
                         "address": dispatch.address,
                         "worker": dispatch.worker,
+                        **tried(decision.shadow),
                     },
                     call=dispatch.call,
                     agent=dispatch.agent,
@@ -219,6 +220,7 @@ class Sending:
             "rules": [rule] if rule else [],
             "policy": refusal.extra.get("policy"),
             "approval": approval["id"] if approval else None,
+            **tried(refusal.shadow),
         }
         if "limit" in refusal.extra:
             data["limit"] = refusal.extra["limit"]

@@ -109,7 +109,8 @@ class WaitingRoom:
             approval = await self._stages.ledgered(parts.holds.open_or_join(proposal))
         except OverLimit as beyond:
             decision = ruling.rulebook.over(ruling.decision, beyond.over, ruling.matched)
-            raise over_limit(decision, beyond.over, ruling.version) from beyond
+            shadow = ruling.decision.shadow
+            raise over_limit(decision, beyond.over, ruling.version, shadow) from beyond
         if not isinstance(approval, Approval) or approval.agent != agent.name:
             raise TypeError("the store returned no approval of this agent")
         journey.approval = approval.id

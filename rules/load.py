@@ -6,7 +6,7 @@ not pass over a restriction that a newer one would know. Knows nothing of accoun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rules import checks, schema
 from rules.errors import InvalidFile, Problem
@@ -18,7 +18,7 @@ from rules.trial.inline import check_tests, pack_failures
 from rules.yamlfile import Lines, parse_yaml
 
 VERSION = 1
-FIELDS = ("version", "credentials", "approvers", "tiers", "include", "override", "rules")
+FIELDS = ("version", "mode", "credentials", "approvers", "tiers", "include", "override", "rules")
 
 
 def load_policy(
@@ -104,11 +104,14 @@ def read_whole(
         credentials,
         approvers,
         tiers,
-        tuple(rule for _, rule in rules),
+        tuple(rule for _, rule in rules if not rule.shadow),
         text,
         _tell_loosened(expansion, {rule.id: rule for _, rule in rules}, tiers),
         frozenset(at.rule for at, _ in expansion.rules),
+        tuple(rule for _, rule in rules if rule.shadow),
+        _read_mode(root, fields),
     )
+    _tell_tried(root, policy, rules)
     checks.check_ids(written)
     checks.check_tiers(root, policy)
     checks.check_variables(root, policy)
@@ -131,6 +134,28 @@ def _tell_loosened(
             at.source.note(at.path, f'rule "{name}": loosened: {why}', "warning", "loosened", name)
             found.append(name)
     return tuple(found)
+
+
+def _read_mode(root: Section, fields: Mapping[str, object]) -> bool:
+    """Whether the whole file is only tried."""
+    if "mode" not in fields:
+        return False
+    return root.at("mode").choice(fields["mode"], schema.MODES) == "shadow"
+
+
+def _tell_tried(root: Section, policy: Policy, rules: Sequence[tuple[Section, Rule]]) -> None:
+    """Says what of the file is not in force: whoever reads a rule may believe that it is."""
+    if policy.shadow:
+        told = (
+            "mode: shadow: nothing in this file is in force; calls are decided by the enforced"
+            " version before it"
+        )
+        root.source.note(("mode",), told, "warning", "shadow")
+        return
+    for at, rule in rules:
+        if rule.shadow:
+            told = f'rule "{rule.id}" is in shadow, so not in force'
+            at.source.note(at.path, told, "warning", "shadow", rule.id)
 
 
 def _entries(root: Section, fields: dict[str, object], name: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from rules.model import Match, Rule, Tier
 _FORCE = {"tunnel": 0, "allow": 1, "hold": 2, "deny": 3}
 _TEXTS = frozenset(("id", "line", "summary", "impact", "undo", "confirm", "use"))
 """What is said to people, and what goes in: neither changes which calls run without them."""
-_JUDGED = frozenset(("effect", "risk", "agents", "matches", "excepts"))
+_JUDGED = frozenset(("effect", "risk", "agents", "matches", "excepts", "shadow"))
 _LISTS = ("methods", "hosts", "paths")
 """Fields of a match any of whose values will do, so that more of them match more."""
 _ALL = ("query", "headers", "json", "form")
@@ -23,6 +23,8 @@ _ALL = ("query", "headers", "json", "form")
 
 def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
     """What the rule no longer asks, in words; None if it is as strict as it was shipped."""
+    if now.shadow and shipped.effect != "allow":
+        return f"shipped as {_asks(shipped)}, now only tried (mode: shadow)"
     if _FORCE[now.effect] < _FORCE[shipped.effect]:
         return f"shipped as {_asks(shipped)}, now {_asks(now)}"
     if now.effect == shipped.effect:

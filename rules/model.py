@@ -258,6 +258,8 @@ class Rule:
     """Bytes of a streamed body; None: no limit."""
     limits: tuple[Limit, ...] = ()
     """Of allow and hold rules: how often, and how much in sum."""
+    shadow: bool = False
+    """`mode: shadow`: it is only tried."""
     line: int = 0
 
     @property
@@ -283,6 +285,10 @@ class Policy:
     """Ids of the packs' rules that an override asks less of than was shipped."""
     packed: frozenset[str] = frozenset()
     """Ids of the rules that come from packs."""
+    shadows: tuple[Rule, ...] = ()
+    """Rules that are only tried: whoever decides by `rules` knows nothing of them."""
+    shadow: bool = False
+    """`mode: shadow` of the whole file: none of it is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +298,20 @@ class Subject:
     name: str
     tags: frozenset[str] = frozenset()
     owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What rules that are only tried would have done with a call."""
+
+    decided: Effect
+    """What was decided in fact."""
+    effect: Effect
+    """What would have been, had they been in force."""
+    rules: tuple[tuple[str, Effect], ...] = ()
+    """Those that matched, with their effects."""
+    version: int | None = None
+    """Of the policy, where a whole file is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +348,8 @@ class Decision:
     in it that has more than one reading."""
     limits: tuple[Demand, ...] = ()
     """What the call takes of the deciding rules' limits; not yet whether there is room for it."""
+    shadow: Shadow | None = None
+    """What is only tried says beside this; it changes nothing."""
     basis: str = ""
     """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
     If it differs later, the call is decided anew (law 3)."""

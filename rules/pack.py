@@ -25,7 +25,7 @@ CLASSES = ("low", "medium", "high")
 FIELDS = ("pack", "title", "about", "hosts", "parameters", "credential", "rules")
 PARAMETER = ("about", "default", "kind")
 KINDS = ("name", "host")
-_GIVEN = ("id", "agents", "effect", "risk", "use")
+_GIVEN = ("id", "agents", "effect", "risk", "use", "mode")
 """Fields of a policy's rule that a pack's rule gets when it is included."""
 OF_RULE = ("id", "class", "rest", *(name for name in RULE if name not in _GIVEN))
 _REPEATED = ("method", "host", "path")

@@ -228,9 +228,11 @@ RULE = (
     "body",
     "body_limit",
     "limit",
+    "mode",
     "tests",
 )
 BODIES = ("buffer", "stream")
+MODES = ("enforce", "shadow")
 
 
 def read_rule(at: Section, value: object) -> Rule | None:
@@ -274,6 +276,9 @@ def read_rule(at: Section, value: object) -> Rule | None:
     if "body_limit" in fields:
         body_limit = at.at("body_limit").parsed(fields["body_limit"], parse_size)
     limits = read_limits(at.at("limit"), fields["limit"]) if "limit" in fields else ()
+    shadow = "mode" in fields and at.at("mode").choice(fields["mode"], MODES) == "shadow"
+    if shadow and effect == "tunnel":
+        at.at("mode").error("a tunnel cannot be tried; shadow is for allow, hold and deny")
     if effect == "hold" and risk is None:
         risk = DEFAULT_RISK
     if found is None or effect is None or len(at.source.problems) > before:
@@ -293,6 +298,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         stream=stream,
         body_limit=body_limit,
         limits=limits,
+        shadow=shadow,
         line=at.line,
     )
 

@@ -14,7 +14,7 @@ from audit.schema import LEDGER_V1, LEDGER_V2
 migrations = Migrations("keybroker")
 
 VERSIONS = frozenset(
-    {"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean", "v6_included", "v7_limits"}
+    {"v1", "v2_people", "v3_vault", "v4_burden", "v5_lean", "v6_included", "v7_limits", "v8_shadow"}
 )
 """The names of all migrations; a store that has others is newer than this program."""
 
@@ -274,6 +274,12 @@ def v7_limits(db: Database) -> None:
     """What was used of limits."""
     for statement in _statements(LIMITS_V7):
         db.conn.execute(statement)
+
+
+@migrations()
+def v8_shadow(db: Database) -> None:
+    """Whether a version of the policy is only tried."""
+    db.conn.execute("ALTER TABLE policies ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0")
 
 
 def _statements(script: str) -> list[str]:

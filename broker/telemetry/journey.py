@@ -14,6 +14,7 @@ from types import TracebackType
 from broker.errors import Refusal
 from broker.telemetry.meters import Meters
 from broker.telemetry.metrics import NO_CODE
+from rules.model import Shadow
 from rules.request import RawRequest, Request
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Journey:
         "request",
         "rules",
         "sent",
+        "shadow",
         "stages",
         "status",
     )
@@ -86,6 +88,8 @@ class Journey:
         self.rules: tuple[str, ...] = ()
         self.policy: int | None = None
         self.approval: str | None = None
+        self.shadow: Shadow | None = None
+        """What is only tried says of the call."""
         self.opener: tuple[str, tuple[str, ...]] | None = None
         """The call that opened the approval under which this one goes out, if that is another, and
         its `traceparent` values."""
@@ -109,6 +113,7 @@ class Journey:
     def note_refusal(self, refusal: Refusal) -> None:
         """Which rule and approval it names."""
         rule, approval = refusal.extra.get("rule"), refusal.extra.get("approval")
+        self.shadow = refusal.shadow or self.shadow
         if isinstance(rule, str) and not self.rules:
             self.rules = (rule,)
         if isinstance(approval, dict) and self.approval is None:
@@ -137,6 +142,8 @@ def counted(meters: Meters) -> Listener:
             journey.ended - journey.began,
             [(name, end - begin) for name, begin, end, _ in journey.stages],
         )
+        if journey.shadow is not None:
+            meters.shadow.add(journey.shadow.decided, journey.shadow.effect)
         if journey.outcome in ("completed", "failed"):
             first = journey.status // 100 if journey.outcome == "completed" else None
             meters.bodies_passed(

@@ -26,6 +26,7 @@ from broker.telemetry.metrics import (
     POLICY_REJECTED,
     RESPONSES,
     RESTARTS,
+    SHADOW,
     SPANS,
     STAGE_DURATION,
     VAULT_DURATION,
@@ -115,6 +116,7 @@ class Meters:
         self.restarts = Counter(RESTARTS, own, lock)
         self.policy_rejected = Counter(POLICY_REJECTED, own, lock)
         self.spans = Counter(SPANS, own, lock)
+        self.shadow = Counter(SHADOW, own, lock)
         # What a process that died had open is closed.
         self.calls_held.clear()
         self.connections.clear()

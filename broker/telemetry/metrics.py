@@ -19,6 +19,7 @@ OUTCOMES = ("completed", "denied", "pending", "failed", "answered", "abandoned")
 NO_CODE = "none"
 STAGES = ("decide", "limit", "hold", "route", "fetch", "commit", "upstream", "deliver")
 VAULT_RESULTS = ("ok", "failed", "timeout")
+EFFECTS = ("allow", "hold", "deny")
 HOLD_OUTCOMES = ("approved", "denied", "expired", "superseded")
 
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -141,6 +142,13 @@ POLICY_REJECTED = Metric(
     "Policy files that were not taken up because they are not valid; the old one stays.",
 )
 
+SHADOW = Metric(
+    "keybroker_shadow_calls_total",
+    "counter",
+    "Calls that rules in shadow are about, by what was decided and what would have been.",
+    ("decided", "shadow"),
+    tuple((one, other) for one in EFFECTS for other in EFFECTS),
+)
 SPANS = Metric(
     "keybroker_trace_spans_total",
     "counter",
@@ -166,6 +174,7 @@ COUNTED: tuple[Metric, ...] = (
     RESTARTS,
     POLICY_REJECTED,
     SPANS,
+    SHADOW,
 )
 
 # --- read from the store or the machine when somebody asks ----------------------------------------

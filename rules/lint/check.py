@@ -85,7 +85,8 @@ def _example(view: View, problem: Problem) -> Example | None:
     """A call of the rule that the loader speaks of, or one that would wait for the tier."""
     if problem.code == "quorum-cannot-be-met":
         return _waiting(view, problem.message)
-    rule = next((rule for rule in view.policy.rules if rule.id == problem.rule), None)
+    written = (*view.policy.rules, *view.policy.shadows)
+    rule = next((rule for rule in written if rule.id == problem.rule), None)
     if rule is None or rule.effect == "tunnel":
         return None
     for match in rule.matches:
@@ -95,10 +96,13 @@ def _example(view: View, problem: Problem) -> Example | None:
                 spot.only(),
                 subject,
                 lambda decision, _: (
-                    rule.id in decision.rules
-                    and (
-                        problem.code != "wider-than-credential"
-                        or not set(rule.use) <= set(decision.credentials)
+                    rule.shadow
+                    or (
+                        rule.id in decision.rules
+                        and (
+                            problem.code != "wider-than-credential"
+                            or not set(rule.use) <= set(decision.credentials)
+                        )
                     )
                 ),
             )

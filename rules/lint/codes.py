@@ -98,6 +98,11 @@ _FOUND: Mapping[str, tuple[Severity, str, str]] = {
         "leave it out, or change what it depends on",
     ),
     "loosened": ("warning", "the pack's authors asked for more", "see that it is meant"),
+    "shadow": (
+        "warning",
+        "whoever reads the file may believe that all of it counts",
+        "take `mode: shadow` out once you have seen enough",
+    ),
     "never-matches": (
         "warning",
         "a guard without calls guards nothing, and an allow without calls allows nothing",

@@ -67,7 +67,7 @@ def test_a_text_that_this_program_cannot_read_leaves_what_is_loaded(world: World
 
     def forge(tx: object) -> None:
         db = tx.db  # type: ignore[attr-defined]
-        db.execute("INSERT INTO policies VALUES (9, 'version: 2', '', '', '', '{}')")
+        db.execute("INSERT INTO policies VALUES (9, 'version: 2', '', '', '', '{}', 0)")
         db.execute("UPDATE counters SET value = value + 1 WHERE topic = 'policies'")
 
     world.services.store.write(forge)

@@ -178,6 +178,7 @@ SHOWS: Mapping[str, Callable[[Case], bool]] = {
     "hold-tells-nobody": lambda c: c.decides and c.decision.effect == "hold",
     "no-effect": lambda c: c.decides,
     "loosened": lambda c: c.decides,
+    "shadow": lambda c: bool(c.request.url) and c.finding.rule not in c.decision.rules,
     "wider-than-credential": lambda c: (
         c.decides and not set(c.rule.use) <= set(c.decision.credentials)
     ),

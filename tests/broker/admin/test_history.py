@@ -54,6 +54,7 @@ EXAMPLES = {
     "approval": "ap_01",
     "reviewer": "alice",
     "secret": "kv/stripe#api_key",
+    "shadow": "no-refunds",
     "since": "2026-11-22T09:00:00Z",
     "until": "2026-11-23",
     "text": "Refund",

@@ -25,7 +25,7 @@ def test_no_label_can_be_filled_by_an_agent_an_upstream_or_a_request() -> None:
     """Every label, spelt out: a new one has to be thought about here."""
     assert {label for metric in METRICS for label in metric.labels} == {
         "outcome", "code", "stage", "class", "body", "result", "risk", "type", "state", "check",
-        "version", "python", "process",
+        "version", "python", "process", "decided", "shadow",
     }  # fmt: skip
     counted = sum(len(metric.values) for metric in COUNTED)
     assert counted < 120

@@ -1,0 +1,113 @@
+"""What is in shadow says what it would do, and does nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from rules.decide import Rulebook
+from rules.errors import InvalidFile
+from rules.load import load_policy
+from rules.model import Policy, Shadow, Subject
+from rules.request import Request
+from rules.trying.shadow import Overlay
+
+BOT = Subject("bot", frozenset(), "alice")
+ALLOW = "id: allow, agents: [bot], match: {host: a.example}, effect: allow"
+DENY = "id: deny, agents: [bot], match: {host: a.example, path: /x}, effect: deny"
+HOLD = "id: hold, agents: [bot], match: {host: a.example, path: /x}, effect: hold"
+SHADOW = ", mode: shadow"
+
+
+def policy(*rules: str, head: str = "") -> Policy:
+    lines = "".join(f"  - {{{rule}}}\n" for rule in rules)
+    return load_policy(f"version: 1\n{head}rules:\n{lines}")[0]
+
+
+def request(path: str = "/x", method: str = "GET") -> Request:
+    return Request(method, "https", "a.example", 443, path, None, (), b"")
+
+
+def cast(tried: Policy, path: str = "/x") -> Shadow | None:
+    overlay = Overlay.of_rules(tried)
+    assert overlay is not None
+    return overlay.cast(BOT, request(path), Rulebook(tried).decide(BOT, request(path)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "decided", "would"),
+    [
+        ((ALLOW, DENY + SHADOW), "allow", "deny"),
+        ((ALLOW, HOLD + SHADOW), "allow", "hold"),
+        ((HOLD, DENY + SHADOW), "hold", "deny"),
+        ((DENY, ALLOW + SHADOW), "deny", "deny"),
+        ((HOLD, ALLOW + SHADOW), "hold", "hold"),
+        ((ALLOW + SHADOW,), "deny", "allow"),
+        ((ALLOW + SHADOW, HOLD + SHADOW), "deny", "hold"),
+    ],
+)
+def test_a_rule_in_shadow_changes_nothing_and_is_told_of(
+    rules: tuple[str, ...], decided: str, would: str
+) -> None:
+    tried = policy(*rules)
+    assert Rulebook(tried).decide(BOT, request()).effect == decided
+    shadow = cast(tried)
+    assert shadow is not None
+    assert (shadow.decided, shadow.effect, shadow.version) == (decided, would, None)
+    assert [rule for rule, _ in shadow.rules] == [rule.id for rule in tried.shadows]
+
+
+def test_a_decision_is_the_same_with_and_without_a_rule_in_shadow() -> None:
+    with_it, without = policy(ALLOW, DENY + SHADOW), policy(ALLOW)
+    assert Rulebook(with_it).decide(BOT, request()) == Rulebook(without).decide(BOT, request())
+
+
+def test_nothing_is_told_of_other_calls() -> None:
+    assert cast(policy(ALLOW, DENY + SHADOW), "/y") is None
+    assert Overlay.of_rules(policy(ALLOW, DENY)) is None
+
+
+def test_a_whole_file_says_what_it_would_decide() -> None:
+    decision = Rulebook(policy(ALLOW)).decide(BOT, request())
+    overlay = Overlay.of_file(policy(ALLOW, HOLD), 7)
+    shadow = overlay.cast(BOT, request(), decision)
+    rules = (("hold", "hold"), ("allow", "allow"))
+    assert shadow == Shadow("allow", "hold", rules, 7)  # type: ignore[arg-type]
+    nothing = Overlay.of_file(policy(), 8).cast(BOT, request(), decision)
+    assert nothing == Shadow("allow", "deny", (), 8)
+
+
+def test_whatever_fails_in_it_is_nothing() -> None:
+    overlay = Overlay.of_file(policy(ALLOW), 1)
+    overlay._effects.clear()
+    decision = Rulebook(policy(ALLOW)).decide(BOT, request())
+    assert overlay.cast(BOT, request(), decision) is None
+
+
+def test_credentials_of_a_rule_in_shadow_go_nowhere() -> None:
+    head = "credentials:\n  k: {secret: 'kv/a#b', hosts: [a.example], inject: bearer}\n"
+    tried = policy(ALLOW, HOLD.replace("{host", "{host") + ", use: [k]" + SHADOW, head=head)
+    assert Rulebook(tried).decide(BOT, request()).credentials == ()
+
+
+def test_the_file_says_what_is_not_in_force() -> None:
+    _, warnings = load_policy(f"version: 1\nrules:\n  - {{{ALLOW}}}\n  - {{{DENY}{SHADOW}}}\n")
+    assert [(w.code, w.rule) for w in warnings] == [("shadow", "deny")]
+    whole, warnings = load_policy(f"version: 1\nmode: shadow\nrules:\n  - {{{ALLOW}}}\n")
+    assert whole.shadow
+    assert any("nothing in this file is in force" in warning.message for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "rules:\n  - {" + ALLOW.replace("effect: allow", "effect: tunnel") + SHADOW + "}",
+            "a tunnel cannot be tried",
+        ),
+        ("rules:\n  - {" + ALLOW + ", mode: shade}", "enforce or shadow"),
+        ("mode: off\nrules: []", "enforce or shadow"),
+    ],
+)
+def test_other_modes_are_refused(text: str, says: str) -> None:
+    with pytest.raises(InvalidFile, match=says):
+        load_policy("version: 1\n" + text + "\n")
