@@ -50,10 +50,20 @@ MATCH = (
     "source",
     "when",
 )
+BODY = ("type", "size")
+GRAPHQL = ("kind", "fields")
+JSONRPC = ("method", "params")
+MCP = ("method", "tool", "arguments")
+GRPC = ("service", "method")
+TIME = ("days", "from", "to", "zone")
+SOURCE = ("via", "run", "tags")
 KINDS = ("query", "mutation", "subscription")
-_NUMBERS = ("gt", "gte", "lt", "lte")
-_TEXTS = ("prefix", "suffix", "glob")
-OPERATORS = ("in", "not_in", *_NUMBERS, *_TEXTS, "exists", "length")
+SCHEMES = ("https", "http")
+UPGRADES = ("websocket", "none")
+VIAS = ("proxy", "gateway")
+NUMBERS = ("gt", "gte", "lt", "lte")
+TEXTS = ("prefix", "suffix", "glob")
+OPERATORS = ("in", "not_in", *NUMBERS, *TEXTS, "exists", "length")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
 
@@ -84,7 +94,7 @@ def _read_match(at: Section, value: object) -> Match:
         hosts = at.at("host").several(fields["host"], parse_pattern)
     if "path" in fields:
         paths = at.at("path").several(fields["path"], lambda text: parse_template(text).text)
-    scheme = at.at("scheme").choice(fields.get("scheme", "https"), ("https", "http"))
+    scheme = at.at("scheme").choice(fields.get("scheme", "https"), SCHEMES)
     return Match(
         methods=frozenset(methods),
         hosts=hosts,
@@ -180,9 +190,9 @@ def _read_operators(
                 _read_scalar(here.at(i), item, typed=typed) for i, item in enumerate(values)
             )
             checks.append(Check(cast(Op, op), scalars))
-        elif op in _NUMBERS:
+        elif op in NUMBERS:
             checks.append(Check(cast(Op, op), _read_number(here, fields[op])))
-        elif op in _TEXTS:
+        elif op in TEXTS:
             text = here.text(fields[op], 1000) or ""
             if op == "glob" and "**" in text:
                 here.error("`*` is any run of characters already; write one")
@@ -221,7 +231,7 @@ def _read_size(at: Section, value: object, *, bytes_: bool) -> tuple[Check, ...]
     """A number, or `{lte: 100}`; of bytes also with a unit."""
     if not isinstance(value, dict):
         return (Check("eq", _read_count(at, value, bytes_)),)
-    fields = at.mapping(value, _NUMBERS) or {}
+    fields = at.mapping(value, NUMBERS) or {}
     if not fields:
         at.error("write a number, or a comparison such as {lte: 100}")
     return tuple(
@@ -243,7 +253,7 @@ def _read_count(at: Section, value: object, bytes_: bool) -> Decimal:
 
 
 def _read_body(at: Section, value: object) -> BodyTest | None:
-    fields = at.mapping(value, ("type", "size")) or {}
+    fields = at.mapping(value, BODY) or {}
     if not fields:
         at.error("body is empty; give it a type or a size")
     types: tuple[str, ...] = ()
@@ -262,7 +272,7 @@ def _parse_media_type(text: str) -> str:
 
 
 def _read_graphql(at: Section, value: object) -> GraphQLTest | None:
-    fields = _some(at, value, ("kind", "fields"))
+    fields = _some(at, value, GRAPHQL)
     kinds: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     if "kind" in fields:
@@ -273,7 +283,7 @@ def _read_graphql(at: Section, value: object) -> GraphQLTest | None:
 
 
 def _read_jsonrpc(at: Section, value: object) -> RpcTest | None:
-    fields = _some(at, value, ("method", "params"))
+    fields = _some(at, value, JSONRPC)
     methods: tuple[str, ...] = ()
     if "method" in fields:
         methods = at.at("method").several(fields["method"], _parse_glob)
@@ -282,7 +292,7 @@ def _read_jsonrpc(at: Section, value: object) -> RpcTest | None:
 
 
 def _read_mcp(at: Section, value: object) -> McpTest | None:
-    fields = _some(at, value, ("method", "tool", "arguments"))
+    fields = _some(at, value, MCP)
     methods: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     if "method" in fields:
@@ -296,7 +306,7 @@ def _read_mcp(at: Section, value: object) -> McpTest | None:
 
 
 def _read_grpc(at: Section, value: object) -> GrpcTest | None:
-    fields = _some(at, value, ("service", "method"))
+    fields = _some(at, value, GRPC)
     services: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     if "service" in fields:
@@ -308,12 +318,12 @@ def _read_grpc(at: Section, value: object) -> GrpcTest | None:
 
 def _read_upgrade(at: Section, value: object) -> bool | None:
     """`websocket`, or `none`."""
-    word = at.choice(value, ("websocket", "none"))
+    word = at.choice(value, UPGRADES)
     return None if word is None else word == "websocket"
 
 
 def _read_time(at: Section, value: object) -> TimeTest | None:
-    fields = _some(at, value, ("days", "from", "to", "zone"))
+    fields = _some(at, value, TIME)
     days = frozenset(range(7))
     if "days" in fields:
         named = at.at("days").several(fields["days"], _parse_day)
@@ -353,10 +363,10 @@ def _parse_zone(text: str) -> str:
 
 
 def _read_source(at: Section, value: object) -> SourceTest | None:
-    fields = _some(at, value, ("via", "run", "tags"))
+    fields = _some(at, value, SOURCE)
     via = None
     if "via" in fields:
-        via = at.at("via").choice(fields["via"], ("proxy", "gateway"))
+        via = at.at("via").choice(fields["via"], VIAS)
     run = fields.get("run")
     if run is not None and not isinstance(run, bool):
         at.at("run").error("run must be true (of `keybroker run`) or false")

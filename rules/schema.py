@@ -53,6 +53,9 @@ MAX_WAIT = 30 * 86400
 
 CREDENTIAL = ("secret", "hosts", "inject", "env")
 VARIABLE = ("name", "shape")
+BASIC = ("basic",)
+USERNAME = ("username",)
+HEADER = ("header", "format")
 
 
 def read_credential(at: Section, name: str, value: object) -> Credential | None:
@@ -92,8 +95,8 @@ def _read_injection(at: Section, value: object) -> Injection | None:
     if value == "bearer":
         return Injection("authorization", "Bearer {secret}")
     if isinstance(value, dict) and "basic" in value:
-        at.mapping(value, ("basic",))
-        fields = at.at("basic").mapping(value["basic"], ("username",))
+        at.mapping(value, BASIC)
+        fields = at.at("basic").mapping(value["basic"], USERNAME)
         username = (fields or {}).get("username")
         # RFC 7617: a colon ends the user name.
         if not isinstance(username, str) or not re.fullmatch(r"[!-9;-~ ]{0,200}", username):
@@ -101,7 +104,7 @@ def _read_injection(at: Section, value: object) -> Injection | None:
             return None
         return Injection("authorization", "Basic {secret}", username)
     if isinstance(value, dict) and "header" in value:
-        at.mapping(value, ("header", "format"))
+        at.mapping(value, HEADER)
         header = at.at("header").parsed(value["header"], parse_slot)
         form = at.at("format").parsed(value.get("format", "{secret}"), parse_format)
         return Injection(header, form) if header and form else None
@@ -117,6 +120,9 @@ def read_group(at: Section, name: str, value: object) -> tuple[str, ...]:
     return at.several(value, parse_name)
 
 
+QUORUM = ("group", "count")
+REASONS = ("optional", "required")
+CONFIRMS = ("none", "retype")
 TIER = [
     "quorum",
     "exclude",
@@ -148,10 +154,10 @@ def read_tier(at: Section, name: str, value: object) -> Tier:
         exclude = at.at("exclude").several(fields["exclude"], parse_name)
     reason, confirm = base.reason, base.confirm
     if "reason" in fields:
-        at.at("reason").choice(fields["reason"], ("optional", "required"))
+        at.at("reason").choice(fields["reason"], REASONS)
         reason = cast(Reason, fields["reason"])
     if "confirm" in fields:
-        at.at("confirm").choice(fields["confirm"], ("none", "retype"))
+        at.at("confirm").choice(fields["confirm"], CONFIRMS)
         confirm = cast(Confirm, fields["confirm"])
     denials = base.denials
     if "denials" in fields:
@@ -191,7 +197,7 @@ def _read_quorum(at: Section, value: object) -> tuple[Quorum, ...]:
     quorum = []
     for index, item in enumerate(value):
         here = at.at(index)
-        fields = here.mapping(item, ("group", "count")) or {}
+        fields = here.mapping(item, QUORUM) or {}
         group = here.at("group").parsed(fields.get("group"), parse_name)
         count = here.at("count").count(fields.get("count", 1))
         if group and count:

@@ -10,7 +10,7 @@ from keybroker.cli.findings import show_findings
 from keybroker.cli.frame import App, Group, complain, emit, json_option, pass_app
 from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
-from keybroker.cli.trials import FILE, explain, test
+from keybroker.cli.trials import FILE, explain, schema, test
 from keybroker.cli.trying import replay
 from keybroker.errors import Unreadable
 
@@ -27,6 +27,7 @@ policy.add_command(importing)
 policy.add_command(replay)
 policy.add_command(test)
 policy.add_command(explain)
+policy.add_command(schema)
 
 
 @policy.command()

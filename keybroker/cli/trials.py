@@ -1,7 +1,8 @@
-"""`keybroker policy test` and `explain`: what a policy says of calls that nobody makes."""
+"""`keybroker policy test`, `explain` and `schema`: for whoever writes a policy."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -229,6 +230,17 @@ def _tell_past(told: dict[str, Any]) -> None:
         why = f" ({now['why']})" if now["why"] else ""
         unsure = "" if now["certain"] else "; it cannot be told which"
         click.echo(f"{inert(now['policy'])} says: {same}{rule}{unsure}{inert(why)}")
+
+
+@click.command(cls=Command)
+@click.option("--tests", "of", flag_value="tests", help="Of a file for `policy test`.")
+@click.option("--pack", "of", flag_value="pack", help="Of a pack.")
+def schema(of: str | None) -> None:
+    """Print the JSON Schema (2020-12) of the policy file, for editors."""
+    from rules.editor import schemas
+
+    made = {"tests": schemas.tests_schema, "pack": schemas.pack_schema}
+    click.echo(json.dumps(made.get(of or "", schemas.policy_schema)(), indent=2))
 
 
 def _header(line: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from rules.canonical import canonicalise
 from rules.errors import Ambiguous
 from rules.hosts import is_address, parse_authority
+from rules.matches import VIAS
 from rules.model import HostPattern, Match, Rule
 from rules.reading.forms import FORM
 from rules.request import DEFAULT_PORTS, RawRequest, Request, Scheme, authority
@@ -38,8 +39,7 @@ REQUEST = (
     "run",
 )
 BODIES = ("body", "json", "form", "body_base64")
-VIAS = ("proxy", "gateway")
-_PLACES = ("url", "path", "target")
+PLACES = ("url", "path", "target")
 _RUN = "trial"
 """Stands for the id of a run that never was."""
 
@@ -182,7 +182,7 @@ def read_tags(at: Section, value: object) -> frozenset[str]:
 
 def _read_place(at: Section, fields: dict[str, object], home: str | None) -> tuple[str, str | None]:
     """The URL and, if it is given, the target."""
-    given = {name: _text(at.at(name), fields[name]) if name in fields else None for name in _PLACES}
+    given = {name: _text(at.at(name), fields[name]) if name in fields else None for name in PLACES}
     url, path, target = given["url"], given["path"], given["target"]
     if url is not None and path is not None:
         at.at("path").error("the path stands in the url already")

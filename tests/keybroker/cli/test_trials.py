@@ -240,3 +240,11 @@ def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Pa
     assert "the ledger has no call or approval" in missing.err
     assert run("policy", "explain", "c-1", "--as", "bot").status == 2
     assert run("policy", "explain", "GET", "https://a.example/").status == 2
+
+
+def test_schemas_need_no_workspace(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", str(tmp_path / "none"))
+    titles = [run("policy", "schema", *of).json["title"] for of in ((), ("--tests",), ("--pack",))]
+    assert titles == ["Keybroker policy", "Keybroker policy tests", "Keybroker pack"]
