@@ -31,6 +31,7 @@ _NOTHING: dict[str, Any] = {
     "tiers": [],
     "limits": [],
     "summaries": [],
+    "shadow": None,
 }
 """Of a request that no rule gets to see."""
 

@@ -13,11 +13,12 @@ from rules.decide import Rulebook
 from rules.describe import describe_match
 from rules.limits import Limit
 from rules.misses import Why
-from rules.model import Decision, Policy, Rule, Subject
+from rules.model import Decision, Policy, Rule, Shadow, Subject
 from rules.nearest import misses
 from rules.reading.call import Reading
 from rules.request import Request
 from rules.trial.outcome import Outcome
+from rules.trying.shadow import Overlay
 from rules.words import describe_limit, describe_span, describe_tier
 
 MAX_NEAR = 5
@@ -40,6 +41,8 @@ class Explanation:
     """Every rule that the call falls under, whether it decides or not, in file order."""
     near: tuple[Near, ...]
     """Of the same agent and host, nearest first."""
+    shadow: Shadow | None = None
+    """What rules in shadow would do."""
 
     @property
     def outcome(self) -> Outcome:
@@ -85,6 +88,9 @@ class Explanation:
                 for demand in decision.limits
             ],
             "summaries": list(decision.summaries),
+            "shadow": None
+            if self.shadow is None
+            else {"effect": self.shadow.effect, "rules": [id for id, _ in self.shadow.rules]},
         }
 
 
@@ -94,6 +100,7 @@ def explain(rulebook: Rulebook, subject: Subject, request: Request) -> Explanati
     decision = rulebook.decide(subject, request)
     missed = misses(rulebook.index, subject, call)
     some = [miss for miss in missed if miss.is_near] or missed
+    overlay = Overlay.of_rules(rulebook.policy)
     return Explanation(
         decision,
         rulebook.policy,
@@ -101,6 +108,7 @@ def explain(rulebook: Rulebook, subject: Subject, request: Request) -> Explanati
         tuple(
             [Near(miss.rule, tuple(miss.reasons(call, openly=True))) for miss in some[:MAX_NEAR]]
         ),
+        overlay.cast(subject, request, decision) if overlay is not None else None,
     )
 
 

@@ -279,6 +279,9 @@ def _tell(told: dict[str, Any]) -> None:
         click.echo(f"summary: {inert(summary)}")
     for limit in told["limits"]:
         click.echo(f"limit of {limit['rule']}: {inert(limit['sentence'])}")
+    if told["shadow"] is not None:
+        by = ", ".join(told["shadow"]["rules"])
+        click.echo(f"in shadow: {told['shadow']['effect']}, by {by}")
     _tell_rules(told)
 
 

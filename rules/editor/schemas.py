@@ -40,6 +40,7 @@ def policy_schema() -> Json:
             load.FIELDS,
             {
                 "version": said("The language; always 1.", const=load.VERSION),
+                "mode": choice(schema.MODES, "shadow: nothing in this file is in force."),
                 "credentials": mapped(ref("credential"), "Secrets by name, and where they may go."),
                 "approvers": mapped(several(text()), "Groups of people by name, for quorums."),
                 "tiers": mapped(ref("tier"), "What a risk asks of people. low, medium and high are"
@@ -121,6 +122,7 @@ def _rule_fields() -> Json:
         "body_limit": pattern(_SIZE, "With body: stream, the most that may pass."),
         "limit": said("How often, or how much in sum.",
                        anyOf=[_limit(), listed(_limit(), least=1, most=MOST_LIMITS)]),
+        "mode": choice(schema.MODES, "shadow: the rule is only tried."),
         "tests": or_null(fields_of(inline.TESTS, {
             "match": listed(ref("request"), "Requests that fall under the rule."),
             "no_match": listed(ref("request"), "Requests that do not."),

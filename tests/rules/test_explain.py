@@ -95,3 +95,13 @@ def test_limits_are_told() -> None:
     request = Request("GET", "https", "a.example", 443, "/", None, (), b"")
     told = explain(BOOK, Subject("bot"), request).to_json()
     assert told["limits"] == [{"rule": "read", "sentence": "at most 5 calls in 1 minute"}]
+
+
+def test_what_rules_in_shadow_would_do_is_told() -> None:
+    tried = POLICY.replace("effect: deny}", "effect: deny, mode: shadow}")
+    book = Rulebook(load_policy(tried)[0])
+    request = Request("GET", "https", "a.example", 443, "/", "force=1", (), b"")
+    told = explain(book, Subject("bot"), request).to_json()
+    assert (told["effect"], told["rules"]) == ("allow", ["read"])
+    assert told["shadow"] == {"effect": "deny", "rules": ["never"]}
+    assert explain(BOOK, Subject("bot"), request).to_json()["shadow"] is None

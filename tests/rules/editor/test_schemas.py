@@ -96,6 +96,7 @@ def test_every_pack_is_valid(name: str) -> None:
 # Each field of every table is here, so that each can be held against the loader.
 WHOLE = """\
 version: 1
+mode: enforce
 credentials:
   a: {secret: "kv/a#k", hosts: [a.example], inject: {header: X-Key, format: "k {secret}"},
       env: {name: A_KEY, shape: "k_{hex:32}"}}
@@ -140,6 +141,7 @@ rules:
     use: []
     body: buffer
     limit: [{calls: 5, per: 1m, over: hold}, {sum: form:a, max: 10.5, per: 1d}]
+    mode: shadow
     tests: {match: [], no_match: [{method: GET, path: /x}]}
   - {id: streams, agents: bot, match: {host: c.example}, effect: allow, body: stream, body_limit: 1GiB}
 """  # noqa: E501
