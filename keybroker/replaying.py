@@ -18,6 +18,7 @@ from broker.policies import Policies
 from rules.model import Policy, Subject
 from rules.request import Via
 from rules.trying.glimpse import Glimpse
+from rules.trying.learn import Learner
 from rules.trying.replay import Change, Replay, Seen, approvers
 from rules.yamlfile import parse_duration
 
@@ -116,6 +117,24 @@ def replay(
         _load(trial.holds, candidate, voters, days),
         _load(trial.held_then, candidate, voters, days),
     )
+
+
+def learn(
+    past: Past,
+    agent: str,
+    policy: Policy,
+    agents: Mapping[str, Subject],
+    *,
+    progress: Callable[[float], None],
+) -> Learner:
+    """What covers the agent's calls; `policy` says what credentials and tiers are."""
+    learner = Learner(agent, policy)
+    subject = agents.get(agent) or Subject(agent)
+    for number, call in enumerate(past):
+        learner.take(seen_of(call, subject, datetime.fromisoformat(call.time)), call.time)
+        if number % 500 == 0:
+            progress((past.at - past.first) / max(1, past.last - past.first))
+    return learner
 
 
 def seen_of(call: PastCall, subject: Subject, moment: datetime) -> Seen:

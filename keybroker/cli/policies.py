@@ -11,7 +11,7 @@ from keybroker.cli.frame import App, Group, complain, emit, json_option, pass_ap
 from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
 from keybroker.cli.trials import FILE, explain, schema, test
-from keybroker.cli.trying import replay
+from keybroker.cli.trying import learn, replay
 from keybroker.errors import Unreadable
 
 EXIT_VALID, EXIT_INVALID, EXIT_UNREADABLE = 0, 1, 2
@@ -25,6 +25,7 @@ def policy() -> None:
 policy.add_command(packs)
 policy.add_command(importing)
 policy.add_command(replay)
+policy.add_command(learn)
 policy.add_command(test)
 policy.add_command(explain)
 policy.add_command(schema)

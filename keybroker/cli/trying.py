@@ -1,4 +1,4 @@
-"""`keybroker policy replay`: a policy tried before it bites. Changes nothing."""
+"""`keybroker policy replay|learn`: a policy tried before it bites, or made from what was seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from keybroker.cli import complete
-from keybroker.cli.frame import App, Command, inert, json_option, note, paint, pass_app, table
+from keybroker.cli.frame import App, Command, emit, inert, json_option, note, paint, pass_app, table
+from keybroker.errors import Unusable
 from rules.request import authority
 
 if TYPE_CHECKING:
@@ -125,6 +126,78 @@ def replay(
             _emit(done, spool)
         else:
             _tell(done)
+
+
+@click.command(cls=Command)
+@click.option("--agent", required=True, help="Whose calls.", shell_complete=complete.agents)
+@since_option
+@until_option
+@click.option("-o", "--output", type=FILE, help="The file to write; else it goes to stdout.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@json_option
+@pass_app
+def learn(
+    app: App,
+    agent: str,
+    since: str | None,
+    until: str | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Propose the least policy that covers what an agent did, as a file to review.
+
+    Reads are allowed as they were; what changes something is held. What was denied is left out.
+    """
+    from audit.past import Past
+    from audit.reading import open_ledger
+    from certs.files import write_atomically
+    from keybroker import replaying
+    from rules.load import load_policy
+
+    if output is not None and output.exists() and not force:
+        raise Unusable(f"{output} is there already; --force overwrites it")
+    services = app.services()
+    published = services.policies.refresh()
+    if published is None:
+        raise Unusable("no policy was ever in force here, so nothing can be learnt")
+    db = open_ledger(app.workspace().database)
+    click.get_current_context().call_on_close(db.close)
+    progress = Progress("learning")
+    try:
+        learnt = replaying.learn(
+            Past(db, since=since, until=until, agent=agent),
+            agent,
+            published.rulebook.policy,
+            replaying.subjects(services.agents.list()),
+            progress=progress,
+        )
+    finally:
+        progress.end()
+    text = learnt.text(since or "", until or "")
+    rules = load_policy(text, str(output or "the proposal"))[0].rules
+    if output is not None:
+        try:
+            write_atomically(output, text.encode(), 0o644)
+        except OSError as error:
+            raise Unusable(f"{output} cannot be written ({error.strerror})") from error
+    if as_json:
+        emit(
+            {
+                "agent": agent,
+                "output": None if output is None else str(output),
+                "calls": learnt.calls,
+                "denied": learnt.denied,
+                "left_out": learnt.left_out,
+                "rules": len(rules),
+                **({"policy": text} if output is None else {}),
+            }
+        )
+    elif output is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(inert(f"wrote {output}: {len(rules)} rules for {learnt.calls} calls of {agent}"))
+        note(f"next: read it, then `keybroker policy replay {output} --agent {agent}`")
 
 
 def _change(change: Change) -> dict[str, object]:

@@ -86,6 +86,33 @@ def test_the_window_and_the_agent_count(run: Run, new: Path) -> None:
     assert "so long ago: 36h, 7d" in odd.err
 
 
+def test_what_is_learnt_is_valid_and_replays_without_denials(
+    run: Run, new: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "learnt.yaml"
+    done = run("policy", "learn", "--agent", "bot", "--since", "7d", "-o", file)
+    assert done.status == 0, done.err
+    assert f"wrote {file}: 1 rules for 2 calls of bot" in done.out  # one is no path of anybody's
+    assert run("policy", "check", file).status == 0
+    told = run("policy", "replay", file, "--json").json
+    assert [change["call"] for change in told["changed"]] == ["c-2"]
+    again = run("policy", "learn", "--agent", "bot", "-o", file)
+    assert (again.status, "--force" in again.err) == (1, True)
+    assert run("policy", "learn", "--agent", "bot", "-o", file, "--force").status == 0
+
+
+def test_what_is_learnt_goes_to_stdout_too(run: Run, new: Path) -> None:
+    done = run("policy", "learn", "--agent", "bot")
+    assert done.out.startswith("# A proposal")
+    assert "\x1b" not in done.out
+    told = run("policy", "learn", "--agent", "bot", "--json").json
+    assert (told["calls"], told["denied"], told["left_out"], told["rules"]) == (2, 0, 1, 1)
+    assert told["policy"] == done.out
+    nobody = run("policy", "learn", "--agent", "nobody", "--json").json
+    assert (nobody["calls"], nobody["rules"]) == (0, 0)
+    assert run("policy", "learn").status == 2
+
+
 def test_a_bad_candidate_is_refused_as_everywhere(run: Run, new: Path) -> None:
     new.write_text(STRICTER.replace("hold", "hole"))
     done = run("policy", "replay", new)
