@@ -168,6 +168,7 @@ def parse_template(text: str) -> Template:
     )
 
 
+@lru_cache(maxsize=256)
 def wide_texts(path: str) -> tuple[str, ...]:
     """The path as `matches(..., ignore_case=True)` compares it, in one piece: for a quick look."""
     whole = "/" + "/".join(_wide(path))
