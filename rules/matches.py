@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal, cast
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rules.conditions import DAYS
 from rules.hosts import parse_pattern
@@ -29,7 +29,7 @@ from rules.paths import parse_template
 from rules.places import parse_place
 from rules.source import Section
 from rules.spellings import parse_header, parse_method, parse_name
-from rules.yamlfile import parse_size
+from rules.yamlfile import did_you_mean, parse_size
 
 MATCH = (
     "method",
@@ -357,8 +357,11 @@ def _read_clock(at: Section, value: object) -> int:
 def _parse_zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (ValueError, OSError):
-        raise ValueError(f'"{text}" is no time zone, such as Europe/Berlin or UTC') from None
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        hint = did_you_mean(text, available_timezones())
+        raise ValueError(
+            f'"{text[:80]}" is no time zone, such as Europe/Berlin or UTC{hint}'
+        ) from None
     return text
 
 
@@ -407,5 +410,6 @@ def _parse_glob(text: str) -> str:
 
 def _one_of(text: str, known: tuple[str, ...]) -> str:
     if text not in known:
-        raise ValueError(f'"{text}" is none of {", ".join(known)}')
+        hint = did_you_mean(text, known)
+        raise ValueError(f'"{text[:80]}" is none of {", ".join(known)}{hint}')
     return text

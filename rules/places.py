@@ -34,7 +34,11 @@ def parse_place(text: str) -> Place:
     word, colon, name = text.partition(":")
     kind = _KINDS.get(word)
     if kind is None or not colon:
-        raise ValueError(f'"{text}" is not a place in a request; write {_SPELLINGS}')
+        # Only what goes wrong needs the reader of files: the command line shows its help without.
+        from rules.yamlfile import did_you_mean
+
+        hint = did_you_mean(word, _KINDS)
+        raise ValueError(f'"{text}" is not a place in a request; write {_SPELLINGS}{hint}')
     if not name:
         raise ValueError(f'"{text}" names nothing; write {_SPELLINGS}')
     if kind == "json" and (not name.startswith("/") or _BAD_POINTER.search(name)):

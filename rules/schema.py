@@ -53,6 +53,7 @@ MAX_WAIT = 30 * 86400
 
 CREDENTIAL = ("secret", "hosts", "inject", "env")
 VARIABLE = ("name", "shape")
+INJECTIONS = ("bearer", "basic", "header")
 BASIC = ("basic",)
 USERNAME = ("username",)
 HEADER = ("header", "format")
@@ -108,7 +109,11 @@ def _read_injection(at: Section, value: object) -> Injection | None:
         header = at.at("header").parsed(value["header"], parse_slot)
         form = at.at("format").parsed(value.get("format", "{secret}"), parse_format)
         return Injection(header, form) if header and form else None
-    at.error('inject must be bearer, {basic: {username: u}} or {header: NAME, format: "{secret}"}')
+    words = value if isinstance(value, dict) else [value] if isinstance(value, str) else []
+    hint = next(filter(None, (at.source.hint(word, INJECTIONS) for word in words)), "")
+    at.error(
+        'inject must be bearer, {basic: {username: u}} or {header: NAME, format: "{secret}"}' + hint
+    )
     return None
 
 

@@ -71,7 +71,8 @@ def parse_method(text: str) -> str:
     if text in ("CONNECT", "TRACE", "TRACK"):
         raise ValueError(f"{text} is never forwarded, so no rule can match it")
     if not _METHOD.fullmatch(text):
-        raise ValueError(f'"{text[:40]}" is not a method; write capitals, such as GET')
+        meant = text.upper() if _METHOD.fullmatch(text.upper()) else "GET"
+        raise ValueError(f'"{text[:40]}" is not a method; write capitals, such as {meant}')
     return text
 
 

@@ -18,6 +18,7 @@ from keybroker.cli.frame import (
     emit,
     inert,
     json_option,
+    note,
     paint,
     pass_app,
 )
@@ -178,11 +179,22 @@ def explain(
         _moment(moment),
     )
     loaded, known = _load(app, policy_file)
+    _hint_at(agent, known, loaded)
     told = explain_call(loaded, subject_of(agent, known), written)
     if as_json:
         emit(told)
     else:
         _tell(told)
+
+
+def _hint_at(agent: str, known: Sequence[Agent], policy: Policy) -> None:
+    """A remark if nobody knows the agent, which then has no tags."""
+    from rules.load import agents_named
+    from rules.yamlfile import did_you_mean
+
+    names = {one.name for one in known} | agents_named(policy)
+    if agent not in names:
+        note(inert(f'there is no agent "{agent}"{did_you_mean(agent, names)}'))
 
 
 def _explain_past(app: App, id_: str, policy_file: Path | None, as_json: bool) -> None:

@@ -248,3 +248,11 @@ def test_schemas_need_no_workspace(
     monkeypatch.setenv("KEYBROKER_WORKSPACE", str(tmp_path / "none"))
     titles = [run("policy", "schema", *of).json["title"] for of in ((), ("--tests",), ("--pack",))]
     assert titles == ["Keybroker policy", "Keybroker policy tests", "Keybroker pack"]
+
+
+@pytest.mark.usefixtures("policy")
+def test_an_agent_that_nobody_knows_is_remarked_on(run: Run) -> None:
+    call = ("GET", "https://api.stripe.com/")
+    done = run("policy", "explain", "--as", "bott", *call)
+    assert 'there is no agent "bott" (did you mean "bot"?)' in done.err
+    assert "there is no agent" not in run("policy", "explain", "--as", "bot", *call).err
