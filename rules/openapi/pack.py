@@ -226,7 +226,7 @@ def telling(fields: Iterable[Field]) -> list[Field]:
         name = one.name.lower()
         last = words_of(one.name)[-1:]
         secret = name in SECRET_VALUES or set(last) & {"password", "secret", "token"}
-        odd = any(is_invisible(c) or c in "{} \"'" for c in one.place)
+        odd = any(is_invisible(c) or c in "{|} \"'" for c in one.place)
         if not one.place or secret or odd or len(one.place) > _MAX_PLACE or not one.name:
             continue
         rank = _TELLING.get(name, len(_TELLING))
