@@ -7,7 +7,7 @@ contradict each other for certain.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import cast
 
 from rules.conditions import checks_of
@@ -69,20 +69,28 @@ def _bounds_exclude(checks: Iterable[Check], *, whole: bool) -> bool:
             continue
         bound = cast(Decimal, check.value)
         if check.op in ("gt", "gte", "eq"):
-            out = check.op == "gt"
-            if whole and out:
-                bound, out = bound + 1, False
-            if low is None or bound > low or (bound == low and out):
-                low, low_out = bound, out
+            least, out = (_least(check.op, bound), False) if whole else (bound, check.op == "gt")
+            if low is None or least > low or (least == low and out):
+                low, low_out = least, out
         if check.op in ("lt", "lte", "eq"):
-            out = check.op == "lt"
-            if whole and out:
-                bound, out = bound - 1, False
-            if high is None or bound < high or (bound == high and out):
-                high, high_out = bound, out
+            most, out = (_most(check.op, bound), False) if whole else (bound, check.op == "lt")
+            if high is None or most < high or (most == high and out):
+                high, high_out = most, out
     if low is None or high is None:
         return False
     return low > high or (low == high and (low_out or high_out))
+
+
+def _least(op: str, bound: Decimal) -> Decimal:
+    """The least integer that compares so."""
+    up = bound.to_integral_value(ROUND_CEILING)
+    return up + 1 if op == "gt" and up == bound else up
+
+
+def _most(op: str, bound: Decimal) -> Decimal:
+    """The greatest integer that compares so."""
+    down = bound.to_integral_value(ROUND_FLOOR)
+    return down - 1 if op == "lt" and down == bound else down
 
 
 def _lengths(checks: Iterable[Check]) -> list[Check]:

@@ -41,12 +41,12 @@ def _of_rule(view: View, order: int, rule: Rule) -> Iterator[Finding]:
 
 
 def _stronger(view: View, rule: Rule, stronger: list[Rule]) -> Iterator[Finding]:
-    example = _example(view, rule)
+    adds = rule.effect == "allow" and _adds_credential(rule, stronger)
+    example = _example(view, rule, "hold" if adds else None)
     if example is None:
         return
     does = {"deny": "denies", "hold": "holds"}[stronger[0].effect]
     verb = {"allow": "allows", "hold": "holds"}[rule.effect]
-    adds = rule.effect == "allow" and _adds_credential(rule, stronger)
     message = f"{_ids(stronger)} {does} everything that it {verb}"
     if adds:
         message += ": it allows nothing by itself, and only adds its credential to held calls"
@@ -66,15 +66,13 @@ def _is_stronger(rule: Rule, order: int, other: Placed) -> bool:
 
 
 def _is_alike(rule: Rule, order: int, other: Placed) -> bool:
-    """Of two that are the same the later one is told of."""
+    """Whether removing the rule leaves another of the same effect and credentials."""
     wide = other.rule
     if wide.effect != rule.effect or other.order == order or rule.effect == "hold":
         return False
-    if rule.effect == "allow" and (
-        not set(rule.use) <= set(wide.use) or rule.limits or wide.limits or rule.stream
-    ):
-        return False
-    return other.order < order or not _within(wide, rule)
+    return rule.effect == "deny" or not (
+        rule.limits or wide.limits or rule.stream or not set(rule.use) <= set(wide.use)
+    )
 
 
 def _within(inner: Rule, outer: Rule) -> bool:
@@ -111,6 +109,7 @@ def _cover(
     spot: Spot,
     fits: Callable[[Rule, int, Placed], bool],
 ) -> Rule | None:
+    """Of two rules that are the same the later one is told of."""
     reading: Literal["wide", "narrow"] = "wide" if is_wide(rule) else "narrow"
     for placed in view.around(selector, spot):
         other = placed.rule
@@ -118,6 +117,7 @@ def _cover(
             fits(rule, order, placed)
             and spot_within(spot, placed.spot, reading)
             and all(_harmless(hole, rule, spot.match) for hole in other.excepts)
+            and (other.effect != rule.effect or placed.order < order or not _within(other, rule))
         ):
             return other
     return None
@@ -131,14 +131,16 @@ def _harmless(hole: Match, rule: Rule, match: Match) -> bool:
     return hole in rule.excepts
 
 
-def _example(view: View, rule: Rule) -> Example | None:
-    """A call under the rule that is decided without it."""
+def _example(view: View, rule: Rule, effect: str | None = None) -> Example | None:
+    """A call under the rule, of that effect."""
     alone = view.alone(rule)
     for match in rule.matches:
         subject = view.subject(rule.agents[0], match)
-        for request in calls(match, subject):
+        for request in calls(match):
             found = Example(subject, request)
-            if falls_under(alone, found):
+            if falls_under(alone, found) and (
+                effect is None or view.book.decide(subject, request).effect == effect
+            ):
                 return found
     return None
 

@@ -14,7 +14,7 @@ from rules.lint.view import View
 from rules.lint.within import Spot
 from rules.model import Credential, HostPattern, Match, Rule, Subject
 
-_PAIRS_PER_RULE = 60
+_PAIRS_PER_RULE = 20
 
 
 def credentials(view: View) -> Iterator[Finding]:
@@ -114,6 +114,7 @@ def _unwatched(
                         and credential.name in decision.credentials
                         and request.method in RISKY
                     ),
+                    rule,
                 )
                 if found is not None:
                     return found
@@ -172,6 +173,8 @@ def _clash(view: View, rule: Rule, other: Rule, both: Match, subject: Subject) -
             lambda decision, _: (
                 decision.effect == "deny" and {rule.id, other.id} <= set(decision.rules)
             ),
+            rule,
+            other,
         )
         if example is not None:
             message = (
@@ -181,7 +184,9 @@ def _clash(view: View, rule: Rule, other: Rule, both: Match, subject: Subject) -
             return view.finding("credentials-clash", "warning", rule, message, example)
         return None
     wanted = set(rule.use) | set(other.use)
-    example = view.find(both, subject, lambda decision, _: wanted <= set(decision.credentials))
+    example = view.find(
+        both, subject, lambda decision, _: wanted <= set(decision.credentials), rule, other
+    )
     if example is None:
         return None
     message = (

@@ -22,7 +22,7 @@ from rules.values import NUMERIC
 
 RISKY = ("DELETE", "PUT", "PATCH", "POST")
 """Methods that change something, the most dangerous first."""
-_PER_RULE = 60
+_PER_RULE = 20
 """Other rules that are tried beside one."""
 
 
@@ -84,7 +84,7 @@ def _risky(view: View, rule: Rule) -> Iterator[Finding]:
 def _allowed(view: View, rule: Rule, match: Match) -> Example | None:
     for selector in rule.agents:
         subject = view.subject(selector, match)
-        found = view.find(match, subject, lambda decision, _: _allowed_by(rule, decision))
+        found = view.find(match, subject, lambda decision, _: _allowed_by(rule, decision), rule)
         if found is not None:
             return found
     return None
@@ -129,6 +129,7 @@ def _past(view: View, rule: Rule, placed: Placed, match: Match, selector: str) -
         replace(match, hosts=(replace(host, wildcard=False),)),
         view.subject(selector, match),
         lambda decision, _: decision.effect == "allow" and decision.rules == (rule.id,),
+        rule,
     )
 
 
@@ -195,7 +196,8 @@ def _through(
             match,
             subject,
             lambda decision, request: _allowed_by(allow, decision) and bool(request.body),
-            body,
+            allow,
+            body=body,
         )
         if found is not None:
             return found

@@ -80,6 +80,7 @@ def _under(view: View, rule: Rule) -> Example | None:
             match,
             view.subject(rule.agents[0], match),
             lambda decision, _: any(demand.rule == rule.id for demand in decision.limits),
+            rule,
         )
         if found is not None:
             return found
@@ -92,7 +93,7 @@ def _opaque(view: View, rule: Rule) -> Iterator[Finding]:
     example = None
     for match in rule.matches:
         subject = view.subject(rule.agents[0], match)
-        for request in calls(replace(match, when=None), subject):
+        for request in calls(replace(match, when=None)):
             tried = Example(subject, request)
             example = example or tried
             if falls_under(alone, tried):

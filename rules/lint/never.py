@@ -98,7 +98,7 @@ def _missing(view: View, rule: Rule, match: Match) -> Example | None:
     subject = view.subject(rule.agents[0], match)
     alone = view.alone(rule)
     for relaxed in (match, _relaxed(match), without_body(_relaxed(match)), _bare(match)):
-        for request in calls(relaxed, subject):
+        for request in calls(relaxed):
             if not falls_under(alone, Example(subject, request)):
                 return Example(subject, request)
     return None
@@ -156,7 +156,7 @@ def _slips(view: View, rule: Rule) -> Iterator[Finding]:
 def _unmatched(view: View, rule: Rule, match: Match) -> Example | None:
     subject = view.subject(rule.agents[0], match)
     alone = view.alone(rule)
-    for request in calls(match, subject):
+    for request in calls(match):
         example = Example(subject, request)
         if not falls_under(alone, example):
             return example

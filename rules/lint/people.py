@@ -52,7 +52,7 @@ def _agents(view: View, accounts: Accounts) -> Iterator[Finding]:
 def _call(view: View, rule: Rule, subject: Subject) -> Example | None:
     """A call that the rule decides."""
     for match in rule.matches:
-        found = view.find(match, subject, lambda decision, _: rule.id in decision.rules)
+        found = view.find(match, subject, lambda decision, _: rule.id in decision.rules, rule)
         if found is not None:
             return found
     return None

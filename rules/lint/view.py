@@ -8,19 +8,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 
+from rules.conditions import checks_of
 from rules.decide import Rulebook
 from rules.describe import describe_host
 from rules.lint.finding import Example, Finding, Severity
 from rules.lint.paths import PathIndex
 from rules.lint.within import Spot
 from rules.lint.witness import Body, calls
-from rules.model import Decision, HostPattern, Match, Policy, Rule, Subject
+from rules.matching import Matcher, is_wide
+from rules.model import Check, Decision, HostPattern, Match, Policy, Rule, Subject
+from rules.reading.call import Reading
 from rules.request import Request
 
 STAND_IN = "example-agent"
 """The name of an agent with a tag that no account has."""
+_MOST_DECIDED = 6
+"""Calls that are decided in search of one example; deciding is what takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class View:
     accounts: Accounts | None = None
     """None: not known."""
     book: Rulebook = field(init=False)
+    _matchers: dict[str, list[list[Matcher]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.book = Rulebook(self.policy)
@@ -105,6 +110,20 @@ class View:
     def places(self) -> dict[tuple[str, str], PathIndex[Placed]]:
         """Rules about calls by selector and host: a name, `*.suffix`, or empty for any."""
         found: defaultdict[tuple[str, str], PathIndex[Placed]] = defaultdict(PathIndex)
+        for selector, placed in self._all_placed():
+            found[selector, host_key(placed.spot.host)].add(placed.spot.path, placed)
+        return dict(found)
+
+    @cached_property
+    def _by_demand(self) -> dict[tuple[str, str, object], PathIndex[Placed]]:
+        """The same, parted by the first value that a rule wants to be equal to something."""
+        found: defaultdict[tuple[str, str, object], PathIndex[Placed]] = defaultdict(PathIndex)
+        for selector, placed in self._all_placed():
+            demand = next(iter(_demands(placed.spot.match)), None)
+            found[selector, host_key(placed.spot.host), demand].add(placed.spot.path, placed)
+        return dict(found)
+
+    def _all_placed(self) -> Iterator[tuple[str, Placed]]:
         for order, rule in enumerate(self.policy.rules):
             if rule.effect == "tunnel":
                 continue
@@ -112,8 +131,7 @@ class View:
                 for spot in Spot.all_of(match):
                     placed = Placed(order, rule, spot)
                     for selector in rule.agents:
-                        found[selector, host_key(spot.host)].add(spot.path, placed)
-        return dict(found)
+                        yield selector, placed
 
     @cached_property
     def _below(self) -> dict[tuple[str, str], list[str]]:
@@ -125,11 +143,13 @@ class View:
         return dict(found)
 
     def around(self, selector: str, spot: Spot) -> Iterator[Placed]:
-        """The rules whose place, by selector, host name and path, takes in the whole spot."""
+        """The rules whose place, by selector, host name and path, takes in the whole spot; without
+        those that want a value which this one does not."""
         for key in keys_above(host_key(spot.host)):
-            index = self.places.get((selector, key))
-            if index is not None:
-                yield from index.around(spot.path)
+            for demand in (None, *_demands(spot.match)):
+                index = self._by_demand.get((selector, key, demand))
+                if index is not None:
+                    yield from index.around(spot.path)
 
     def meeting(self, subject: Subject, spot: Spot) -> Iterator[Placed]:
         """The rules of the subject whose place may have calls in common with the spot."""
@@ -151,15 +171,33 @@ class View:
         match: Match,
         subject: Subject,
         shows: Callable[[Decision, Request], bool],
+        *under: Rule,
         body: Body | None = None,
-        most: int = 40,
     ) -> Example | None:
-        """A call under the match whose decision shows what is claimed; None if none is found among
-        the first few."""
-        for request in islice(calls(match, subject, body), most):
+        """A call under the match, and under each of the rules, whose decision shows what is
+        claimed; None if none is found among the first few."""
+        tried = 0
+        for request in calls(match, body):
+            call = Reading(request, subject)
+            if not all(self.falls(rule, call) for rule in under):
+                continue
             if shows(self.book.decide(subject, request), request):
                 return Example(subject, request)
+            tried += 1
+            if tried == _MOST_DECIDED:
+                break
         return None
+
+    def falls(self, rule: Rule, call: Reading) -> bool:
+        """Whether the call falls under a rule of the policy by its conditions, agents aside."""
+        known = self._matchers.get(rule.id)
+        if known is None:
+            known = [[Matcher.of(m) for m in ms] for ms in (rule.matches, rule.excepts)]
+            self._matchers[rule.id] = known
+        wide = is_wide(rule)
+        return any(m.holds_at_host(call, wide=wide) for m in known[0]) and not any(
+            m.holds_at_host(call, wide=not wide) for m in known[1]
+        )
 
     def alone(self, rule: Rule) -> Rulebook:
         """The policy with this rule only."""
@@ -169,6 +207,22 @@ class View:
 def selectors_of(subject: Subject) -> list[str]:
     """What rules may call the subject by."""
     return [subject.name, *(f"tag:{tag}" for tag in sorted(subject.tags))]
+
+
+def _demands(match: Match) -> list[tuple[str, str, Check]]:
+    """The values that the match wants to be equal to something."""
+    return [
+        (kind, test.name, check)
+        for kind, tests in (
+            ("query", match.query),
+            ("headers", match.headers),
+            ("json", match.json),
+            ("form", match.form),
+        )
+        for test in tests
+        for check in checks_of(test)
+        if check.op == "eq"
+    ]
 
 
 def host_key(host: HostPattern | None) -> str:

@@ -133,13 +133,14 @@ def conditions_within(inner: Match, outer: Match, reading: Reading) -> bool:
     narrow = reading == "narrow"
     if outer.when not in (None, inner.when) or outer.grpc not in (None, inner.grpc):
         return False
-    if not (
-        _tests_within(inner.query, outer.query, narrow, typed=False)
-        and _tests_within(inner.headers, outer.headers, narrow, typed=False)
-        and _tests_within(inner.form, outer.form, narrow, typed=False)
-        and _tests_within(inner.json, outer.json, narrow, typed=True)
+    for mine, its, typed in (
+        (inner.query, outer.query, False),
+        (inner.headers, outer.headers, False),
+        (inner.form, outer.form, False),
+        (inner.json, outer.json, True),
     ):
-        return False
+        if its and not _tests_within(mine, its, narrow, typed=typed):
+            return False
     if not narrow:
         return (
             outer.body in (None, inner.body)
@@ -173,9 +174,11 @@ def _tests_within(
 
 def _test_within(inner: ValueTest, outer: ValueTest, narrow: bool, typed: bool) -> bool:
     """Whether a call that passes the first test passes the second."""
+    if inner.name != outer.name or (inner.exists is False) != (outer.exists is False):
+        return False
     if inner == outer:
         return True
-    if inner.name != outer.name or (inner.exists is False) != (outer.exists is False):
+    if inner.equals is not None and outer.equals is not None:
         return False
     mine, its = checks_of(inner), checks_of(outer)
     if not narrow:

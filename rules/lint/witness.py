@@ -18,13 +18,13 @@ from zoneinfo import ZoneInfo
 from rules.conditions import Window, checks_of
 from rules.lint.contradictions import passes
 from rules.lint.possible import asks_form, asks_json
-from rules.model import Check, HostPattern, Match, Scalar, Subject, TimeTest, ValueTest
+from rules.model import Check, HostPattern, Match, Scalar, TimeTest, ValueTest
 from rules.paths import parse_template
 from rules.reading.call import Reading
 from rules.reading.forms import FORM
 from rules.request import DEFAULT_PORTS, Headers, Request
 
-MOST = 40
+MOST = 120
 """Calls of one match that are tried."""
 MAX_SIZE = 4_096
 """Bytes or characters: what is longer makes no example."""
@@ -46,20 +46,19 @@ class Body:
     content: bytes
 
 
-def calls(match: Match, subject: Subject, body: Body | None = None) -> Iterator[Request]:
+def calls(match: Match, body: Body | None = None) -> Iterator[Request]:
     """Calls that should fall under the match, the plainest first; `body` instead of its own."""
+    if _pairs(match.query, 0) is None or _pairs(match.headers, 0) is None:
+        return
     choices = product(
         range(_VALUES), _paths(match), _hosts(match.hosts), FILLERS, _methods(match, body)
     )
-    seen: set[tuple[int, str, HostPattern, str]] = set()
-    for index, path, host, filler, method in islice(choices, MOST * 4):
-        target = _target(path, filler)
-        key = index, target, host, method
-        if key not in seen and len(seen) < MOST:
-            seen.add(key)
-            found = _call(match, subject, method, host, target, index, body)
-            if found is not None:
-                yield found
+    seen: set[Request] = set()
+    for index, path, host, filler, method in islice(choices, MOST):
+        found = _call(match, method, host, _target(path, filler), index, body)
+        if found is not None and found not in seen:
+            seen.add(found)
+            yield found
 
 
 def _methods(match: Match, body: Body | None) -> list[str]:
@@ -106,7 +105,6 @@ def _target(path: str, filler: str) -> str:
 
 def _call(
     match: Match,
-    subject: Subject,
     method: str,
     host: HostPattern,
     path: str,
@@ -119,6 +117,8 @@ def _call(
     moment = None if match.time is None else moment_in(match.time)
     if query is None or headers is None or body is None:
         return None
+    if match.upgrade and body.content:
+        return None  # which no WebSocket is opened with
     if match.graphql is not None and method == "GET":
         query, body = [*query, ("query", _graphql(match))], Body("", b"")
     if body.kind and not any(name == "content-type" for name, _ in headers):

@@ -34,6 +34,7 @@ def main() -> int:
         parts.ledger(report, 5_000 if options.quick else 20_000)
     if "decisions" in chosen:
         parts.decisions(report)
+        parts.lint(report)
     if options.json:
         print(report.json())
     return 1 if any(row.met is False for row in report.rows) else 0

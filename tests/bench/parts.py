@@ -12,6 +12,7 @@ from audit.record import Draft
 from broker.services import create_state, open_services
 from rules.canonical import canonicalise
 from rules.decide import Rulebook
+from rules.lint.check import check
 from rules.load import load_policy
 from rules.model import Subject
 from rules.request import RawRequest
@@ -77,3 +78,40 @@ def decisions(report: Report) -> None:
         for name in (50, 99):
             found = {"keybroker": [quantile(times, name)]}
             report.add(row(f"{what}, p{name}", "us", found), COLUMNS)
+
+
+def lint(report: Report) -> None:
+    """`policy check` of many rules, from text to findings."""
+    for hosts in (50, 5):
+        text = _policy(1_000, hosts)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            found = check(text)
+            times.append(time.perf_counter() - start)
+        assert found.valid
+        assert len(found.findings) > 100
+        what = f"policy check, 1000 rules over {hosts} hosts, p50"
+        made = row(what, "s", {"keybroker": [quantile(times, 50)]})
+        made.bar, made.met = "below 2 s", quantile(times, 50) < 2
+        report.add(made, COLUMNS)
+
+
+def _policy(rules: int, hosts: int) -> str:
+    """Rules of every effect, some of which look at bodies or use a credential, for a few agents."""
+    lines = ["version: 1", "credentials:"]
+    lines += [
+        f"  k{n}: {{secret: 'kv/k{n}#v', hosts: [h{n}.example], inject: bearer}}"
+        for n in range(hosts)
+    ]
+    lines.append("rules:")
+    kinds = (("GET", "allow"), ("POST", "hold"), ("POST", "allow"), ("DELETE", "deny"))
+    for n in range(rules):
+        method, effect = kinds[n % 4]
+        body = ", json: {/amount: {gt: 10}}" if n % 8 == 1 else ""
+        use = f", use: [k{n % hosts}]" if effect != "deny" and n % 3 == 0 else ""
+        lines.append(
+            f"  - {{id: r{n}, agents: [bot{n % 5}], match: {{method: {method}, host:"
+            f" h{n % hosts}.example, path: '/a/{{x}}/{n // 8}/**'{body}}}, effect: {effect}{use}}}"
+        )
+    return "\n".join(lines) + "\n"
