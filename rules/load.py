@@ -99,7 +99,7 @@ def read_whole(
                 check_tests(at.at("tests"), rule, item["tests"])
     for at, pack in expansion.packs if try_out else ():
         for problem in pack_failures(pack.text, pack.file):
-            at.error(f"{problem.message} ({problem.file}:{problem.line})")
+            at.error(f"{problem.message} ({problem.file}:{problem.line})", "test-fails")
     policy = Policy(
         credentials,
         approvers,
