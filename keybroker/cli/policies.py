@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from keybroker.cli.differences import diff
 from keybroker.cli.findings import show_findings
 from keybroker.cli.frame import App, Group, complain, emit, json_option, pass_app
 from keybroker.cli.imports import importing
@@ -26,6 +27,7 @@ policy.add_command(packs)
 policy.add_command(importing)
 policy.add_command(replay)
 policy.add_command(learn)
+policy.add_command(diff)
 policy.add_command(test)
 policy.add_command(explain)
 policy.add_command(schema)
