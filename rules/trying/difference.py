@@ -122,7 +122,7 @@ def compare(
         if tried > MOST_CALLS:
             break
         for subject in _of_rule(rule, subjects):
-            for request in _requests(rule, subject, _beside_it(rule, subject, books)):
+            for request in _requests(rule, _beside_it(rule, subject, books)):
                 key = (subject, request, request.moment, request.run)
                 if key in seen:
                     continue
@@ -260,26 +260,24 @@ def _meet(one: Match, other: Match) -> bool:
     )
 
 
-def _requests(
-    rule: Rule, subject: Subject, beside: Sequence[tuple[Match, Match]]
-) -> Iterator[Request]:
+def _requests(rule: Rule, beside: Sequence[tuple[Match, Match]]) -> Iterator[Request]:
     """Calls in and around the rule's matches, the plainest first."""
     for match, other in beside if rule.effect != "tunnel" else ():
         for one, two in ((match, other), (other, match)):
             for place in _within(one, two):
-                yield from islice(calls(place, subject), PER_PLACE)
+                yield from islice(calls(place), PER_PLACE)
     for match in rule.matches:
         if rule.effect == "tunnel":
             yield from map(_connection, match.hosts)
             continue
         for spot in Spot.all_of(match):
             here = spot.only()
-            yield from islice(calls(here, subject), PER_PLACE)
+            yield from islice(calls(here), PER_PLACE)
             for variant in _variants(here):
-                yield from islice(calls(variant, subject), PER_PLACE)
+                yield from islice(calls(variant), PER_PLACE)
             for hole in rule.excepts:
                 for place in _within(hole, here):
-                    yield from islice(calls(place, subject), PER_PLACE)
+                    yield from islice(calls(place), PER_PLACE)
 
 
 def _connection(host: HostPattern) -> Request:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rules.load import load_policy
@@ -234,6 +234,8 @@ CALLS = st.builds(
 
 @given(st.lists(CALLS, max_size=30))
 def test_a_replay_of_what_was_learnt_only_asks_more(calls: list[Seen]) -> None:
+    # Two credentials for one header, on paths that a hold reads as one: no policy has that.
+    assume(not any(_clash(one, other) for one in calls for other in calls))
     learner = Learner("bot", IN_FORCE)
     for call in calls:
         learner.take(call, TIME)
@@ -254,6 +256,13 @@ def test_a_replay_of_what_was_learnt_only_asks_more(calls: list[Seen]) -> None:
             )
         else:
             assert seen_then.said == "deny"
+
+
+def _clash(one: Seen, other: Seen) -> bool:
+    used = set(one.credentials or ()), set(other.credentials or ())
+    slots = [used_by & {"api", "login"} for used_by in used]
+    same_host = one.glimpse.host == other.glimpse.host
+    return same_host and _alike(one, other) and all(slots) and slots[0] != slots[1]
 
 
 def _alike(one: Seen, other: Seen) -> bool:
