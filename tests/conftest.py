@@ -1,10 +1,15 @@
-"""The order in which files are tested."""
+"""The order in which files are tested, and what the machine's speed may not decide."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow, and no property is about that.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
 
 LONG = (
     "clients/test_clients.py",
