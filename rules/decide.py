@@ -139,7 +139,7 @@ class Rulebook:
         request = call.request
         for entry in self.index.candidates(subject, request.host):
             if entry.port in (None, request.port) and (
-                any(m.needs_body for m in (entry.matcher, *entry.excepts))
+                any(m.may_read_body(call) for m in (entry.matcher, *entry.excepts))
                 or (sums_body(entry.rule.limits) and entry.matcher.holds(call, wide=True))
             ):
                 return decision

@@ -65,6 +65,14 @@ class Matcher:
             host_holds(host, request.host, request.port, request.scheme) for host in hosts
         )
 
+    def may_read_body(self, call: Reading) -> bool:
+        """Whether it takes the body to tell about this call: it has conditions on that, and the
+        head does not rule the match out already."""
+        if not self.needs_body or not self.is_at_host(call):
+            return False
+        of_head = [condition for condition in self.conditions if not condition.needs_body]
+        return all_hold(of_head, call, wide=True)
+
     def doubt(self, call: Reading) -> str | None:
         """Why the request is written so that nobody can tell whether it matches; None if it is
         not."""

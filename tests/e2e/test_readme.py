@@ -16,6 +16,7 @@ import pytest
 
 from keybroker.settings import load_settings
 from rules.load import load_policy
+from rules.trial.cases import read_cases
 from tests.support.bao import free_port
 from tests.support.program import environment
 
@@ -97,7 +98,7 @@ def test_the_quickstart_runs(tmp_path: Path) -> None:
 
 
 def test_the_yaml_of_the_docs_is_valid() -> None:
-    """Each block is a whole policy, or a part of the settings."""
+    """Each block is a whole policy, a file of cases, or a part of the settings."""
     checked = 0
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for language, text in blocks(str(file.relative_to(ROOT))):
@@ -105,6 +106,8 @@ def test_the_yaml_of_the_docs_is_valid() -> None:
                 continue
             if text.startswith("version:"):
                 load_policy(text, file.name)
+            elif text.startswith("- name:"):
+                read_cases(text, file.name)
             else:
                 load_settings(text, file=file.name, base=ROOT)
             checked += 1

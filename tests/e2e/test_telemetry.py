@@ -38,6 +38,8 @@ rules:
      effect: hold, use: [pay]}
   - {id: brief, agents: [named-bot], match: {method: PUT, host: "$HOST", path: /**}, effect: hold,
      risk: brief}
+  - {id: tried, agents: [named-bot], match: {method: GET, host: "$HOST", path: /**}, effect: deny,
+     mode: shadow}
   - {id: lost, agents: [named-bot], match: {method: GET, host: "$HOST", path: /lost},
      effect: allow, use: [lost]}
 """
