@@ -22,11 +22,9 @@ from rules.errors import Unreadable
 from rules.model import BodyTest, GraphQLTest, McpTest, RpcTest, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import may_be
-from rules.reading.graphql import read_graphql
+from rules.reading.graphql import GraphQL
 from rules.reading.json import Json, step_into
-from rules.reading.jsonrpc import Rpc, read_jsonrpc
-from rules.reading.mcp import read_mcp
-from rules.request import Request
+from rules.reading.jsonrpc import Rpc
 from rules.values import fold, holds, value_of
 
 
@@ -148,14 +146,14 @@ class Operations(OfBody):
     def holds(self, call: Reading, *, wide: bool) -> bool:
         if call.has_no_body and not call.request.query:
             return False
-        operations = read_graphql(call.request, call.document(wide=wide))
+        return _any_or_all(call.graphql(wide=wide), self._fits, wide=wide)
+
+    def _fits(self, operation: GraphQL, wide: bool) -> bool:
         test = self.test
-        found = []
-        for operation in operations:
-            kind = not test.kinds or operation.kind in test.kinds
-            fields = [any_glob(test.fields, name, wide) for name in operation.fields]
-            found.append(kind and (any(fields) if wide else bool(fields) and all(fields)))
-        return any(found) if wide else bool(found) and all(found)
+        if test.kinds and operation.kind not in test.kinds:
+            return False
+        fields = [any_glob(test.fields, name, wide) for name in operation.fields]
+        return any(fields) if wide else bool(fields) and all(fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +163,15 @@ class RpcCalls(OfBody):
     test: RpcTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
+        if call.has_no_body:
+            return False
+        return _any_or_all(call.jsonrpc(wide=wide), self._fits, wide=wide)
+
+    def _fits(self, rpc: Rpc, wide: bool) -> bool:
         test = self.test
-
-        def fits(rpc: Rpc) -> bool:
-            return any_glob(test.methods, rpc.method, wide) and all(
-                member_holds(param, rpc.params, wide=wide) for param in test.params
-            )
-
-        return _any_or_all(call, lambda _, document: read_jsonrpc(document), fits, wide=wide)
+        return any_glob(test.methods, rpc.method, wide) and all(
+            member_holds(param, rpc.params, wide=wide) for param in test.params
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,35 +181,24 @@ class ToolCalls(OfBody):
     test: McpTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
-        test = self.test
+        if call.has_no_body:
+            return False
+        return _any_or_all(call.mcp(wide=wide), self._fits, wide=wide)
 
-        def fits(rpc: Rpc) -> bool:
-            if not any_glob(test.methods, rpc.method, wide):
-                return False
-            if not test.tools and not test.arguments:
-                return True
-            tool = rpc.tool
-            if tool is None:
-                return False
-            return any_glob(test.tools, tool, wide) and all(
-                member_holds(argument, rpc.arguments, wide=wide) for argument in test.arguments
-            )
-
-        return _any_or_all(call, read_mcp, fits, wide=wide)
+    def _fits(self, rpc: Rpc, wide: bool) -> bool:
+        test, tool = self.test, rpc.tool
+        if not any_glob(test.methods, rpc.method, wide):
+            return False
+        if not test.tools and not test.arguments:
+            return True
+        if tool is None:
+            return False
+        return any_glob(test.tools, tool, wide) and all(
+            member_holds(argument, rpc.arguments, wide=wide) for argument in test.arguments
+        )
 
 
-def _any_or_all(
-    call: Reading,
-    read: Callable[[Request, Json], tuple[Rpc, ...]],
-    fits: Callable[[Rpc], bool],
-    *,
-    wide: bool,
-) -> bool:
-    """Whether every message fits; widely, whether any does."""
-    if call.has_no_body:
-        return False
-    document = call.document(wide=wide)
-    if document is None:
-        raise Unreadable("it is not JSON by its Content-Type")
-    found = [fits(rpc) for rpc in read(call.request, document)]
+def _any_or_all[T](parts: Sequence[T], fits: Callable[[T, bool], bool], *, wide: bool) -> bool:
+    """Whether every part fits; widely, whether any does."""
+    found = [fits(part, wide) for part in parts]
     return any(found) if wide else bool(found) and all(found)

@@ -33,11 +33,9 @@ from rules.matching import Matcher, is_wide
 from rules.model import Match, Rule, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import may_be
-from rules.reading.graphql import read_graphql
 from rules.reading.grpc import read_grpc
 from rules.reading.json import Json, Number, json_text
-from rules.reading.jsonrpc import Rpc, read_jsonrpc
-from rules.reading.mcp import read_mcp
+from rules.reading.jsonrpc import Rpc
 from rules.visible import visible
 
 MAX_SHOWN = 60
@@ -235,7 +233,7 @@ def _found(condition: Condition, call: Reading, show: _Show) -> str:
         case Member(test):
             return _member(call, test, show)
         case Operations():
-            operations = read_graphql(request, call.document(wide=True))
+            operations = call.graphql(wide=True)
             return f"it is {_several([_operation(op.kind, op.fields) for op in operations])}"
         case RpcCalls() | ToolCalls():
             return _rpc(condition, call, show)
@@ -273,14 +271,13 @@ def _member(call: Reading, test: ValueTest, show: _Show) -> str:
 def _rpc(condition: RpcCalls | ToolCalls, call: Reading, show: _Show) -> str:
     if call.has_no_body:
         return "it has no body"
-    document = call.document(wide=True)
-    if document is None:
+    if call.document(wide=True) is None:
         return "its body is no JSON"
     rpcs: tuple[Rpc, ...]
     if isinstance(condition, RpcCalls):
-        rpcs, inside = read_jsonrpc(document), condition.test.params
+        rpcs, inside = call.jsonrpc(wide=True), condition.test.params
     else:
-        rpcs, inside = read_mcp(call.request, document), condition.test.arguments
+        rpcs, inside = call.mcp(wide=True), condition.test.arguments
     names = [visible(rpc.tool or rpc.method) for rpc in rpcs]
     said = f"it is {_several(names)}"
     if inside and len(rpcs) == 1:

@@ -11,7 +11,10 @@ from rules.errors import Unreadable
 from rules.model import Subject
 from rules.places import Place
 from rules.reading.forms import FORM, MULTIPART, Pairs, looks_like_fields, read_form, read_pairs
+from rules.reading.graphql import GraphQL, read_graphql
 from rules.reading.json import Json, json_text, looks_like_json, read_json, step_into
+from rules.reading.jsonrpc import Rpc, read_jsonrpc
+from rules.reading.mcp import read_mcp
 from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
 
@@ -31,7 +34,8 @@ class Reading:
         self.request = request
         self.subject = subject
         """Who makes the call."""
-        self._kept: dict[str, Json | Pairs | Unreadable] = {}
+        self._kept: dict[str, object] = {}
+        """What was read, or why it could not be: an agent chose what that costs."""
         self._variables: dict[bool, Variables] = {}
 
     def at(self, place: Place) -> str | None:
@@ -103,7 +107,7 @@ class Reading:
         if self.request.unread:
             raise Unreadable("its body has not been read")
         if wide and looks_like_fields(self.request.body):
-            return read_pairs(self.request.body.decode("utf-8", "replace"))[0]
+            return self._once("fields", self._guess_fields)
         return ()
 
     @cached_property
@@ -132,6 +136,22 @@ class Reading:
         if self._is_json or (wide and looks_like_json(self.request.body)):
             return self._once("json", self._read_json)
         return None
+
+    def graphql(self, *, wide: bool) -> tuple[GraphQL, ...]:
+        """The operations that it runs as GraphQL. Raises Unreadable."""
+        document = self.document(wide=wide)
+        name = "graphql" if document is None else "graphql in JSON"
+        return self._once(name, lambda: read_graphql(self.request, document))
+
+    def jsonrpc(self, *, wide: bool) -> tuple[Rpc, ...]:
+        """Its messages as JSON-RPC. Raises Unreadable."""
+        document = self._json_by_type(wide=wide)
+        return self._once("jsonrpc", lambda: read_jsonrpc(document))
+
+    def mcp(self, *, wide: bool) -> tuple[Rpc, ...]:
+        """Its messages as MCP, which has headers too. Raises Unreadable."""
+        document = self._json_by_type(wide=wide)
+        return self._once("mcp", lambda: read_mcp(self.request, document))
 
     def variables(self, *, wide: bool) -> Variables:
         """The call as expressions see it, in one of its two readings."""
@@ -167,9 +187,19 @@ class Reading:
         except UnicodeDecodeError:
             raise Unreadable("a field of its form is not UTF-8") from None
 
-    @cached_property
+    @property
     def _parts(self) -> tuple[Part, ...]:
-        return read_multipart(self.request.header("content-type") or "", self.request.body)
+        content_type = self.request.header("content-type") or ""
+        return self._once("parts", lambda: read_multipart(content_type, self.request.body))
+
+    def _guess_fields(self) -> Pairs:
+        return read_pairs(self.request.body.decode("utf-8", "replace"))[0]
+
+    def _json_by_type(self, *, wide: bool) -> Json:
+        document = self.document(wide=wide)
+        if document is None:
+            raise Unreadable("it is not JSON by its Content-Type")
+        return document
 
     def _read_json(self) -> Json:
         self._check_encoding()
@@ -184,7 +214,7 @@ class Reading:
             if name == "charset" and value.strip('"') not in _CHARSETS:
                 raise Unreadable("its body is not in UTF-8")
 
-    def _once[T: Json | Pairs](self, name: str, read: Callable[[], T]) -> T:
+    def _once[T](self, name: str, read: Callable[[], T]) -> T:
         """What `read` returns or raises, the same each time."""
         if name not in self._kept:
             try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.errors import Unreadable
 from rules.places import parse_place
+from rules.reading import call
 from rules.reading.call import Reading
 from rules.reading.json import MAX_PIECES
 from rules.request import Request
@@ -118,3 +122,39 @@ def test_reading_is_total(
 ) -> None:
     value = read(place, request(body, *headers, query=query))
     assert value is None or isinstance(value, str)
+
+
+UPLOAD = ("content-type", "multipart/form-data; boundary=b")
+
+
+@pytest.mark.parametrize(
+    ("of", "read", "reader"),
+    [
+        (request(b'{"query": "{a}"}', JSON), lambda c: c.graphql(wide=True), "read_graphql"),
+        (request(b'{"query": 1}', JSON), lambda c: c.graphql(wide=False), "read_graphql"),
+        (request(b'{"method": "a"}', JSON), lambda c: c.jsonrpc(wide=True), "read_jsonrpc"),
+        (request(b'{"method": 1}', JSON), lambda c: c.mcp(wide=True), "read_mcp"),
+        (request(b"no form", UPLOAD), lambda c: c.form_files, "read_multipart"),
+        (request(b"a=1"), lambda c: c.form_pairs(wide=True), "read_pairs"),
+    ],
+)
+def test_each_part_is_read_once_however_many_rules_look(
+    of: Request,
+    read: Callable[[Reading], object],
+    reader: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also what cannot be read: an agent chooses what trying costs."""
+    tries = []
+    real = getattr(call, reader)
+
+    def counted(*arguments: object) -> object:
+        tries.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(call, reader, counted)
+    reading = Reading(of)
+    for _ in range(3):
+        with suppress(Unreadable):
+            read(reading)
+    assert len(tries) == 1
