@@ -23,7 +23,7 @@ from rules.model import BodyTest, GraphQLTest, McpTest, RpcTest, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import may_be
 from rules.reading.graphql import GraphQL
-from rules.reading.json import Json, step_into
+from rules.reading.json import Json, pointer_steps, step_into
 from rules.reading.jsonrpc import Rpc
 from rules.values import fold, holds, value_of
 
@@ -79,7 +79,7 @@ class Member(OfBody):
 def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:
     """Whether the values at the test's pointer are as it wants them."""
     checks = checks_of(test)
-    steps = _steps(test.name)
+    steps = pointer_steps(test.name)
     found = list(_walk(document, steps, wide=wide))
     if test.exists is False:
         # Widely, what is there in another spelling may be another member.
@@ -97,11 +97,7 @@ def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:
 
 def values_at(document: Json, pointer: str, *, wide: bool) -> list[Json]:
     """The values at a pointer, in which a `*` is every item of a list."""
-    return list(_walk(document, _steps(pointer), wide=wide))
-
-
-def _steps(pointer: str) -> list[str]:
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
+    return list(_walk(document, pointer_steps(pointer), wide=wide))
 
 
 def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:

@@ -15,7 +15,7 @@ from rules.limits import DIGITS, EXACT, FRACTION, UNREADABLE, Demand, Limit, par
 from rules.places import Place, parse_place
 from rules.reading.call import Reading
 from rules.reading.forms import Pairs
-from rules.reading.json import Json, Number, step_into
+from rules.reading.json import Json, Number, pointer_steps, step_into
 from rules.values import fold
 from rules.words import describe_place
 
@@ -68,8 +68,7 @@ def _of_json(pointer: str, value: Json) -> Decimal:
     Not if a name on the way stands there in another spelling as well: some readers take letter case
     for the same.
     """
-    for token in pointer[1:].split("/"):
-        step = token.replace("~1", "/").replace("~0", "~")
+    for step in pointer_steps(pointer):
         if isinstance(value, dict) and [n for n in value if fold(n) == fold(step)] != [step]:
             raise ValueError("it is not there, or in several spellings")
         inside = list(step_into(value, step))

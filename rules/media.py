@@ -74,3 +74,9 @@ def read_media_type(text: str) -> MediaType:
             parameters[lower] = value
     charset = parameters.get("charset", "").strip('"').replace("\\", "").lower()
     return MediaType(found[1].lower(), charset)
+
+
+def type_name(content_type: str | None) -> str:
+    """The media type alone, in lower case; empty if none is named. For a Content-Type that was
+    found to be one."""
+    return (content_type or "").partition(";")[0].strip(" \t").lower()

@@ -22,6 +22,7 @@ from rules.model import Check, HostPattern, Match, Scalar, TimeTest, ValueTest
 from rules.paths import parse_template
 from rules.reading.call import Reading
 from rules.reading.forms import FORM
+from rules.reading.json import pointer_steps
 from rules.request import DEFAULT_PORTS, Headers, Request
 
 MOST = 120
@@ -243,8 +244,7 @@ def filled(document: Any, tests: Sequence[ValueTest], index: int) -> Any | None:
         values = values_for(checks, typed=True)
         if not values:
             return None
-        steps = [step.replace("~1", "/").replace("~0", "~") for step in name[1:].split("/")]
-        document = _put(document, steps, values[min(index, len(values) - 1)])
+        document = _put(document, pointer_steps(name), values[min(index, len(values) - 1)])
     return document
 
 

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from rules.errors import Unreadable
+from rules.media import type_name
 from rules.model import Subject
 from rules.places import Place
 from rules.reading.forms import FORM, MULTIPART, Pairs, looks_like_fields, read_form, read_pairs
 from rules.reading.graphql import GraphQL, read_graphql
-from rules.reading.json import Json, json_text, looks_like_json, read_json, step_into
+from rules.reading.json import Json, json_text, looks_like_json, pointer_steps, read_json, step_into
 from rules.reading.jsonrpc import Rpc, read_jsonrpc
 from rules.reading.mcp import read_mcp
 from rules.reading.multipart import Part, read_multipart
@@ -79,7 +80,7 @@ class Reading:
     @cached_property
     def media_type(self) -> str:
         """What the body says it is, lower case; empty if it does not say."""
-        return (self.request.header("content-type") or "").partition(";")[0].strip(" \t").lower()
+        return type_name(self.request.header("content-type"))
 
     @property
     def has_no_body(self) -> bool:
@@ -231,8 +232,8 @@ class Reading:
             value = self.json
         except Unreadable:
             return None
-        for token in pointer[1:].split("/"):
-            inside = list(step_into(value, token.replace("~1", "/").replace("~0", "~")))
+        for step in pointer_steps(pointer):
+            inside = list(step_into(value, step))
             if not inside:
                 return None
             (value,) = inside

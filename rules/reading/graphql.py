@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from rules.errors import Unreadable
+from rules.media import type_name
 from rules.reading.document import MAX_TEXT, MAX_TOKENS, Kind, Operation, read_document
+from rules.reading.forms import MULTIPART
 from rules.reading.json import Json, read_json
 from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
@@ -93,8 +95,7 @@ def _read_body(request: Request) -> tuple[GraphQL, ...]:
     content_type = request.header("content-type") or ""
     if request.header("content-encoding") not in (None, "identity"):
         raise Unreadable("its body is encoded")
-    kind = content_type.partition(";")[0].strip(" \t").lower()
-    if kind == "multipart/form-data":
+    if type_name(content_type) == MULTIPART:
         return _read_document(_operations(read_multipart(content_type, request.body)))
     if not _TEXT.fullmatch(content_type):
         raise Unreadable("its Content-Type is not one of GraphQL's")

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from rules.errors import Unreadable
+from rules.media import type_name
 from rules.request import Request
 
 _TYPE = re.compile(r"application/(?:grpc|grpc-web|grpc-web-text|connect)(?:\+[a-z0-9.-]+)?")
@@ -32,7 +33,7 @@ def read_grpc(request: Request) -> Grpc | None:
     told from any other JSON or protobuf; match its path. Raises Unreadable for a request that says
     it is gRPC and names no call in the one way that gRPC has.
     """
-    kind = (request.header("content-type") or "").partition(";")[0].strip(" \t").lower()
+    kind = type_name(request.header("content-type"))
     if not _TYPE.fullmatch(kind):
         if kind.startswith("application/grpc"):
             raise Unreadable("its Content-Type is one that only some take for gRPC")

@@ -91,6 +91,11 @@ def looks_like_json(body: bytes) -> bool:
     return body.lstrip(_BLANKS)[:1] in (b"{", b"[")
 
 
+def pointer_steps(pointer: str) -> list[str]:
+    """The names and indexes that a JSON pointer (RFC 6901) goes through."""
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
+
+
 def step_into(value: Json, step: str) -> Iterator[Json]:
     """What one step of a JSON pointer (RFC 6901) leads to; nothing if it leads nowhere."""
     if isinstance(value, dict):
