@@ -14,7 +14,7 @@ from rules.errors import Unreadable
 from rules.limits import DIGITS, EXACT, FRACTION, UNREADABLE, Demand, Limit, parse_amount, tidy
 from rules.places import Place, parse_place
 from rules.reading.call import Reading
-from rules.reading.forms import Pairs
+from rules.reading.forms import Pairs, may_be
 from rules.reading.json import Json, Number, pointer_steps, step_into
 from rules.values import fold
 from rules.words import describe_place
@@ -107,18 +107,13 @@ def _only(place: Place, call: Reading) -> str:
     own, other = query, call.form_beside_query
     if place.kind == "form":
         own, other = call.form_pairs(wide=False), query
-        if any(_overrides(name, place.name) for name in call.form_files):
+        if any(may_be(name, place.name) for name in call.form_files):
             raise ValueError("it is sent as a file")
-    alike = [(name, value) for name, value in own if _overrides(name, place.name)]
+    alike = [(name, value) for name, value in own if may_be(name, place.name)]
     if len(alike) != 1 or alike[0][0] != place.name or _has(other, place.name):
         raise ValueError("it is not there once")
     return alike[0][1]
 
 
 def _has(pairs: Pairs, name: str) -> bool:
-    return any(_overrides(given, name) for given, _ in pairs)
-
-
-def _overrides(given: str, name: str) -> bool:
-    """Whether some readers take a field `given` for `name`, or for a part of it."""
-    return fold(given) == fold(name) or fold(given).startswith(fold(name) + "[")
+    return any(may_be(given, name) for given, _ in pairs)

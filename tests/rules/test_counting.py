@@ -166,6 +166,13 @@ def test_a_field_of_a_multipart_form() -> None:
     assert of_parts(PART, 'name="amount"; filename="f"\r\n\r\n6') is None
 
 
+@pytest.mark.parametrize("other", ["my.amount", "my%20amount", "MY_amount", "my_amount[0]"])
+def test_a_name_that_some_server_takes_for_the_field(other: str) -> None:
+    """PHP writes `_` for dots and blanks: what would count there must not go by uncounted."""
+    assert of_form("my_amount=1", "form:my_amount") == 1
+    assert of_form(f"my_amount=1&{other}=5000", "form:my_amount") is None
+
+
 def test_fields_with_brackets_of_their_own() -> None:
     assert of_form("charge[amount]=5&charge[id]=1", "form:charge[amount]") == 5
     assert of_form("charge[amount]=5&charge[amount][x]=9", "form:charge[amount]") is None
