@@ -15,7 +15,6 @@ from rules.model import (
     Check,
     GraphQLTest,
     GrpcTest,
-    HostPattern,
     Match,
     McpTest,
     Op,
@@ -29,6 +28,7 @@ from rules.paths import parse_template
 from rules.places import parse_place
 from rules.source import Section
 from rules.spellings import parse_header, parse_method, parse_name
+from rules.values import NUMERIC
 from rules.yamlfile import did_you_mean, parse_size
 
 MATCH = (
@@ -61,9 +61,8 @@ KINDS = ("query", "mutation", "subscription")
 SCHEMES = ("https", "http")
 UPGRADES = ("websocket", "none")
 VIAS = ("proxy", "gateway")
-NUMBERS = ("gt", "gte", "lt", "lte")
 TEXTS = ("prefix", "suffix", "glob")
-OPERATORS = ("in", "not_in", *NUMBERS, *TEXTS, "exists", "length")
+OPERATORS = ("in", "not_in", *NUMERIC, *TEXTS, "exists", "length")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
 
@@ -85,15 +84,9 @@ def _read_match(at: Section, value: object) -> Match:
     def part[T](name: str, read: Callable[[Section, object], T | None]) -> T | None:
         return read(at.at(name), fields[name]) if name in fields else None
 
-    methods: tuple[str, ...] = ()
-    hosts: tuple[HostPattern, ...] = ()
-    paths: tuple[str, ...] = ()
-    if "method" in fields:
-        methods = at.at("method").several(fields["method"], parse_method)
-    if "host" in fields:
-        hosts = at.at("host").several(fields["host"], parse_pattern)
-    if "path" in fields:
-        paths = at.at("path").several(fields["path"], lambda text: parse_template(text).text)
+    methods = _several(at, fields, "method", parse_method)
+    hosts = _several(at, fields, "host", parse_pattern)
+    paths = _several(at, fields, "path", lambda text: parse_template(text).text)
     scheme = at.at("scheme").choice(fields.get("scheme", "https"), SCHEMES)
     return Match(
         methods=frozenset(methods),
@@ -190,7 +183,7 @@ def _read_operators(
                 _read_scalar(here.at(i), item, typed=typed) for i, item in enumerate(values)
             )
             checks.append(Check(cast(Op, op), scalars))
-        elif op in NUMBERS:
+        elif op in NUMERIC:
             checks.append(Check(cast(Op, op), _read_number(here, fields[op])))
         elif op in TEXTS:
             text = here.text(fields[op], 1000) or ""
@@ -231,7 +224,7 @@ def _read_size(at: Section, value: object, *, bytes_: bool) -> tuple[Check, ...]
     """A number, or `{lte: 100}`; of bytes also with a unit."""
     if not isinstance(value, dict):
         return (Check("eq", _read_count(at, value, bytes_)),)
-    fields = at.mapping(value, NUMBERS) or {}
+    fields = at.mapping(value, NUMERIC) or {}
     if not fields:
         at.error("write a number, or a comparison such as {lte: 100}")
     return tuple(
@@ -256,9 +249,7 @@ def _read_body(at: Section, value: object) -> BodyTest | None:
     fields = at.mapping(value, BODY) or {}
     if not fields:
         at.error("body is empty; give it a type or a size")
-    types: tuple[str, ...] = ()
-    if "type" in fields:
-        types = at.at("type").several(fields["type"], _parse_media_type)
+    types = _several(at, fields, "type", _parse_media_type)
     size: tuple[Check, ...] = ()
     if "size" in fields:
         size = _read_size(at.at("size"), fields["size"], bytes_=True)
@@ -273,32 +264,21 @@ def _parse_media_type(text: str) -> str:
 
 def _read_graphql(at: Section, value: object) -> GraphQLTest | None:
     fields = _some(at, value, GRAPHQL)
-    kinds: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    if "kind" in fields:
-        kinds = at.at("kind").several(fields["kind"], lambda text: _one_of(text, KINDS))
-    if "fields" in fields:
-        names = at.at("fields").several(fields["fields"], _parse_glob)
-    return GraphQLTest(frozenset(kinds), names)
+    kinds = _several(at, fields, "kind", lambda text: _one_of(text, KINDS))
+    return GraphQLTest(frozenset(kinds), _several(at, fields, "fields", _parse_glob))
 
 
 def _read_jsonrpc(at: Section, value: object) -> RpcTest | None:
     fields = _some(at, value, JSONRPC)
-    methods: tuple[str, ...] = ()
-    if "method" in fields:
-        methods = at.at("method").several(fields["method"], _parse_glob)
+    methods = _several(at, fields, "method", _parse_glob)
     params = _read_json(at.at("params"), fields["params"]) if "params" in fields else ()
     return RpcTest(methods, params)
 
 
 def _read_mcp(at: Section, value: object) -> McpTest | None:
     fields = _some(at, value, MCP)
-    methods: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
-    if "method" in fields:
-        methods = at.at("method").several(fields["method"], _parse_glob)
-    if "tool" in fields:
-        tools = at.at("tool").several(fields["tool"], _parse_glob)
+    methods = _several(at, fields, "method", _parse_glob)
+    tools = _several(at, fields, "tool", _parse_glob)
     arguments = _read_json(at.at("arguments"), fields["arguments"]) if "arguments" in fields else ()
     if (tools or arguments) and methods not in ((), ("tools/call",)):
         at.at("method").error("tool and arguments are of the method tools/call only")
@@ -307,13 +287,9 @@ def _read_mcp(at: Section, value: object) -> McpTest | None:
 
 def _read_grpc(at: Section, value: object) -> GrpcTest | None:
     fields = _some(at, value, GRPC)
-    services: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    if "service" in fields:
-        services = at.at("service").several(fields["service"], _parse_glob)
-    if "method" in fields:
-        methods = at.at("method").several(fields["method"], _parse_glob)
-    return GrpcTest(services, methods)
+    return GrpcTest(
+        _several(at, fields, "service", _parse_glob), _several(at, fields, "method", _parse_glob)
+    )
 
 
 def _read_upgrade(at: Section, value: object) -> bool | None:
@@ -326,8 +302,7 @@ def _read_time(at: Section, value: object) -> TimeTest | None:
     fields = _some(at, value, TIME)
     days = frozenset(range(7))
     if "days" in fields:
-        named = at.at("days").several(fields["days"], _parse_day)
-        days = frozenset(named)
+        days = frozenset(_several(at, fields, "days", _parse_day))
     begin = _read_clock(at.at("from"), fields["from"]) if "from" in fields else 0
     end = _read_clock(at.at("to"), fields["to"]) if "to" in fields else 24 * 60
     if begin == end:
@@ -374,9 +349,7 @@ def _read_source(at: Section, value: object) -> SourceTest | None:
     if run is not None and not isinstance(run, bool):
         at.at("run").error("run must be true (of `keybroker run`) or false")
         run = None
-    tags: tuple[str, ...] = ()
-    if "tags" in fields:
-        tags = at.at("tags").several(fields["tags"], parse_name)
+    tags = _several(at, fields, "tags", parse_name)
     return SourceTest(cast(Literal["proxy", "gateway"] | None, via), run, tags)
 
 
@@ -400,6 +373,13 @@ def _some(at: Section, value: object, known: tuple[str, ...]) -> dict[str, objec
     if not fields:
         at.error(f"{at.path[-1]} is empty; give it {' or '.join(known)}")
     return fields
+
+
+def _several[T](
+    at: Section, fields: dict[str, object], name: str, parse: Callable[[str], T]
+) -> tuple[T, ...]:
+    """One word or a list of them; none if the field is not given."""
+    return at.at(name).several(fields[name], parse) if name in fields else ()
 
 
 def _parse_glob(text: str) -> str:

@@ -17,7 +17,8 @@ from rules.model import Check, Scalar
 from rules.reading.json import Json, Number
 
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?")
-NUMERIC = frozenset(("gt", "gte", "lt", "lte"))
+NUMERIC = ("gt", "gte", "lt", "lte")
+"""Operators that compare numbers."""
 _MOST_DIGITS = 400
 """Longer text is no number to anybody."""
 

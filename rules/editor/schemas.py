@@ -26,6 +26,7 @@ from rules.editor.pieces import (
 from rules.include import INCLUDE
 from rules.limit_schema import LIMIT, MOST_LIMITS
 from rules.trial import cases, inline, outcome, requests
+from rules.values import NUMERIC
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIZE = r"^[0-9]+(B|KiB|MiB|GiB)$"
@@ -212,7 +213,7 @@ def _operators(value: Json) -> Json:
         "exists": {"type": "boolean"},
         "length": _size(bytes_=False),
     }
-    fields |= {name: {"type": "number"} for name in matches.NUMBERS}
+    fields |= {name: {"type": "number"} for name in NUMERIC}
     fields |= {name: {"type": "string"} for name in matches.TEXTS}
     return fields_of(matches.OPERATORS, fields) | {"minProperties": 1}
 
@@ -220,7 +221,7 @@ def _operators(value: Json) -> Json:
 def _size(*, bytes_: bool) -> Json:
     number: Json = {"type": "integer", "minimum": 0}
     one = {"anyOf": [number, pattern(_SIZE)]} if bytes_ else number
-    compared = fields_of(matches.NUMBERS, dict.fromkeys(matches.NUMBERS, one))
+    compared = fields_of(NUMERIC, dict.fromkeys(NUMERIC, one))
     return {"anyOf": [one, compared | {"minProperties": 1}]}
 
 

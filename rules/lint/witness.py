@@ -24,6 +24,7 @@ from rules.reading.call import Reading
 from rules.reading.forms import FORM
 from rules.reading.json import pointer_steps
 from rules.request import DEFAULT_PORTS, Headers, Request
+from rules.values import NUMERIC
 
 MOST = 120
 """Calls of one match that are tried."""
@@ -285,7 +286,7 @@ def values_for(checks: Sequence[Check], *, typed: bool) -> list[Scalar]:
 
 
 def _candidates(checks: Sequence[Check], *, typed: bool) -> Iterator[Scalar]:
-    numbers = list(_near([c for c in checks if c.op in ("gt", "gte", "lt", "lte")]))
+    numbers = list(_near([c for c in checks if c.op in NUMERIC]))
     for check in checks:
         if check.op == "eq":
             yield cast(Scalar, check.value)
