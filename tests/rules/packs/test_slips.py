@@ -35,6 +35,10 @@ HIGH: list[tuple[str, dict[str, Any]]] = [
     ("aws", {"method": "GET", "path": "/?Action=TestFailover"}),
     ("aws-s3", {"method": "PUT", "path": "/a", "headers": {"X-Amz-Acl": "public-read"}}),
     ("aws-s3", {"method": "PUT", "path": "/a", "headers": {"x-amz-grant-read": "uri=all"}}),
+    (
+        "google-calendar",
+        {"method": "PATCH", "path": "/calendar/v3/calendars/c/events/e?sendUpdates=externalOnly"},
+    ),
     ("slack", {"method": "POST", "path": "/api/admin.brandNew.method"}),
     ("slack", {"method": "GET", "path": "/api/users.admin.setInactive?user=U1"}),
     ("stripe", {"method": "POST", "path": "/v1/terminal/readers/r/refund_payment"}),
