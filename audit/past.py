@@ -58,8 +58,8 @@ class PastCall:
     credentials: tuple[str, ...] | None = None
     """Names of those that went in, or would have; None: not known."""
     approval: str | None = None
-    joined: bool = False
-    """It waited for an approval that an earlier call had opened."""
+    asks: bool = True
+    """If it was held, people were asked for it: it opened an approval of its own."""
 
 
 @dataclass(slots=True)
@@ -180,10 +180,8 @@ class Past:
         if opened is None or again:
             return None
         names = _names(opened.get("credentials"))
-        joined = kind == "approval.joined"
-        return self._call(
-            call, agent, time, "hold", opened, opened, credentials=names, joined=joined
-        )
+        asks = kind == "approval.opened"
+        return self._call(call, agent, time, "hold", opened, opened, credentials=names, asks=asks)
 
     def _denied(self, call: str, agent: str, time: str, data: dict[str, object]) -> PastCall | None:
         if call in self._held:
@@ -202,7 +200,9 @@ class Past:
             self.skipped.undecided += 1
             return None
         told = {**data, "rules": None} if said != "deny" or code != "policy_denied" else data
-        return self._call(call, agent, time, said, told, data)
+        # Where too many are held already, nothing is opened.
+        asks = code != "too_many_pending"
+        return self._call(call, agent, time, said, told, data, asks=asks)
 
     def _opening(self, approval: str) -> dict[str, object] | None:
         """What was recorded when the approval was opened."""
@@ -225,7 +225,7 @@ class Past:
         about: Mapping[str, object],
         *,
         credentials: tuple[str, ...] | None = None,
-        joined: bool = False,
+        asks: bool = True,
     ) -> PastCall | None:
         what = about.get("what")
         if not isinstance(what, dict) or not _is_place(what, said):
@@ -249,7 +249,7 @@ class Past:
             tiers=_texts(told.get("tiers")) or (),
             credentials=credentials,
             approval=approval if isinstance(approval, str) else None,
-            joined=joined,
+            asks=asks,
         )
 
 

@@ -149,7 +149,7 @@ def seen_of(call: PastCall, subject: Subject, moment: datetime) -> Seen:
         version=call.policy,
         tiers=frozenset(call.tiers),
         credentials=call.credentials,
-        asks=not call.joined,
+        asks=call.asks,
     )
 
 

@@ -49,7 +49,7 @@ class Seen:
     credentials: tuple[str, ...] | None = None
     """Names of those that went in; None: not known."""
     asks: bool = True
-    """If it is held, people are asked for it: it joins no other's approval."""
+    """If it is held, people are asked for it: it would open an approval of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,12 @@ def test_what_the_rules_said_is_kept(tmp_path: Path) -> None:
     assert told.skipped.undecided == 2
 
 
+def test_a_call_that_found_too_many_held_asked_nobody(tmp_path: Path) -> None:
+    denied = Draft("call.denied", {"what": WHAT, "code": "too_many_pending"}, "c1", "bot")
+    (call,), _ = calls(write(create(tmp_path / "l.db"), [denied]))
+    assert (call.said, call.asks) == ("hold", False)
+
+
 def test_a_joined_call_knows_the_request_of_its_approval(tmp_path: Path) -> None:
     opened = {"what": WHAT, "approval": "a1", "rules": ["r"], "tiers": ["high"], "policy": 2}
     path = write(
@@ -127,9 +133,9 @@ def test_a_joined_call_knows_the_request_of_its_approval(tmp_path: Path) -> None
         ],
     )
     found, told = calls(path)
-    assert [(c.call, c.joined, c.tiers) for c in found] == [
-        ("c1", False, ("high",)),
-        ("c2", True, ("high",)),
+    assert [(c.call, c.asks, c.tiers) for c in found] == [
+        ("c1", True, ("high",)),
+        ("c2", False, ("high",)),
     ]
     assert told.skipped.spoilt == 2  # without an agent, and with no approval
     late, _ = calls(path, since=found[1].time)
