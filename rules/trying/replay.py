@@ -124,9 +124,12 @@ class Replay:
         if seen.said == "hold" and seen.asks:
             self.held_then[seen.day, seen.tiers, seen.subject.owner, True] += 1
         guess = self._guess(seen)
-        if "hold" in guess.effects and seen.asks:
+        if seen.asks and "hold" in guess.effects:
             sure = guess.effect == "hold"
             self.holds[seen.day, guess.tiers, seen.subject.owner, sure] += 1
+        elif seen.asks and seen.said == "hold" and guess.limited:
+            # What a limit held then it may hold again.
+            self.holds[seen.day, seen.tiers, seen.subject.owner, False] += 1
         self.limited += guess.limited
         change = _change(seen, guess)
         if change is None:

@@ -81,6 +81,21 @@ def test_limits_are_not_replayed() -> None:
     assert change(limited, limited, seen("allow", ("r",), version=1)) is None
 
 
+def test_people_may_be_asked_again_for_what_a_limit_held() -> None:
+    limited = policy(
+        "id: r, match: {host: a.example}, effect: allow, risk: high,"
+        " limit: {calls: 1, per: 1d, over: hold}",
+        head="tiers: {high: {exclude: []}}\n",
+    )
+    trial = Replay(limited, lambda _: limited)
+    call = seen("hold", ("r",), version=1, tiers=frozenset(("high",)))
+    told = trial.take(call)
+    assert told is not None
+    assert (told.kind, told.outcome) == ("uncertain", "allow or hold")
+    assert dict(trial.held_then) == {(call.day, frozenset(("high",)), "alice", True): 1}
+    assert dict(trial.holds) == {(call.day, frozenset(("high",)), "alice", False): 1}
+
+
 def test_tunnels_stay_or_are_opened() -> None:
     through = policy("id: t, match: {host: a.example}, effect: tunnel")
     call = seen("tunnel", path="", method="CONNECT")
