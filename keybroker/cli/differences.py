@@ -133,10 +133,13 @@ def _sentence(each: Difference) -> str:
     names = [subject.name for subject in each.subjects]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     who = ", ".join(names[:3]) + more
-    return f"{who}: {_words(each.before)} -> {_words(each.after)}{_credentials(each)}"
+    before, after = each.before, each.after
+    tunnelled = "tunnel" in (before.effect, after.effect)
+    told = [_words(side, tunnelled=tunnelled) for side in (before, after)]
+    return f"{who}: {' -> '.join(told)}{_credentials(each)}"
 
 
-def _words(side: Side) -> str:
+def _words(side: Side, *, tunnelled: bool) -> str:
     by = ", ".join(f'"{rule}"' for rule in side.rules[:3])
     match side.effect:
         case "hold":
@@ -145,6 +148,8 @@ def _words(side: Side) -> str:
             return f"allowed by {by}"
         case "tunnel":
             return f"passed on undecrypted by {by}"
+        case _ if tunnelled:
+            return "not passed on: each call in it is decided"
         case _:
             return f"denied by {by}" if by else "denied (no rule)"
 

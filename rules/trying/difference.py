@@ -117,6 +117,9 @@ def compare(
     found: dict[tuple[object, ...], Difference] = {}
     tried = 0
     seen: set[tuple[object, ...]] = set()
+    for subject, request in _connections(rules, [old, new], subjects):
+        tried += 1
+        _take(found, books, subject, request, tunnel=True)
     for number, rule in enumerate(rules):
         progress(number / len(rules))
         if tried > MOST_CALLS:
@@ -128,7 +131,7 @@ def compare(
                     continue
                 seen.add(key)
                 tried += 1
-                _take(found, books, subject, request, tunnel=rule.effect == "tunnel")
+                _take(found, books, subject, request, tunnel=False)
         seen.clear()
     return Compared(
         tuple(_merged(found.values())),
@@ -261,15 +264,14 @@ def _meet(one: Match, other: Match) -> bool:
 
 
 def _requests(rule: Rule, beside: Sequence[tuple[Match, Match]]) -> Iterator[Request]:
-    """Calls in and around the rule's matches, the plainest first."""
-    for match, other in beside if rule.effect != "tunnel" else ():
+    """Calls in and around the rule's matches, the plainest first; none for a tunnel."""
+    if rule.effect == "tunnel":
+        return
+    for match, other in beside:
         for one, two in ((match, other), (other, match)):
             for place in _within(one, two):
                 yield from islice(calls(place), PER_PLACE)
     for match in rule.matches:
-        if rule.effect == "tunnel":
-            yield from map(_connection, match.hosts)
-            continue
         for spot in Spot.all_of(match):
             here = spot.only()
             yield from islice(calls(here), PER_PLACE)
@@ -278,6 +280,20 @@ def _requests(rule: Rule, beside: Sequence[tuple[Match, Match]]) -> Iterator[Req
             for hole in rule.excepts:
                 for place in _within(hole, here):
                     yield from islice(calls(place), PER_PLACE)
+
+
+def _connections(
+    changed: Sequence[Rule], policies: Sequence[Policy], subjects: Sequence[Subject]
+) -> Iterator[tuple[Subject, Request]]:
+    """Of all agents with a tunnel: any rule about its host keeps it from being passed on, so that
+    one may open or close although the tunnel's rule is the same."""
+    tunnels = [rule for policy in policies for rule in policy.rules if rule.effect == "tunnel"]
+    if not changed or not tunnels:
+        return
+    hosts = dict.fromkeys(h for r in (*changed, *tunnels) for m in r.matches for h in m.hosts)
+    callers = dict.fromkeys(who for rule in tunnels for who in _of_rule(rule, subjects))
+    for subject in callers:
+        yield from ((subject, request) for request in map(_connection, hosts))
 
 
 def _connection(host: HostPattern) -> Request:

@@ -52,6 +52,21 @@ def test_two_files_are_compared_without_a_workspace(
     assert "what none of them comes upon is not seen" in done.err
 
 
+def test_a_tunnel_that_closes_is_told_by_what_becomes_of_its_calls(
+    run: Run, files: tuple[Path, Path]
+) -> None:
+    old, new = files
+    through = (
+        "version: 1\nrules:\n  - {id: t, agents: [b], match: {host: x.example}, effect: tunnel}\n"
+    )
+    old.write_text(through)
+    new.write_text(
+        through + "  - {id: d, agents: [b], match: {host: x.example, path: /a}, effect: deny}\n"
+    )
+    told = run("policy", "diff", old, new).out
+    assert 'b: passed on undecrypted by "t" -> not passed on: each call in it is decided' in told
+
+
 def test_machines_get_every_example_as_a_test_takes_it(run: Run, files: tuple[Path, Path]) -> None:
     told = run("policy", "diff", *files, "--json").json
     assert (told["changed_rules"], told["whole"]) == (["read", "pay"], True)

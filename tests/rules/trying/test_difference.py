@@ -35,11 +35,14 @@ def confirmed(old: Policy, new: Policy, *agents: Subject) -> Compared:
     for each in found.differences:
         assert each.examples
         for example in each.examples:
-            if "tunnel" in (each.before.effect, each.after.effect):
-                continue
-            assert example.subject in each.subjects
+            subject, request = example.subject, example.request
+            assert subject in each.subjects
             for book, side in ((Rulebook(old), each.before), (Rulebook(new), each.after)):
-                assert Side.of(book.decide(example.subject, example.request)) == side
+                if request.method == "CONNECT":
+                    said = book.tunnel(subject, request.host, request.port)
+                else:
+                    said = book.decide(subject, request)
+                assert Side.of(said) == side
     return found
 
 
@@ -128,6 +131,22 @@ def told(old: Policy, new: Policy) -> set[tuple[str, str]]:
         (
             ["match: {host: pypi.org}, effect: tunnel"],
             ["match: {host: '*.org'}, effect: tunnel"],
+            {("deny", "tunnel")},
+        ),
+        (
+            ["id: t, match: {host: '*.org'}, effect: tunnel"],
+            [
+                "id: t, match: {host: '*.org'}, effect: tunnel",
+                "id: d, match: {host: pypi.org, method: DELETE}, effect: deny",
+            ],
+            {("tunnel", "deny")},
+        ),
+        (
+            [
+                "id: t, match: {host: pypi.org}, effect: tunnel",
+                "id: d, match: {host: '*.org', method: DELETE}, effect: deny",
+            ],
+            ["id: t, match: {host: pypi.org}, effect: tunnel"],
             {("deny", "tunnel")},
         ),
     ],
