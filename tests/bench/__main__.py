@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import breakdown, calls, held, parts
+from tests.bench import breakdown, calls, held, parts, past
 from tests.bench.measure import Report
 from tests.bench.rivals import (
     rival_of,
@@ -18,13 +18,17 @@ from tests.bench.rivals import (
 )
 
 PARTS = ("calls", "breakdown", "bodies", "held", "ledger", "decisions")
+BY_HAND = ("replay",)
+"""Minutes long, so only where it is asked for."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone")
+    parser.add_argument(
+        "--only", choices=(*PARTS, *BY_HAND), action="append", help="this part alone"
+    )
     options = parser.parse_args()
     chosen = options.only or PARTS
     report = Report(quiet=options.json)
@@ -35,6 +39,8 @@ def main() -> int:
     if "decisions" in chosen:
         parts.decisions(report)
         parts.lint(report)
+    if "replay" in chosen:
+        past.replay(report, 10_000 if options.quick else 100_000)
     if options.json:
         print(report.json())
     return 1 if any(row.met is False for row in report.rows) else 0
