@@ -200,7 +200,8 @@ class Learner:
 
     def _head(self, since: str, until: str, rules: Sequence[_Rule]) -> Iterator[str]:
         yield "# A proposal, made from what was seen; read it before you use it. It covers methods"
-        yield "# and paths: what the rules in force ask of query, headers and body is not in it."
+        yield "# and paths: what the rules in force ask of query, headers, body, time and source is"
+        yield "# not in it, and neither are their limits."
         yield f"# Agent {json.dumps(self.agent)}: {_many(self.calls, 'call')} covered."
         if self.denied:
             yield f"# {_many(self.denied, 'denied call')} left out."
