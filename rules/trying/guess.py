@@ -17,8 +17,6 @@ from rules.model import Effect, Policy, Rule, Subject
 from rules.request import DEFAULT_PORTS, Request
 from rules.trying.glimpse import Glimpse, Look
 
-NOTHING = "no rule matches"
-
 
 @dataclass(frozen=True, slots=True)
 class Guess:
