@@ -103,7 +103,7 @@ def _decided(
             {
                 "rule": one.rule.id,
                 "effect": one.rule.effect,
-                "failed": [{"condition": w.wanted, "found": w.found} for w in one.reasons],
+                "failed": [why.to_json() for why in one.reasons],
             }
             for one in near
         ],

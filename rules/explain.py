@@ -68,9 +68,7 @@ class Explanation:
                     "rule": near.rule.id,
                     "effect": near.rule.effect,
                     "line": near.rule.line,
-                    "failed": [
-                        {"condition": why.wanted, "found": why.found} for why in near.reasons
-                    ],
+                    "failed": [why.to_json() for why in near.reasons],
                 }
                 for near in self.near
             ],

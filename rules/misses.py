@@ -54,6 +54,9 @@ class Why:
     found: str
     """What the call has, as a clause: `it is 4950`."""
 
+    def to_json(self) -> dict[str, str]:
+        return {"condition": self.wanted, "found": self.found}
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:

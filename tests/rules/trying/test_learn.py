@@ -151,7 +151,9 @@ def test_tunnels_and_plain_http_stay_what_they_are() -> None:
 def test_the_head_says_what_the_file_does_not_have() -> None:
     text, _ = learnt(seen())
     head = " ".join(line.strip("# ") for line in text.splitlines() if line.startswith("#"))
-    assert "query, headers, body, time and source is not in it, and neither are their limits" in head
+    assert (
+        "query, headers, body, time and source is not in it, and neither are their limits" in head
+    )
 
 
 def test_nothing_seen_is_nothing_allowed() -> None:
