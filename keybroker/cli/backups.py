@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from keybroker.cli.frame import App, Group, emit, json_option, note, pass_app, warn
+from keybroker.cli.frame import FILE, App, Group, emit, json_option, note, pass_app, warn
 
 if TYPE_CHECKING:
     from keybroker.backup import archive
     from keybroker.backup.contents import Manifest
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 _KiB, _MiB = 1 << 10, 1 << 20
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+FILE = click.Path(path_type=Path, dir_okay=False)
+"""A file that a command takes; directories are refused."""
 
 
 class App:

@@ -8,10 +8,10 @@ import click
 
 from keybroker.cli.differences import diff
 from keybroker.cli.findings import show_findings
-from keybroker.cli.frame import App, Group, complain, emit, json_option, pass_app
+from keybroker.cli.frame import FILE, App, Group, complain, emit, json_option, pass_app
 from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
-from keybroker.cli.trials import FILE, explain, schema, test
+from keybroker.cli.trials import explain, schema, test
 from keybroker.cli.trying import learn, replay
 from keybroker.errors import Unreadable
 

@@ -12,6 +12,7 @@ import click
 
 from keybroker.cli import complete
 from keybroker.cli.frame import (
+    FILE,
     App,
     Command,
     complain,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from rules.trial.cases import Tried
 
 EXIT_PASSED, EXIT_FAILED, EXIT_UNREADABLE = 0, 1, 2
-FILE = click.Path(path_type=Path, dir_okay=False)
 _COLOURS = {"allow": "green", "hold": "yellow", "deny": "red"}
 
 policy_option = click.option(

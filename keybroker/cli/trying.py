@@ -14,7 +14,18 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from keybroker.cli import complete
-from keybroker.cli.frame import App, Command, emit, inert, json_option, note, paint, pass_app, table
+from keybroker.cli.frame import (
+    FILE,
+    App,
+    Command,
+    emit,
+    inert,
+    json_option,
+    note,
+    paint,
+    pass_app,
+    table,
+)
 from keybroker.errors import Unusable
 from rules.request import authority
 
@@ -22,7 +33,6 @@ if TYPE_CHECKING:
     from keybroker.replaying import Load, Replayed
     from rules.trying.replay import Change, Group, Seen
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 SHOWN_GROUPS = 40
 _IN_MEMORY = 4 * 1024 * 1024
 _HEADS = {
