@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from audit.filters import BadFilter, read_time
 from audit.past import Past, PastCall, Skipped
 from broker.errors import StoreUnavailable
 from broker.model import Agent, User
 from broker.policies import Policies
+from broker.stores.sqlite import to_text
 from rules.model import Policy, Subject
 from rules.request import Via
 from rules.trying.glimpse import Glimpse
@@ -65,7 +66,7 @@ def moment_of(text: str, now: datetime, name: str) -> str:
         moment = now - ago
     except OverflowError:
         raise ValueError(f"{name}: {text} is before all calendars") from None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return to_text(moment)
 
 
 def subjects(agents: Sequence[Agent]) -> dict[str, Subject]:
