@@ -6,7 +6,7 @@ Explaining takes the very path of a call (canonical form, then decision), and se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,12 @@ _NOTHING: dict[str, Any] = {
 
 def subject_of(name: str, agents: Iterable[Agent]) -> Subject:
     """The agent as rules see it; one without an account yet has no tags and no owner."""
-    for agent in agents:
-        if agent.name == name:
-            return Subject(agent.name, agent.tags, agent.owner)
-    return Subject(name)
+    return subjects(agents).get(name) or Subject(name)
 
 
-def knowing(agents: Sequence[Agent]) -> Callable[[str], Subject]:
-    """`subject_of` for many names."""
-    found = {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
-    return lambda name: found.get(name) or Subject(name)
+def subjects(agents: Iterable[Agent]) -> dict[str, Subject]:
+    """Agents as rules see them, by name."""
+    return {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
 
 
 def explain_call(policy: Policy, subject: Subject, written: Written) -> dict[str, Any]:
@@ -61,8 +57,10 @@ def explain_call(policy: Policy, subject: Subject, written: Written) -> dict[str
 
 def try_cases(policy: Policy, agents: Sequence[Agent], cases: Iterable[Case]) -> list[Tried]:
     """Each case and what comes of it."""
-    rulebook, subject = Rulebook(policy), knowing(agents)
-    return [try_case(case, rulebook, subject) for case in cases]
+    rulebook, known = Rulebook(policy), subjects(agents)
+    return [
+        try_case(case, rulebook, lambda name: known.get(name) or Subject(name)) for case in cases
+    ]
 
 
 def accounts_in(services: Services) -> Accounts:

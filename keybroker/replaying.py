@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from audit.filters import BadFilter, read_time
 from audit.past import Past, PastCall, Skipped
 from broker.errors import StoreUnavailable
-from broker.model import Agent, User
+from broker.model import User
 from broker.policies import Policies
 from broker.stores.sqlite import to_text
 from rules.model import Policy, Subject
@@ -67,11 +67,6 @@ def moment_of(text: str, now: datetime, name: str) -> str:
     except OverflowError:
         raise ValueError(f"{name}: {text} is before all calendars") from None
     return to_text(moment)
-
-
-def subjects(agents: Sequence[Agent]) -> dict[str, Subject]:
-    """Agents as rules see them, by name."""
-    return {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
 
 
 def earlier(policies: Policies) -> Callable[[int], Policy | None]:

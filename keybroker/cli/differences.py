@@ -41,7 +41,7 @@ def diff(app: App, old: str, new: str, as_json: bool) -> None:
     OLD and NEW are files, `active` (the policy in force) or `version:N`. It goes by examples made
     from the rules that are not the same: each is certain, and what none comes upon is not seen.
     """
-    from keybroker.replaying import subjects
+    from keybroker.policy import subjects
     from rules.trying.difference import compare
 
     before, after = _policy(app, old), _policy(app, new)

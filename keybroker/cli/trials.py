@@ -201,8 +201,9 @@ def _explain_past(app: App, id_: str, policy_file: Path | None, as_json: bool) -
     """A call of the ledger. The present policy is the newest that was published."""
     from audit.reading import open_ledger
     from keybroker.past_calls import Candidate, explain_past
+    from keybroker.policy import subjects
     from keybroker.policyfile import load_policy_file
-    from keybroker.replaying import earlier, subjects
+    from keybroker.replaying import earlier
 
     services = app.services()
     then = earlier(services.policies)

@@ -107,6 +107,7 @@ def replay(
     from audit.past import Past
     from audit.reading import open_ledger
     from keybroker import replaying
+    from keybroker.policy import subjects
     from keybroker.policyfile import load_policy_file
 
     candidate, _ = load_policy_file(file)
@@ -125,7 +126,7 @@ def replay(
                 Past(db, since=since, until=until, agent=agent),
                 candidate,
                 replaying.earlier(services.policies),
-                replaying.subjects(services.agents.list()),
+                subjects(services.agents.list()),
                 services.people.list(),
                 each=keep,
                 progress=progress,
@@ -163,6 +164,7 @@ def learn(
     from audit.reading import open_ledger
     from certs.files import write_atomically
     from keybroker import replaying
+    from keybroker.policy import subjects
     from rules.load import load_policy
 
     if output is not None and output.exists() and not force:
@@ -179,7 +181,7 @@ def learn(
             Past(db, since=since, until=until, agent=agent),
             agent,
             published.rulebook.policy,
-            replaying.subjects(services.agents.list()),
+            subjects(services.agents.list()),
             progress=progress,
         )
     finally:

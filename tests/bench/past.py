@@ -14,6 +14,7 @@ from audit.past import Past
 from audit.reading import open_ledger
 from broker.passage import Passage
 from keybroker import replaying
+from keybroker.policy import subjects
 from rules.load import load_policy
 from rules.request import RawRequest
 from tests.bench.measure import Report, row
@@ -84,7 +85,7 @@ def _replayed(world: World) -> tuple[int, float]:
             Past(db),
             load_policy(stricter)[0],
             replaying.earlier(services.policies),
-            replaying.subjects(services.agents.list()),
+            subjects(services.agents.list()),
             services.people.list(),
             each=lambda _: None,
             progress=progress,

@@ -11,7 +11,8 @@ import pytest
 from audit.reading import open_ledger
 from broker.passage import Passage
 from keybroker.past_calls import Candidate, explain_past
-from keybroker.replaying import earlier, subjects
+from keybroker.policy import subjects
+from keybroker.replaying import earlier
 from rules.load import load_policy
 from tests.support.services import (
     POLICY,

@@ -14,7 +14,8 @@ from audit.past import Past
 from audit.reading import open_ledger
 from broker.passage import Passage
 from keybroker import replaying
-from keybroker.replaying import Replayed, earlier, moment_of, subjects
+from keybroker.policy import subjects
+from keybroker.replaying import Replayed, earlier, moment_of
 from rules.load import load_policy
 from rules.trying.replay import Change
 from tests.support.services import (
