@@ -112,7 +112,8 @@ def every_port_but_the_proxys(facts: dict[str, Any]) -> object:
     for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
         for port in {*range(1, 65536, 97), *facts["ports"]}:
             with socket.socket(family) as sock:
-                if sock.connect_ex((host, port)) == 0:
+                # TCP lets a socket whose own port happens to be the one it asks for answer itself.
+                if sock.connect_ex((host, port)) == 0 and sock.getsockname()[1] != port:
                     found.append((host, port))
     return [place for place in found if place != ("127.0.0.1", facts["proxy"])] or None
 
