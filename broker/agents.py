@@ -144,9 +144,10 @@ class Agents:
 
         def work(tx: Transaction) -> None:
             self._require_active(tx, name)
-            self._insert_token(tx, name, token, "run", note, expires_at)
+            run = self._insert_token(tx, name, token, "run", note, expires_at)
             bump(tx, "agents")
-            data = {"agent": name, "by": by, "expires": to_text(expires_at), "note": note}
+            expires = to_text(expires_at)
+            data = {"agent": name, "by": by, "run": run, "expires": expires, "note": note}
             tx.append(Draft("agent.token", data, agent=name))
 
         self._store.write(work)
@@ -158,12 +159,14 @@ class Agents:
         def work(tx: Transaction) -> None:
             ended = tx.db.execute(
                 "UPDATE agent_tokens SET revoked_at = ?"
-                " WHERE agent = ? AND hash = ? AND revoked_at IS NULL",
+                " WHERE agent = ? AND hash = ? AND revoked_at IS NULL RETURNING id, purpose",
                 (tx.time, name, token_hash(token)),
-            ).rowcount
-            if ended:
+            ).fetchone()
+            if ended is not None:
                 bump(tx, "agents")
-                tx.append(Draft("agent.token_ended", {"agent": name, "by": by}, agent=name))
+                id_, purpose = ended
+                data = {"agent": name, "by": by, "run": id_ if purpose == "run" else None}
+                tx.append(Draft("agent.token_ended", data, agent=name))
 
         self._store.write(work)
 
@@ -275,11 +278,13 @@ class Agents:
         purpose: str,
         note: str | None,
         expires_at: datetime | None,
-    ) -> None:
+    ) -> str:
+        """The token's id."""
+        id_ = self._new_id("t")
         tx.db.execute(
             "INSERT INTO agent_tokens VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             (
-                self._new_id("t"),
+                id_,
                 agent,
                 token_hash(token),
                 purpose,
@@ -288,6 +293,7 @@ class Agents:
                 None if expires_at is None else to_text(expires_at),
             ),
         )
+        return id_
 
     @staticmethod
     def _end_tokens(tx: Transaction, agent: str) -> None:

@@ -65,6 +65,8 @@ def what(request: Request) -> dict[str, JSON]:
     }
     if request.via != "proxy":
         about["via"] = request.via
+    if request.run is not None:
+        about["run"] = request.run
     return about
 
 

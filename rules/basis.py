@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 
-from rules.model import Match, Policy, Rule, Subject, ValueTest
+from rules.model import Match, Policy, Rule, SourceTest, Subject, ValueTest
 
 _LABEL = b"keybroker/basis/v1\n"
 _FIRST = {
@@ -21,6 +21,7 @@ _FIRST = {
     ),
     Match: frozenset(("methods", "hosts", "paths", "scheme", "query", "headers")),
     ValueTest: frozenset(("name", "exists", "equals")),
+    SourceTest: frozenset(("via", "run", "tags")),
 }
 """The fields of the first release. Later ones are left out where a file says nothing of them, so
 that what was approved before an upgrade is good after it."""

@@ -99,7 +99,10 @@ class Source(OfHead):
         test, subject = self.test, call.subject
         if test.via is not None and call.request.via != test.via:
             return False
-        if test.run is not None and (call.request.run is not None) is not test.run:
+        run = call.request.run
+        if test.run is not None and (run is not None) is not test.run:
+            return False
+        if test.runs and run not in test.runs:
             return False
         return not test.tags or not subject.tags.isdisjoint(test.tags)
 

@@ -69,6 +69,8 @@ def describe_tests(match: Match) -> Iterator[str]:
             yield f"arrival by the {source.via}"
         if source.run is not None:
             yield f"{'a' if source.run else 'no'} run of `keybroker run`"
+        if source.runs:
+            yield f"the run {any_of(source.runs)}"
         if source.tags:
             yield f"an agent tagged {any_of(source.tags)}"
     if match.when is not None:

@@ -27,7 +27,7 @@ from rules.model import (
 from rules.paths import parse_template
 from rules.places import parse_place
 from rules.source import Section
-from rules.spellings import parse_header, parse_method, parse_name
+from rules.spellings import parse_header, parse_method, parse_name, parse_run
 from rules.values import NUMERIC
 from rules.yamlfile import did_you_mean, parse_size
 
@@ -345,12 +345,11 @@ def _read_source(at: Section, value: object) -> SourceTest | None:
     via = None
     if "via" in fields:
         via = at.at("via").choice(fields["via"], VIAS)
-    run = fields.get("run")
-    if run is not None and not isinstance(run, bool):
-        at.at("run").error("run must be true (of `keybroker run`) or false")
-        run = None
+    said = fields.get("run")
+    run = said if isinstance(said, bool) else None
+    runs = () if run is not None else _several(at, fields, "run", parse_run)
     tags = _several(at, fields, "tags", parse_name)
-    return SourceTest(cast(Literal["proxy", "gateway"] | None, via), run, tags)
+    return SourceTest(cast(Literal["proxy", "gateway"] | None, via), run, runs, tags)
 
 
 def _read_when(at: Section, value: object) -> str | None:

@@ -249,7 +249,7 @@ def _found(condition: Condition, call: Reading, show: _Show) -> str:
 
 def _source(call: Reading) -> str:
     tags = sorted(call.subject.tags)
-    run = "from a run" if call.request.run is not None else "from no run"
+    run = "from no run" if call.request.run is None else f"from the run {call.request.run}"
     tagged = f"of an agent tagged {all_of([visible(tag) for tag in tags])}" if tags else "untagged"
     return f"it comes by the {call.request.via}, {run}, {tagged}"
 

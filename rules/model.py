@@ -203,6 +203,8 @@ class SourceTest:
     via: Literal["proxy", "gateway"] | None = None
     run: bool | None = None
     """Whether it comes from a run that `keybroker run` started."""
+    runs: tuple[str, ...] = ()
+    """Ids of runs, one of which it comes from; then `run` says nothing."""
     tags: tuple[str, ...] = ()
     """Of the agent; one of them suffices."""
 

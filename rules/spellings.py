@@ -15,6 +15,8 @@ _SECRET = re.compile(
     r"(?P<mount>[A-Za-z0-9][A-Za-z0-9_-]*)/"
     r"(?P<path>[A-Za-z0-9_@+=.-]+(?:/[A-Za-z0-9_@+=.-]+)*)#(?P<field>[A-Za-z0-9_.-]+)"
 )
+_RUN_LENGTH = 26
+_RUN = re.compile(rf"t-[0-9a-z]{{{_RUN_LENGTH}}}")
 _HEADER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,126}[A-Za-z0-9])?")
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 # Taken out of every request before it is matched and forwarded (RFC 9110 7.6.1 and what is the
@@ -56,6 +58,22 @@ def parse_agent(text: str) -> str:
         raise ValueError("there is no rule for every agent; name the agents, or give them a tag")
     parse_name(text.removeprefix("tag:"))
     return text
+
+
+def parse_run(text: str) -> str:
+    """The id of a run, as records show it. Raises ValueError for what no run can have: a rule that
+    is to stop one must not miss it by a letter."""
+    if not is_run(text):
+        raise ValueError(
+            f'"{text[:80]}" is neither true nor false, nor the id of a run:'
+            f" t- and {_RUN_LENGTH} small letters and digits, as records show it"
+        )
+    return text
+
+
+def is_run(text: str) -> bool:
+    """Whether this can be the id of a run."""
+    return _RUN.fullmatch(text) is not None
 
 
 def parse_secret_ref(text: str) -> SecretRef:

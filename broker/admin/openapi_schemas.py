@@ -31,6 +31,11 @@ def closed(**members: Schema) -> Schema:
     }
 
 
+def _with(object_: Schema, **members: Schema) -> Schema:
+    """The same with members that may be left out."""
+    return {**object_, "properties": {**object_["properties"], **members}}
+
+
 def listed(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
@@ -121,7 +126,11 @@ SCHEMAS: Schema = {
             impacts=listed(TEXT),
             undos={**listed(TEXT), "description": "Whether, or how, it can be taken back."},
             rules=listed(closed(id=TEXT, sentence=TEXT)),
-            what=closed(**PLACE, path=TEXT),
+            what=_with(
+                closed(**PLACE, path=TEXT),
+                via={"const": "gateway", "description": "If it came to a base URL."},
+                run={**TEXT, "description": "If it came from `keybroker run`: the id of the run."},
+            ),
             credentials={
                 **listed(
                     closed(name=TEXT, secret=TEXT, header=TEXT, preview=TEXT, hosts=listed(TEXT))

@@ -135,6 +135,7 @@ def _print(tried: Sequence[Tried], failed: Sequence[Tried]) -> None:
 @click.option("--body", type=FILE, help="A file with the body.")
 @click.option("--target", help="Path and query as on the wire, in place of those of URL.")
 @click.option("--at", "moment", metavar="TIME", help="When it comes (ISO 8601), instead of now.")
+@click.option("--run", metavar="ID", help="The run of `keybroker run` that it comes from.")
 @policy_option
 @click.argument("method", metavar="METHOD|CALL", shell_complete=complete.told_of)
 @click.argument("url", required=False)
@@ -147,6 +148,7 @@ def explain(
     body: Path | None,
     target: str | None,
     moment: str | None,
+    run: str | None,
     policy_file: Path | None,
     method: str,
     url: str | None,
@@ -159,7 +161,7 @@ def explain(
     is told as far as the ledger tells it.
     """
     if url is None:
-        if agent is not None or headers or body is not None or target is not None or moment:
+        if any((agent, headers, body, target is not None, moment, run)):
             raise click.UsageError("METHOD needs a URL; a CALL is explained as it was made")
         _explain_past(app, method, policy_file, as_json)
         return
@@ -177,6 +179,7 @@ def explain(
         _content(body),
         target,
         _moment(moment),
+        run=run,
     )
     loaded, known = _load(app, policy_file)
     _hint_at(agent, known, loaded)

@@ -30,6 +30,7 @@ from rules.values import NUMERIC
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIZE = r"^[0-9]+(B|KiB|MiB|GiB)$"
+_RUN = r"^t-[0-9a-z]{26}$"
 _DURATION = r"^[0-9]+(s|m|h|d)$"
 
 
@@ -188,7 +189,8 @@ def _match() -> Json:
         }, required=("zone",)),
         "source": fields_of(matches.SOURCE, {
             "via": choice(matches.VIAS),
-            "run": said("Whether it comes from `keybroker run`.", type="boolean"),
+            "run": said("Whether it comes from `keybroker run`, or from which run.",
+                        anyOf=[{"type": "boolean"}, several(pattern(_RUN))]),
             "tags": several(text(), "Tags of the agent; one suffices."),
         }),
         "when": text("An expression in CEL over `call`."),
@@ -316,7 +318,8 @@ def _request() -> Json:
         "body_base64": text("As bytes."),
         "at": text("When it comes: 2026-03-02T09:30:00Z."),
         "via": choice(matches.VIAS),
-        "run": said("Whether it comes from `keybroker run`.", type="boolean"),
+        "run": said("Whether it comes from `keybroker run`, or from which run.",
+                    anyOf=[{"type": "boolean"}, pattern(_RUN)]),
     }, required=("method",))  # fmt: skip
     return found | {"anyOf": [{"required": [name]} for name in requests.PLACES]}
 

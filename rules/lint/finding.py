@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rules.errors import Problem
 from rules.model import Subject
 from rules.request import Request
+from rules.spellings import is_run
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -44,7 +45,7 @@ class Example:
         if request.via != "proxy":
             found["via"] = request.via
         if request.run is not None:
-            found["run"] = True
+            found["run"] = request.run if is_run(request.run) else True
         return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rules.checks import host_inside
-from rules.model import BodyTest, HostPattern, Match
+from rules.model import BodyTest, HostPattern, Match, SourceTest
 from rules.paths import Template, parse_template
 from rules.request import DEFAULT_PORTS
 
@@ -41,7 +41,7 @@ def meet(one: Match, other: Match) -> Match | None:
         grpc=one.grpc or other.grpc,
         upgrade=one.upgrade if other.upgrade is None else other.upgrade,
         time=one.time or other.time,
-        source=one.source or other.source,
+        source=_sources(one.source, other.source),
         when=one.when or other.when,
     )
 
@@ -50,6 +50,19 @@ def without_body(match: Match) -> Match:
     """The same, whatever the body."""
     return replace(
         match, json=(), form=(), body=None, graphql=None, jsonrpc=None, mcp=None, grpc=None
+    )
+
+
+def _sources(one: SourceTest | None, other: SourceTest | None) -> SourceTest | None:
+    if one is None or other is None:
+        return one or other
+    runs = tuple([run for run in one.runs if run in other.runs or not other.runs])
+    tags = tuple([tag for tag in one.tags if tag in other.tags or not other.tags])
+    return SourceTest(
+        one.via or other.via,
+        one.run if other.run is None else other.run,
+        runs or other.runs,
+        tags or other.tags,
     )
 
 

@@ -24,6 +24,7 @@ from rules.model import (
     Match,
     McpTest,
     RpcTest,
+    SourceTest,
     TimeTest,
     ValueTest,
 )
@@ -116,7 +117,7 @@ def conditions_within(inner: Match, outer: Match, reading: Reading) -> bool:
         return False
     if outer.upgrade is not None and outer.upgrade != inner.upgrade:
         return False
-    if outer.source is not None and outer.source != inner.source:
+    if not _source_within(inner.source, outer.source):
         return False
     if not _time_within(inner.time, outer.time):
         return False
@@ -154,6 +155,21 @@ def conditions_within(inner: Match, outer: Match, reading: Reading) -> bool:
         and _rpc_within(inner.jsonrpc, outer.jsonrpc)
         and _mcp_within(inner.mcp, outer.mcp)
     )
+
+
+def _source_within(inner: SourceTest | None, outer: SourceTest | None) -> bool:
+    if outer is None or inner == outer:
+        return True
+    if inner is None or outer.via not in (None, inner.via):
+        return False
+    if outer.run is not None and inner.run != outer.run and not (outer.run and inner.runs):
+        return False
+    return _words_within(inner.runs, outer.runs) and _words_within(inner.tags, outer.tags)
+
+
+def _words_within(inner: Sequence[str], outer: Sequence[str]) -> bool:
+    """Whether who is one of `inner` is one of `outer`; none at all restrict nothing."""
+    return not outer or (bool(inner) and set(inner) <= set(outer))
 
 
 def _time_within(inner: TimeTest | None, outer: TimeTest | None) -> bool:

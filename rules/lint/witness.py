@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from rules.conditions import Window, checks_of
 from rules.lint.contradictions import passes
 from rules.lint.possible import asks_form, asks_json
-from rules.model import Check, HostPattern, Match, Scalar, TimeTest, ValueTest
+from rules.model import Check, HostPattern, Match, Scalar, SourceTest, TimeTest, ValueTest
 from rules.paths import parse_template
 from rules.reading.call import Reading
 from rules.reading.forms import FORM
@@ -137,9 +137,15 @@ def _call(
         body=body.content,
         upgrade="websocket" if match.upgrade else None,
         via="gateway" if source is not None and source.via == "gateway" else "proxy",
-        run="run-1" if source is not None and source.run else None,
+        run=_run(source),
         moment=moment,
     )
+
+
+def _run(source: SourceTest | None) -> str | None:
+    if source is None:
+        return None
+    return source.runs[0] if source.runs else "some" if source.run else None
 
 
 def _distinct(pairs: Sequence[tuple[str, str]]) -> Headers:

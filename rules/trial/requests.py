@@ -22,7 +22,7 @@ from rules.model import HostPattern, Match, Rule
 from rules.reading.forms import FORM
 from rules.request import DEFAULT_PORTS, RawRequest, Request, Scheme, authority
 from rules.source import Section
-from rules.spellings import parse_name
+from rules.spellings import parse_name, parse_run
 
 REQUEST = (
     "method",
@@ -58,7 +58,7 @@ class Written:
     """Path and query in place of those of the URL, as they would stand on the wire."""
     moment: datetime | None = None
     via: str = "proxy"
-    run: bool = False
+    run: str | None = None
 
     def at(self, moment: datetime | None) -> Written:
         """The same at another time."""
@@ -69,7 +69,7 @@ class Written:
         raw = raw_request(
             self.method, self.url, self.headers, self.body, target=self.target, via=self.via
         )
-        return canonicalise(raw, moment=self.moment, run=_RUN if self.run else None)
+        return canonicalise(raw, moment=self.moment, run=self.run)
 
 
 def raw_request(
@@ -153,12 +153,10 @@ def read_request(at: Section, value: object, home: str | None) -> Written | None
         headers.append(("Content-Type", kind))
     moment = read_moment(at.at("at"), fields["at"]) if "at" in fields else None
     via = at.at("via").choice(fields.get("via", "proxy"), VIAS)
-    run = fields.get("run", False)
-    if not isinstance(run, bool):
-        at.at("run").error("run must be true (of `keybroker run`) or false")
+    run = _read_run(at.at("run"), fields.get("run", False))
     if len(at.source.problems) > before:
         return None
-    return Written(method, url, tuple(headers), body, target, moment, via or "proxy", run is True)
+    return Written(method, url, tuple(headers), body, target, moment, via or "proxy", run)
 
 
 def read_moment(at: Section, value: object) -> datetime | None:
@@ -193,6 +191,13 @@ def _read_place(at: Section, fields: dict[str, object], home: str | None) -> tup
     elif path is not None and target is not None:
         at.at("target").error("path and target are the same; give one of them")
     return url if url is not None else f"{home}{path or ''}", target
+
+
+def _read_run(at: Section, value: object) -> str | None:
+    """The id of the run that the request comes from; None: from none."""
+    if isinstance(value, bool):
+        return _RUN if value else None
+    return at.parsed(value, parse_run)
 
 
 def _read_pairs(at: Section, value: object) -> Iterator[tuple[str, str]]:

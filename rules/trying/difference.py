@@ -318,7 +318,7 @@ def _variants(match: Match) -> Iterator[Match]:
         yield replace(match, time=replace(time, begin=time.end % _DAY, end=time.begin or _DAY))
     if match.source is not None:
         source = match.source
-        yield replace(match, source=replace(source, run=not source.run, via=None))
+        yield replace(match, source=replace(source, run=not source.run, runs=(), via=None))
     for name in ("body", "graphql", "jsonrpc", "mcp", "grpc", "time", "source", "upgrade", "when"):
         if getattr(match, name) is not None:
             yield _with(match, name, None)

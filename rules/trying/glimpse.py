@@ -79,8 +79,9 @@ class Look:
         return _holds(condition, self.call, wide)
 
     def _of_source(self, condition: Condition, wide: bool) -> bool | None:
-        runs = (self.request, replace(self.request, run="some"))
-        return self._same(condition, wide, *runs)
+        ids = condition.test.runs if isinstance(condition, Source) else ()
+        runs = [replace(self.request, run=run) for run in ("some", *ids)]
+        return self._same(condition, wide, self.request, *runs)
 
     def _of_upgrade(self, condition: Condition, wide: bool) -> bool | None:
         return self._same(condition, wide, self.request, replace(self.request, upgrade="websocket"))

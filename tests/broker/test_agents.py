@@ -132,6 +132,8 @@ def test_a_run_token_ends_by_itself_and_leaves_the_standing_one(world: World) ->
     assert client is not None
     assert agents.run_note(client) == "the nightly run"
     assert agents.run_note(world.client()) is None
+    assert agents.run_of(client) == world.records("agent.token")[0]["run"]
+    assert agents.run_of(world.client()) is None
     world.clock.forward(61)
     assert agents.current(client) is None
     assert agents.current(world.client()) is not None
@@ -145,7 +147,8 @@ def test_one_token_can_be_ended(world: World) -> None:
     agents.end_token("bot", "unknown", "cli:test")
     assert agents.authenticate("bot", token) is None
     assert agents.authenticate("bot", world.token) is not None
-    assert len(world.records("agent.token_ended")) == 1
+    [begun], [ended] = world.records("agent.token"), world.records("agent.token_ended")
+    assert begun["run"] == ended["run"]
 
 
 def test_a_name_is_given_once_even_after_a_revocation(world: World) -> None:

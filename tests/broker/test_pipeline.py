@@ -17,13 +17,14 @@ from broker.errors import Refusal
 from broker.holds import Limits
 from broker.passage import Passage
 from broker.pipeline import MOST_REDECISIONS, Pipeline
-from broker.services import Services
+from broker.services import Services, new_id
 from rules.request import RawRequest
 from tests.support.services import (
     ADDRESS,
     CA_PEM,
     CANARY,
     POLICY,
+    Ids,
     Template,
     World,
     complete,
@@ -888,3 +889,29 @@ async def test_the_secret_is_nowhere_but_in_the_forwarded_request(
         text = f"{value!r} {value}"
         for spelling in (CANARY, base64.b64encode(CANARY.encode()).decode(), CANARY.encode().hex()):
             assert spelling not in text, type(value)
+
+
+class RealIds(Ids):
+    """As the program makes them."""
+
+    def __call__(self, prefix: str) -> str:
+        return new_id(prefix)
+
+
+async def test_one_run_is_stopped_and_the_agent_goes_on(world: World) -> None:
+    """By the id that the records show."""
+    world.ids = RealIds()
+    services = world.open()
+    runs = [services.agents.run_token("bot", ttl=60, by="cli:test") for _ in range(2)]
+    stopped, other = (record["run"] for record in world.records("agent.token"))
+    match = f"{{source: {{run: {stopped}}}}}"
+    world.publish(f"{POLICY}  - {{id: runaway, agents: [bot], match: {match}, effect: deny}}\n")
+    pipeline = world.pipeline(services)
+    wire, gone = raw("GET", "/v1/charges"), asyncio.Event()
+    said = await pipeline.handle(world.client(token=runs[0]), wire, gone)
+    assert 'Rule "runaway" denies' in problem_of(said)["detail"]
+    assert nothing_was_sent(world)
+    assert last_denied(world)["what"]["run"] == stopped
+    for token in (runs[1], world.token):
+        assert isinstance(await pipeline.handle(world.client(token=token), wire, gone), Passage)
+    assert [sent["what"].get("run") for sent in world.records("call.sent")] == [other, None]

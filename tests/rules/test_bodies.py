@@ -15,6 +15,7 @@ from rules.reading.call import Reading
 from rules.request import Request
 
 AGENT = Subject("a")
+RUN, OTHER_RUN = "t-" + "0" * 26, "t-" + "1" * 26
 YES, NO, WIDE = (True, True), (False, False), (False, True)
 JSON = (("content-type", "application/json"),)
 FORM = (("content-type", "application/x-www-form-urlencoded"),)
@@ -205,6 +206,12 @@ def test_upgrades_and_sources() -> None:
     assert both("source: {via: gateway}", via="gateway") == YES
     assert both("source: {run: true}", run="t-1") == YES
     assert both("source: {run: true}") == NO
+    assert both("source: {run: false}") == YES
+    assert both("source: {run: false}", run=RUN) == NO
+    for several in (RUN, f"[{OTHER_RUN}, {RUN}]"):
+        assert both(f"source: {{run: {several}}}", run=RUN) == YES
+        assert both(f"source: {{run: {several}}}", run="t-" + "2" * 26) == NO
+        assert both(f"source: {{run: {several}}}") == NO
     assert both("source: {tags: [ci]}", subject=Subject("a", frozenset({"ci"}))) == YES
     assert both("source: {tags: [ci]}") == NO
 

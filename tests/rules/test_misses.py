@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from rules.model import Subject
 from rules.reading.call import Reading
 from rules.trial.requests import Written
 
+RUN, OTHER_RUN = "t-" + "0" * 26, "t-" + "1" * 26
 SECRET = "hunter2-4111111111111111"
 
 
@@ -59,6 +61,12 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             post(),
             "with a run of `keybroker run` and an agent tagged ci",
             "it comes by the proxy, from no run, untagged",
+        ),
+        (
+            f"match: {{source: {{run: {RUN}}}}}",
+            replace(post(), run=OTHER_RUN),
+            f"with the run {RUN}",
+            f"it comes by the proxy, from the run {OTHER_RUN}, untagged",
         ),
         (
             "match: {time: {from: '09:00', to: '17:00', zone: UTC}}",

@@ -13,6 +13,7 @@ from rules.spellings import (
     parse_header,
     parse_method,
     parse_name,
+    parse_run,
     parse_secret_ref,
     parse_slot,
 )
@@ -21,6 +22,7 @@ from rules.spellings import (
 def test_what_is_spelt_well() -> None:
     assert parse_name("bob@example.com") == "bob@example.com"
     assert parse_agent("bot-1") == "bot-1"
+    assert parse_run("t-01kjpy53vjx8q2m4z7d9r0n6ce") == "t-01kjpy53vjx8q2m4z7d9r0n6ce"
     assert parse_agent("tag:finance") == "tag:finance"
     assert parse_secret_ref("kv/a/b#c") == SecretRef("kv", "a/b", "c")
     assert parse_method("PROPFIND") == "PROPFIND"
@@ -37,6 +39,10 @@ def test_what_is_spelt_well() -> None:
         (parse_name, "-a", "is not a name"),
         (parse_name, "a:b", "is not a name"),
         (parse_name, "é", "is not a name"),
+        (parse_run, "yes", '"yes" is neither true nor false, nor the id of a run'),
+        (parse_run, "t-" + "0" * 25, "26 small letters"),
+        (parse_run, "T-" + "A" * 26, "small letters"),
+        (parse_run, "c-" + "0" * 26, "is neither"),
         (parse_agent, "*", "there is no rule for every agent"),
         (parse_agent, "tag:", "is not a name"),
         (parse_agent, "team:x", "is not a name"),

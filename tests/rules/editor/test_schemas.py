@@ -131,7 +131,8 @@ rules:
       time: {days: [mon, friday], from: "09:00", to: "17:00", zone: UTC}
       source: {via: proxy, run: false, tags: [ci]}
       when: call.method == "GET"
-    except: [{path: /v1/x/**}, {body: {size: 5}}]
+    except: [{path: /v1/x/**}, {body: {size: 5}}, {source: {run: t-00000000000000000000000000}},
+             {source: {run: [t-00000000000000000000000000]}}]
     effect: hold
     risk: money
     summary: "{method} {form:a}"
@@ -156,7 +157,7 @@ CASES = """\
   expect: {effect: deny, risk: null, rule: null, rules: [], code: null, sentence: x}
 - {as: bot, request: {method: GET, url: u, headers: [[a, b]], body: x, at: 2026-03-02}, expect: {rules: a}}
 - {as: bot, request: {method: GET, url: u, form: [[a, 1]]}, expect: {code: policy_denied, rule: a}}
-- {as: bot, request: {method: GET, url: u, body_base64: ""}, expect: {effect: hold, risk: money}}
+- {as: bot, request: {method: GET, url: u, body_base64: "", run: t-00000000000000000000000000}, expect: {effect: hold, risk: money}}
 """  # noqa: E501
 SHOP = """\
 pack: shop

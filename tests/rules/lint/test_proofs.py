@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from rules.conditions import Source
 from rules.decide import Rulebook
 from rules.errors import Unreadable
 from rules.lint.check import lint_policy
+from rules.lint.meeting import meet
 from rules.lint.never import why_never
 from rules.lint.possible import impossible
 from rules.lint.within import match_within
+from rules.lint.witness import calls
 from rules.matching import Matcher
-from rules.model import Decision, Match, Policy, Rule
+from rules.model import Decision, Match, Policy, Rule, SourceTest, Subject
 from rules.reading.call import Reading
-from rules.request import Request
+from rules.request import Request, Via
 from tests.support.linting import SHOWS, Case
 from tests.support.policies import MATCHES, SUBJECTS, _alike, near, policies
 
@@ -137,3 +141,36 @@ def test_every_example_shows_its_finding(policy: Policy) -> None:
     for finding in lint_policy(policy):
         event(finding.code)
         assert SHOWS[finding.code](Case(policy, finding)), finding
+
+
+VIAS: tuple[Via, ...] = ("proxy", "gateway")
+SOURCES = [
+    SourceTest(via=via, run=run, runs=runs, tags=tags)
+    for via in (None, *VIAS[:1])
+    for run, runs in ((None, ()), (True, ()), (False, ()), (None, ("r",)), (None, ("r", "s")))
+    for tags in ((), ("t",))
+]
+
+
+def test_what_comes_from_one_place_comes_from_a_wider_one() -> None:
+    """Every pair of sources, on every call that tells them apart: a yes is right, and so, without
+    tags, is a no."""
+    found = [
+        Reading(
+            Request("GET", "https", "a", 443, "/", None, (), b"", via=via, run=run),
+            Subject("x", frozenset(tags)),
+        )
+        for via, run, tags in product(VIAS, (None, "r", "s", "z"), ((), ("t",)))
+    ]
+    for inner, outer in product(SOURCES, SOURCES):
+        falls_in = [call for call in found if Source(inner).holds(call, wide=False)]
+        always = all(Source(outer).holds(call, wide=False) for call in falls_in)
+        assert match_within(Match(source=inner), Match(source=outer), "exact") is always
+        both = meet(Match(source=inner), Match(source=outer))
+        assert both is not None
+        shared = [call for call in falls_in if Source(outer).holds(call, wide=False)]
+        example = next(calls(both))
+        tagged = Subject("x", frozenset(both.source.tags if both.source else ()))
+        if shared:
+            call = Reading(example, tagged)
+            assert Source(inner).holds(call, wide=False) and Source(outer).holds(call, wide=False)

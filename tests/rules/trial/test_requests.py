@@ -150,6 +150,8 @@ def test_when_and_whence_it_comes() -> None:
     gateway = request('{method: GET, url: "https://a.example/x", via: gateway, run: true}')
     assert (gateway.via, gateway.url) == ("gateway", "https://a.example/x")
     assert gateway.run is not None
+    run = "t-" + "0" * 26
+    assert request(f'{{method: GET, url: "https://a.example/", run: {run}}}').run == run
     with pytest.raises(Ambiguous):
         request('{method: GET, url: "http://a.example/x", via: gateway}')
 
@@ -167,7 +169,7 @@ def test_when_and_whence_it_comes() -> None:
         ('{method: GET, url: "https://a.example/", body_base64: "é"}', "is not base64"),
         ('{method: GET, url: "https://a.example/", at: noon}', '"noon" is no time'),
         ('{method: GET, url: "https://a.example/", via: gatway}', 'did you mean "gateway"?'),
-        ('{method: GET, url: "https://a.example/", run: 1}', "run must be true"),
+        ('{method: GET, url: "https://a.example/", run: 1}', "run must be text, not the number 1"),
         ('{method: GET, url: "https://a.example/", headers: [[a]]}', "a list of [NAME, VALUE]"),
         ('{method: GET, url: "https://a.example/", form: {a: 1.50}}', "put it in quotes"),
         ('{method: [GET], url: "https://a.example/"}', "this must be text"),

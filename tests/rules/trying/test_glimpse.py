@@ -25,6 +25,8 @@ def look(**known: object) -> Look:
         (Source(SourceTest(tags=("ci",))), True, True),
         (Source(SourceTest(via="gateway")), False, False),
         (Source(SourceTest(run=True)), None, None),
+        (Source(SourceTest(runs=("t-1",))), None, None),
+        (Source(SourceTest(via="gateway", runs=("t-1",))), False, False),
         (Upgrade(True), None, None),
         (GrpcMethod(GrpcTest(services=("a.B",))), None, True),
         (GrpcMethod(GrpcTest(services=("x",))), False, False),
