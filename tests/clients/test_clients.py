@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -157,6 +158,7 @@ class Setting:
             stderr=subprocess.PIPE,
             text=True,
             env=environment({"PATH": search_path()}),
+            start_new_session=True,
         )
 
     def bare(
@@ -267,11 +269,23 @@ def test_the_table_has_every_client_that_is_tried() -> None:
     assert [row.name for row in CLIENTS] == list(STARTS)
 
 
+def finish(at: Setting, process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What the client printed. One that hangs is ended, and the failure says how far it came."""
+    try:
+        return process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        printed = process.communicate(timeout=10)
+        arrived = [(r.method, r.target, len(r.body)) for r in at.origin.requests]
+        ended = [(r["type"], r["data"]) for r in at.kb.records()[-12:]]
+        pytest.fail(f"hangs; printed {printed}, arrived {arrived}, recorded {ended}")
+
+
 @clients
 def test_an_allowed_call_gets_through_with_the_credential(at: Setting, client: Client) -> None:
     at.clear()
     process = at.start(client.name, "allowed")
-    out, err = process.communicate(timeout=90)
+    out, err = finish(at, process)
     assert process.returncode == 0, out + err
     arrived = at.arrived(client.name, "allowed")
     assert arrived and all(value.endswith(SECRET) for value in arrived), arrived
@@ -282,7 +296,7 @@ def test_an_allowed_call_gets_through_with_the_credential(at: Setting, client: C
 def test_a_denied_call_fails_and_does_not_leave(at: Setting, client: Client) -> None:
     at.clear()
     process = at.start(client.name, "denied")
-    out, err = process.communicate(timeout=90)
+    out, err = finish(at, process)
     assert process.returncode != 0, out + err
     if client.name in ("openai", "anthropic"):
         assert "No rule lets agent" in out + err, "the model is told why"
@@ -305,7 +319,7 @@ def goes_out_once_approved(at: Setting, client: str, process: subprocess.Popen[s
             assert at.kb.vote(at.boss, card["id"], "approve")[0] == 200
             approved += 1
         time.sleep(0.1)
-    out, err = process.communicate(timeout=90)
+    out, err = finish(at, process)
     assert process.returncode == 0, out + err
     arrived = at.arrived(client, "held")
     assert len(arrived) == approved > 0 and all(value.endswith(SECRET) for value in arrived)
@@ -346,7 +360,7 @@ def test_an_sdk_does_not_repeat_what_may_have_taken_effect(
     at.origin.heads[path] = lambda _, connection: None
     try:
         process = start_by_base_url(at, client, "allowed", tmp_path)
-        out, err = process.communicate(timeout=90)
+        out, err = finish(at, process)
     finally:
         del at.origin.heads[path]
     assert process.returncode != 0
@@ -387,7 +401,7 @@ def start_by_base_url(at: Setting, client: str, effect: str, home: Path) -> subp
 def test_an_allowed_call_by_base_url_alone(at: Setting, client: Client, tmp_path: Path) -> None:
     at.clear()
     process = start_by_base_url(at, client.name, "allowed", tmp_path)
-    out, err = process.communicate(timeout=90)
+    out, err = finish(at, process)
     assert process.returncode == 0, out + err
     arrived = at.arrived(client.name, "allowed")
     assert arrived and all(value.endswith(SECRET) for value in arrived), arrived
@@ -401,7 +415,7 @@ def test_an_allowed_call_by_base_url_alone(at: Setting, client: Client, tmp_path
 def test_a_denied_call_by_base_url(at: Setting, client: Client, tmp_path: Path) -> None:
     at.clear()
     process = start_by_base_url(at, client.name, "denied", tmp_path)
-    out, err = process.communicate(timeout=90)
+    out, err = finish(at, process)
     assert process.returncode != 0
     if client.name != "git":  # it shows the status alone
         assert "No rule lets agent" in out + err

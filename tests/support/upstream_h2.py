@@ -154,7 +154,8 @@ class _Connection:
             self.flush()
 
     def send_data(self, stream: int, data: bytes) -> None:
-        while data:
+        rest = memoryview(data)  # what is left of 100 MB is not copied for every frame
+        while rest:
             with self.turn:
                 while not (
                     room := min(
@@ -164,9 +165,9 @@ class _Connection:
                     self.turn.wait(1)
                     if self.closed or stream in self.gone:
                         raise BrokenPipeError
-                self.h2.send_data(stream, data[:room])
+                self.h2.send_data(stream, bytes(rest[:room]))
                 self.flush()
-            data = data[room:]
+            rest = rest[room:]
 
 
 def serve_h2(server: Upstream, tls: ssl.SSLSocket, sni: str | None, number: int) -> None:
