@@ -92,6 +92,12 @@ def _readable(bundle: bytes) -> Iterator[x509.Certificate]:
         yield certificate
 
 
+GIT = (("http.proxy", ""), ("http.version", "HTTP/1.1"))
+"""Settings of git; "" is the proxy's URL. Over HTTP/2 git and libcurl now and then wait for each
+other in the middle of a large push: git's reader is asked once more behind the end (seen with git
+2.39 and libcurl 7.88, the push never leaving the client)."""
+
+
 def client_variables(files: TrustFiles, proxy_url: str) -> dict[str, str]:
     """What VARIABLES stand for. `proxy_url` holds the agent's token."""
     values: Mapping[Value, str] = {
@@ -104,10 +110,12 @@ def client_variables(files: TrustFiles, proxy_url: str) -> dict[str, str]:
         "java": " ".join(_java_options(files, proxy_url)),
         "wgetrc": str(files.wgetrc),
         "curlrc": str(files.folder),
-        "git": "1",
+        "git": str(len(GIT)),
     }
     made = {variable.name: values[variable.value] for variable in VARIABLES}
-    return made | {"GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": proxy_url}
+    for number, (key, value) in enumerate(GIT):
+        made |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value or proxy_url}
+    return made
 
 
 def _java_options(files: TrustFiles, proxy_url: str) -> Iterator[str]:

@@ -92,9 +92,10 @@ def test_settings_for_git_are_kept_but_for_those_about_http() -> None:
     }  # fmt: skip
     made = led_through(present, OURS)
     assert {name: made[name] for name in made if name.startswith("GIT_CONFIG")} == {
-        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_COUNT": "3",
         "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
         "GIT_CONFIG_KEY_1": "http.proxy", "GIT_CONFIG_VALUE_1": PROXY,
+        "GIT_CONFIG_KEY_2": "http.version", "GIT_CONFIG_VALUE_2": "HTTP/1.1",
     }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def variables() -> str:
         "true": "`true`",
         "": "empty",
         "java": "`-D` options, after what is there",
-        "git": "`http.proxy`, after what is there",
+        "git": "`http.proxy` and `http.version`, after what is there",
         "wgetrc": "a file that names the bundle",
         "curlrc": "a folder with an empty `.curlrc`",
     }
