@@ -13,7 +13,6 @@ from broker.model import Approval, Choice, User
 from broker.policies import Policies
 from broker.ports import Clock
 from broker.voting import Votes
-from rules.model import Subject
 from rules.request import Request
 
 LONGEST_REASON = 2000
@@ -90,6 +89,6 @@ class Desk:
         stored, published = self._holds.stored(approval.id), self._policies.refresh()
         if stored is None or published is None:
             return approval.basis  # ended meanwhile; the vote itself says so
-        subject = Subject(agent.name, agent.tags, agent.owner)
+        subject = agent.subject
         decision = published.rulebook.decide(subject, stored.matched)
         return decision.basis

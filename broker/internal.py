@@ -13,7 +13,6 @@ from broker.model import Agent, Approval
 from broker.placeholders import Placeholders
 from broker.policies import Policies
 from broker.stores.sqlite import to_text
-from rules.model import Subject
 from rules.request import Request, Via
 from rules.words import instruct
 
@@ -62,7 +61,7 @@ class Internal:
         published = self._policies.current()
         rules, variables = [], {}
         if published is not None:
-            subject = Subject(agent.name, agent.tags, agent.owner)
+            subject = agent.subject
             book = published.rulebook
             rules = [
                 {"id": rule.id, "effect": rule.effect, "sentence": instruct(rule, book.policy)}

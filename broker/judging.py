@@ -71,7 +71,7 @@ class Judge:
         published = self._parts.policies.current()
         if published is None:
             raise Refusal("policy_denied", "No policy is loaded, so every call is denied.")
-        subject = Subject(agent.name, agent.tags, agent.owner)
+        subject = agent.subject
         policy = published.rulebook.policy
         decision = published.rulebook.decide(subject, request)
         if not isinstance(decision, Decision) or decision.effect not in EFFECTS:

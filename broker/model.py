@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from rules.model import Subject
+
 Role = Literal["viewer", "approver", "admin"]
 Choice = Literal["approve", "deny"]
 
@@ -25,6 +27,11 @@ class Agent:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+    @property
+    def subject(self) -> Subject:
+        """The agent as the rules see it."""
+        return Subject(self.name, self.tags, self.owner)
 
 
 @dataclass(frozen=True, slots=True)

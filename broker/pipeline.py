@@ -37,7 +37,7 @@ from broker.tunnels import OpenTunnel
 from broker.waiting import WaitingRoom
 from rules.canonical import canonicalise, needs_body
 from rules.errors import Ambiguous
-from rules.model import Decision, Subject
+from rules.model import Decision
 from rules.request import RawRequest, Request
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ class Pipeline:
             published = self._parts.policies.current()
             if published is None or (sni is not None and sni.lower() != host):
                 return None
-            subject = Subject(agent.name, agent.tags, agent.owner)
+            subject = agent.subject
             decision = published.rulebook.tunnel(subject, host, port)
             if not isinstance(decision, Decision) or decision.effect != "tunnel":
                 return None

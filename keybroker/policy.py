@@ -43,7 +43,7 @@ def subject_of(name: str, agents: Iterable[Agent]) -> Subject:
 
 def subjects(agents: Iterable[Agent]) -> dict[str, Subject]:
     """Agents as rules see them, by name."""
-    return {agent.name: Subject(agent.name, agent.tags, agent.owner) for agent in agents}
+    return {agent.name: agent.subject for agent in agents}
 
 
 def explain_call(policy: Policy, subject: Subject, written: Written) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def accounts_in(services: Services) -> Accounts:
     """Who there is, as the linter asks: agents that may call, people who may log in or approve."""
     now = datetime.now(UTC)
     agents = [
-        Subject(agent.name, agent.tags, agent.owner)
+        agent.subject
         for agent in services.agents.list()
         if agent.revoked_at is None and (agent.expires_at is None or agent.expires_at > now)
     ]

@@ -26,7 +26,6 @@ from keybroker.compose import authority, client_environment, open_workspace
 from keybroker.errors import Unusable
 from keybroker.runstate import proxy_address, proxy_url
 from keybroker.workspace import Workspace
-from rules.model import Subject
 
 if TYPE_CHECKING:
     from broker.services import Services
@@ -109,7 +108,7 @@ def _placeholders(services: Services, agent: str) -> dict[str, str]:
     if published is None:
         return {}
     known = services.agents.get(agent)
-    subject = Subject(known.name, known.tags, known.owner)
+    subject = known.subject
     standing = services.placeholders.of(subject, published.rulebook)
     return {placeholder.variable: placeholder.value for placeholder in standing}
 

@@ -149,7 +149,7 @@ def test_on_the_path_of_a_call(world: World) -> None:
     """In the slot it is replaced, elsewhere refused and recorded; never is it the secret."""
     world.publish(POLICY)
     bot = world.services.agents.get("bot")
-    (mine,) = world.services.placeholders.of(Subject(bot.name, bot.tags, bot.owner), BOOK)
+    (mine,) = world.services.placeholders.of(bot.subject, BOOK)
     pipeline = world.pipeline()
 
     def call(**request: Any) -> Answer | Passage:
