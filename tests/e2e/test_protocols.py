@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as websocket
 
 from audit.commitment import commit
+from tests.support import wss
 from tests.support.program import AgentKey, environment, wait_until
 from tests.support.two_upstreams import TwoUpstreams, running
 from tests.support.upstream import Conversation, Received, Reply
@@ -203,9 +202,8 @@ def connect(
     at: TwoUpstreams, path: str, agent: AgentKey | None = None, **options: Any
 ) -> ClientConnection:
     proxy = (agent or at.bot).proxy_url
-    context = ssl.create_default_context(cafile=str(at.kb.ca_file))
     url = f"wss://localhost:{at.h1.port}{path}"
-    return websocket(url, proxy=proxy, ssl=context, max_size=None, **options)
+    return wss.connect(url, proxy=proxy, ca_file=at.kb.ca_file, max_size=None, **options)
 
 
 def socket_call(at: TwoUpstreams, path: str) -> str:

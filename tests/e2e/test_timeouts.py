@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect as websocket
 
+from tests.support import wss
 from tests.support.program import AgentKey, Program, wait_until
 from tests.support.upstream import Conversation, Received, Upstream
 from tests.support.upstream_routes import built_in
@@ -172,17 +173,15 @@ def test_idle_websocket(at: Setup) -> None:
     """Silence on both sides ends it; a ping now and then keeps it."""
     kb = at.kb
     kb.upstream.answer("/ws-idle", lambda r: built_in(replace(r, target="/ws")))
-    context = ssl.create_default_context(cafile=str(kb.ca_file))
     url = f"wss://localhost:{kb.upstream.port}/ws-idle"
-    with websocket(
-        url, proxy=at.bot.proxy_url, ssl=context, ping_interval=LIMITS["idle"] / 4
-    ) as socket:
+    client = partial(wss.connect, url, proxy=at.bot.proxy_url, ca_file=kb.ca_file)
+    with client(ping_interval=LIMITS["idle"] / 4) as socket:
         with pytest.raises(TimeoutError):
             socket.recv(timeout=LIMITS["idle"] + 1)
         socket.send("still here")
         assert socket.recv(10) == "still here"
     with (
-        websocket(url, proxy=at.bot.proxy_url, ssl=context, ping_interval=None) as socket,
+        client(ping_interval=None) as socket,
         pytest.raises(ConnectionClosed),
     ):
         socket.recv(timeout=LONG)
