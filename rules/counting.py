@@ -21,6 +21,7 @@ from rules.words import describe_place
 
 _NUMBER = re.compile(r"[0-9.]{1,60}(?:[eE][+-]?[0-9]{1,3})?")
 """A JSON number that is not negative, and short enough to be looked at exactly."""
+_MORE_THAN_ONE = "the number to count stands there more than once, or spelled otherwise"
 
 
 def demands_of(rule: str, limits: Iterable[Limit], call: Reading) -> tuple[Demand, ...]:
@@ -69,8 +70,9 @@ def _of_json(pointer: str, value: Json) -> Decimal:
     for the same.
     """
     for step in pointer_steps(pointer):
-        if isinstance(value, dict) and [n for n in value if fold(n) == fold(step)] != [step]:
-            raise ValueError("it is not there, or in several spellings")
+        alike = [n for n in value if fold(n) == fold(step)] if isinstance(value, dict) else []
+        if alike and alike != [step]:
+            raise Unreadable(_MORE_THAN_ONE)
         inside = list(step_into(value, step))
         if not inside:
             raise ValueError("it is not there")
@@ -94,12 +96,14 @@ def _of_number(value: Number) -> Decimal:
 
 
 def _only(place: Place, call: Reading) -> str:
-    """The one value at the place. Raises ValueError if there is none, or another that some readers
-    may take for it; Unreadable."""
+    """The one value at the place. Raises ValueError if there is none; Unreadable if there is
+    another that some readers may take for it."""
     if place.kind == "header":
         values = call.request.values(place.name)
-        if len(values) != 1:
-            raise ValueError("it is not there once")
+        if len(values) > 1:
+            raise Unreadable(_MORE_THAN_ONE)
+        if not values:
+            raise ValueError("it is not there")
         return values[0]
     query, clear = call.query
     if not clear:
@@ -110,8 +114,11 @@ def _only(place: Place, call: Reading) -> str:
         if any(may_be(name, place.name) for name in call.form_files):
             raise ValueError("it is sent as a file")
     alike = [(name, value) for name, value in own if may_be(name, place.name)]
-    if len(alike) != 1 or alike[0][0] != place.name or _has(other, place.name):
-        raise ValueError("it is not there once")
+    elsewhere = _has(other, place.name)
+    if not alike and not elsewhere:
+        raise ValueError("it is not there")
+    if len(alike) != 1 or alike[0][0] != place.name or elsewhere:
+        raise Unreadable(_MORE_THAN_ONE)
     return alike[0][1]
 
 

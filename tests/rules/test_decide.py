@@ -537,7 +537,7 @@ def test_a_decision_says_what_the_call_takes_of_the_deciding_rules_limits() -> N
     assert book(ALL).decide(BOT, pay()).limits == ()
 
 
-@pytest.mark.parametrize("body", [b"", b"amount=+7", b"amount=7&amount=7", b"amount=-7"])
+@pytest.mark.parametrize("body", [b"", b"amount=+7", b"amount=-7"])
 def test_an_amount_in_doubt_does_not_match_an_allow_and_is_beyond_a_hold(body: bytes) -> None:
     denied = book(PAY).decide(BOT, pay(body))
     assert (denied.effect, denied.code, denied.rules) == ("deny", "policy_denied", ("pay",))
@@ -546,6 +546,14 @@ def test_an_amount_in_doubt_does_not_match_an_allow_and_is_beyond_a_hold(body: b
     )
     assert book(PAY, OFTEN).decide(BOT, pay(body)).rules == ("often",)
     held = book(PAY, ASK).decide(BOT, pay(body))
+    assert (held.effect, [d.amount for d in held.limits]) == ("hold", [UNREADABLE])
+
+
+def test_an_amount_given_twice_is_ambiguous() -> None:
+    denied = book(PAY).decide(BOT, pay(b"amount=7&amount=7"))
+    assert (denied.effect, denied.code, denied.rules) == ("deny", "request_ambiguous", ("pay",))
+    assert "stands there more than once" in denied.sentence
+    held = book(PAY, ASK).decide(BOT, pay(b"amount=7&amount=7"))
     assert (held.effect, [d.amount for d in held.limits]) == ("hold", [UNREADABLE])
 
 
