@@ -50,6 +50,11 @@ MATCH = (
     "source",
     "when",
 )
+OF_RULES = dict.fromkeys(
+    ("agents", "effect", "except", "limit", "mode", "risk", "summary", "tests", "use"),
+    'in the rule, beside "match"',
+)
+"""Fields that a line too far to the right puts into a match."""
 BODY = ("type", "size")
 GRAPHQL = ("kind", "fields")
 JSONRPC = ("method", "params")
@@ -79,7 +84,7 @@ def read_matches(at: Section, value: object) -> tuple[Match, ...]:
 def _read_match(at: Section, value: object) -> Match:
     if value is None:
         at.error("a match is empty; write {} for every call")
-    fields = at.mapping(value, MATCH) or {}
+    fields = at.mapping(value, MATCH, OF_RULES) or {}
 
     def part[T](name: str, read: Callable[[Section, object], T | None]) -> T | None:
         return read(at.at(name), fields[name]) if name in fields else None

@@ -10,8 +10,8 @@ import re
 from typing import cast
 
 from rules.hosts import parse_pattern
-from rules.limit_schema import read_limits
-from rules.matches import read_matches
+from rules.limit_schema import LIMIT, read_limits
+from rules.matches import MATCH, read_matches
 from rules.model import (
     ANYONE,
     DEFAULT_RISK,
@@ -242,6 +242,13 @@ RULE = (
     "mode",
     "tests",
 )
+INSIDE = {
+    **{
+        name: f'under "match", as in `match: {{{name}: ...}}`' for name in MATCH if name not in RULE
+    },
+    **{name: f'under "limit", as in `limit: {{{name}: ...}}`' for name in LIMIT},
+}
+"""Fields that stand one level further in."""
 BODIES = ("buffer", "stream")
 MODES = ("enforce", "shadow")
 
@@ -249,7 +256,7 @@ MODES = ("enforce", "shadow")
 def read_rule(at: Section, value: object) -> Rule | None:
     """One entry of `rules:`; None after noting problems."""
     before = len(at.source.problems)
-    fields = at.mapping(value, RULE)
+    fields = at.mapping(value, RULE, INSIDE)
     if fields is None:
         return None
     found = effect = None

@@ -87,8 +87,16 @@ class Section:
             self.error(f'"{name}" is missing{hint}', "missing-field")
         return name in fields
 
-    def mapping(self, value: object, known: tuple[str, ...] = ()) -> dict[str, object] | None:
-        """`value` as a mapping; with `known`, other fields are errors. Empty counts as {}."""
+    def mapping(
+        self,
+        value: object,
+        known: tuple[str, ...] = (),
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> dict[str, object] | None:
+        """`value` as a mapping; with `known`, other fields are errors. Empty counts as {}.
+
+        `elsewhere` has fields that are known in another place, and says where.
+        """
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -96,7 +104,12 @@ class Section:
             return None
         if known:
             for name in value:
-                if name not in known:
+                if name in known:
+                    continue
+                if elsewhere and name in elsewhere:
+                    message = f'"{name}" does not belong here; it stands {elsewhere[name]}'
+                    self.at(name).error(message, "unknown-field")
+                else:
                     self.at(name).unknown("field", name, known)
         return value
 

@@ -144,6 +144,12 @@ def test_an_empty_exclude_excludes_nobody() -> None:
         ("effect: deny, match: {path: /a/**/b}", "`**` may only be the last segment"),
         ("effect: deny, match: {scheme: ftp}", "scheme must be https or http"),
         ("effect: deny, match: {cookie: x}", 'unknown field "cookie"'),
+        ("effect: deny, match: {}, path: /x", 'stands under "match", as in `match: {path: ...}`'),
+        ("effect: allow, match: {}, over: hold", 'stands under "limit", as in `limit: {over: ...'),
+        (
+            "effect: deny, match: {except: {}}",
+            '"except" does not belong here; it stands in the rule',
+        ),
         ("effect: deny, match: {query: {}}", "query is empty"),
         ("effect: deny, match: {query: {a: {exists: yes}}}", "exists must be true or false"),
         ("effect: deny, match: {query: {a: {}}}", "write a value, or an operator such as {exists"),
