@@ -23,6 +23,8 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 FILE = click.Path(path_type=Path, dir_okay=False)
 """A file that a command takes; directories are refused."""
+FILE_OR_STDIN = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+"""The same, or `-`."""
 
 
 class App:
@@ -30,6 +32,10 @@ class App:
 
     def __init__(self) -> None:
         self.option: Path | None = None
+        self.as_json = False
+        """Whether `--json` was given: then an error is JSON on stdout too."""
+        self.told = False
+        """Whether stdout has its JSON."""
 
     def workspace(self) -> Workspace:
         """The checked workspace. Raises Unusable."""
@@ -143,13 +149,30 @@ class LazyGroup(Group):
 
 def json_option[F: Callable[..., object]](function: F) -> F:
     """Adds `--json` as the parameter `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
-        function
-    )
+    return click.option(
+        "--json",
+        _AS_JSON,
+        is_flag=True,
+        is_eager=True,  # so that it is known when another parameter is wrong
+        callback=_remember_json,
+        help="Print JSON for machines.",
+    )(function)
+
+
+_AS_JSON = "as_json"
+
+
+def _remember_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    context.ensure_object(App).as_json = value
+    return value
 
 
 def emit(value: object) -> None:
     """Prints `value` as one line of JSON on stdout."""
+    context = click.get_current_context(silent=True)
+    app = context.find_object(App) if context else None
+    if app is not None:
+        app.told = True
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
@@ -198,14 +221,22 @@ def complain(text: str) -> None:
 
 
 def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
-    """Runs `command`; whatever happens becomes an exit status, and an error one clear line."""
+    """Runs `command`; whatever happens becomes an exit status, and an error one clear line. With
+    `--json` that line is on stdout too, as `{"error": ..}`, unless the command has told its own."""
+    app = App()
+
+    def refuse(text: str, *, as_json: bool = False) -> None:
+        if (app.as_json or as_json) and not app.told:
+            emit({"error": text})
+        complain(text)
+
     from audit.errors import AuditError
     from broker.errors import KeybrokerError
     from certs.errors import CertsError
     from rules.errors import RulesError
 
     try:
-        status = command.main(args=arguments, prog_name="keybroker", standalone_mode=False)
+        status = command.main(args=arguments, prog_name="keybroker", standalone_mode=False, obj=app)
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -216,10 +247,10 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
         if error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         # click sets choices below each other; an error is one line here.
-        complain(" ".join(error.format_message().split()))
+        refuse(" ".join(error.format_message().split()), as_json=_asks_for_json(error, arguments))
         return EXIT_USAGE
     except click.ClickException as error:
-        complain(error.format_message())
+        refuse(error.format_message())
         return EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
@@ -231,13 +262,20 @@ def guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
     except (KeybrokerError, RulesError, AuditError, CertsError) as error:
         if os.environ.get("KEYBROKER_DEBUG"):
             raise
-        complain(str(error))
+        refuse(str(error))
         return EXIT_FAILED
     except Exception as error:
         if os.environ.get("KEYBROKER_DEBUG"):
             raise
-        complain(_foreign(error))
+        refuse(_foreign(error))
         return EXIT_FAILED
+
+
+def _asks_for_json(error: click.UsageError, arguments: Sequence[str] | None) -> bool:
+    """Whether a command that could not even read its options was given `--json`."""
+    options = error.ctx.command.params if error.ctx is not None else ()
+    words = sys.argv[1:] if arguments is None else arguments
+    return "--json" in words and any(option.name == _AS_JSON for option in options)
 
 
 def _foreign(error: Exception) -> str:

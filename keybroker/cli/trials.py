@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from keybroker.cli import complete
 from keybroker.cli.frame import (
     FILE,
+    FILE_OR_STDIN,
     App,
     Command,
     complain,
@@ -132,10 +134,12 @@ def _print(tried: Sequence[Tried], failed: Sequence[Tried]) -> None:
     shell_complete=complete.agents,
 )
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header.")
-@click.option("--body", type=FILE, help="A file with the body.")
+@click.option("--body", type=FILE_OR_STDIN, help="A file with the body; - reads stdin.")
 @click.option("--target", help="Path and query as on the wire, in place of those of URL.")
 @click.option("--at", "moment", metavar="TIME", help="When it comes (ISO 8601), instead of now.")
-@click.option("--run", metavar="ID", help="The run of `keybroker run` that it comes from.")
+@click.option(
+    "--run", metavar="ID|true", help="The run of `keybroker run` that it comes from; true: any."
+)
 @policy_option
 @click.argument("method", metavar="METHOD|CALL", shell_complete=complete.told_of)
 @click.argument("url", required=False)
@@ -170,8 +174,6 @@ def explain(
 
     if agent is None:
         raise click.UsageError("--as AGENT is missing: which agent would call?")
-    if "://" not in url:
-        raise Unusable(f"{url!r} is not a URL of the form https://HOST[:PORT]/PATH")
     written = Written(
         method,
         url,
@@ -179,7 +181,7 @@ def explain(
         _content(body),
         target,
         _moment(moment),
-        run=run,
+        run=_run(run),
     )
     loaded, known = _load(app, policy_file)
     _hint_at(agent, known, loaded)
@@ -267,10 +269,21 @@ def _header(line: str) -> tuple[str, str]:
 
 
 def _content(body: Path | None) -> bytes:
+    if body is None:
+        return b""
     try:
-        return body.read_bytes() if body is not None else b""
+        return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
     except OSError as error:
         raise Unusable(f"{body} cannot be read ({error.strerror})") from error
+
+
+def _run(text: str | None) -> str | None:
+    from rules.trial.requests import run_of
+
+    try:
+        return None if text is None else run_of(text)
+    except ValueError as error:
+        raise click.UsageError(f"--run: {error}") from None
 
 
 def _moment(text: str | None) -> datetime:

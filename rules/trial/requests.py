@@ -200,6 +200,13 @@ def _read_run(at: Section, value: object) -> str | None:
     return at.parsed(value, parse_run)
 
 
+def run_of(text: str) -> str | None:
+    """The same of text: `true` is some run, `false` none. Raises ValueError."""
+    if text in ("true", "false"):
+        return _RUN if text == "true" else None
+    return parse_run(text)
+
+
 def _read_pairs(at: Section, value: object) -> Iterator[tuple[str, str]]:
     """`{NAME: VALUE}`, where a list gives the name several times; or [[NAME, VALUE], ...]."""
     if isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from audit.errors import LedgerUnavailable
 from broker.errors import Conflict
 from keybroker.cli import COMMANDS, cli
-from keybroker.cli.frame import LazyGroup, guarded, inert, paint
+from keybroker.cli.frame import LazyGroup, emit, guarded, inert, json_option, paint
 from keybroker.workspace import create
 from rules.errors import InvalidFile, Problem
 
@@ -49,6 +50,54 @@ def test_an_error_is_a_line_and_a_status(
     assert says in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("policy", "check", "/no/such/file"), 2),
+        (("policy", "check", "/tmp"), 2),
+        (("policy", "check", "a", "b"), 2),
+        (("policy", "test"), 2),
+        (("policy", "test", "/no/such/file"), 2),
+        (("policy", "explain"), 2),
+        (("policy", "explain", "GET", "https://a.example/"), 2),
+        (("policy", "explain", "--ass", "a", "GET", "https://a.example/"), 2),
+        (("policy", "explain", "--as", "a", "GET", "https://a.example/", "--policy", "/no"), 1),
+        (("policy", "explain", "c-1"), 1),
+        (("policy", "diff", "/no", "/no"), 1),
+        (("policy", "packs", "show", "strpe"), 1),
+        (("agent", "list"), 1),
+        (("audit", "verify"), 2),
+    ],
+)
+def test_with_json_an_error_is_json_too(
+    arguments: tuple[str, ...],
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEYBROKER_WORKSPACE", "/no/such/workspace")
+    assert guarded(cli, [*arguments, "--json"]) == status
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told.get("error") or told.get("problems")
+    assert "keybroker: " in captured.err
+    assert guarded(cli, arguments) == status
+    assert capsys.readouterr().out == ""
+
+
+def test_what_was_told_as_json_is_not_told_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    @json_option
+    def body(as_json: bool) -> None:
+        emit({"ok": False})
+        raise Conflict("taken")
+
+    command = click.Command("failing", callback=body, params=body.__click_params__)  # type: ignore[attr-defined]
+    assert guarded(command, ["--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"ok": False}
+    assert captured.err == "keybroker: taken\n"
 
 
 def test_an_unforeseen_error_does_not_show_what_it_holds(

@@ -196,15 +196,42 @@ def test_a_denied_call_is_told_what_it_lacks(run: Run) -> None:
 
 @pytest.mark.usefixtures("policy")
 def test_odd_urls_are_results_and_odd_options_are_not(run: Run) -> None:
-    for url in ("https://[::1/", "https://u:p@a.example/", "https:///x"):
+    for url in ("https://[::1/", "https://u:p@a.example/", "https:///x", "a.example/x", ""):
         told = run("policy", "explain", "--as", "bot", "GET", url, "--json").json
         assert (told["effect"], told["code"], told["rules"]) == ("deny", "request_ambiguous", [])
-    plain = run("policy", "explain", "--as", "bot", "GET", "api.stripe.com")
-    assert plain.status == 1
-    assert "is not a URL" in plain.err
-    at = run("policy", "explain", "--as", "bot", "--at", "noon", "GET", "https://a.example/")
-    assert at.status == 2
-    assert '"noon" is no time' in at.err
+    for option, value, says in (
+        ("--at", "noon", '"noon" is no time'),
+        ("--run", "t-1", '--run: "t-1" is neither true nor false, nor the id of a run'),
+        ("--header", "x", "write 'NAME: VALUE'"),
+    ):
+        odd = run("policy", "explain", "--as", "bot", option, value, "GET", "https://a.example/")
+        assert odd.status == 2
+        assert says in odd.err
+
+
+def test_a_run_is_one_or_any(run: Run, workspace: Path) -> None:
+    one, other = "t-01kjpy53vjx8q2m4z7d9r0n6ce", "t-01kjpy53vjx8q2m4z7d9r0n6cf"
+    (workspace / "policy.yaml").write_text(
+        "version: 1\nrules:\n"
+        "  - {id: runs, agents: [bot], match: {source: {run: true}}, effect: allow}\n"
+        f"  - {{id: runaway, agents: [bot], match: {{source: {{run: {one}}}}}, effect: deny}}\n"
+    )
+    call = ("policy", "explain", "--as", "bot", "GET", "https://a.example/", "--json")
+    for said, rules in ((one, ["runaway"]), (other, ["runs"]), ("true", ["runs"]), ("false", [])):
+        assert run(*call, "--run", said).json["rules"] == rules
+    assert run(*call).json["rules"] == []
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_body_can_come_from_stdin(run: Run) -> None:
+    call = ("policy", "explain", "--as", "bot", *FORM, *REFUND, "--body", "-", "--json")
+    assert run(*call, stdin="amount=4950").json["rules"] == ["refund"]
+    assert run(*call, stdin="amount=5").json["rules"] == ["small"]
+    missing = run(*call[:-2], "/no/such/body", "--json")
+    assert missing.status == 1
+    says = "/no/such/body cannot be read (No such file or directory)"
+    assert json.loads(missing.out) == {"error": says}
+    assert missing.err == f"keybroker: {says}\n"
 
 
 def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Path) -> None:
