@@ -29,6 +29,10 @@ _KINDS = (
     "approval.joined",
     "tunnel.opened",
 )
+_HELD_BEFORE = (
+    "SELECT 1 FROM ledger WHERE call = ? AND seq < ?"
+    " AND type IN ('approval.opened', 'approval.joined') LIMIT 1"
+)
 _OF_RULES = frozenset(("policy_denied", "request_ambiguous"))
 """Codes of denials by the rules, if the request had a canonical form."""
 _AFTER_ALLOW = frozenset(("egress_refused", "secret_unavailable", "upstream_unreachable"))
@@ -60,6 +64,8 @@ class PastCall:
     approval: str | None = None
     asks: bool = True
     """If it was held, people were asked for it: it opened an approval of its own."""
+    shadow: Mapping[str, object] | None = None
+    """What rules in shadow would have done with it, as the ledger has it."""
 
 
 @dataclass(slots=True)
@@ -115,7 +121,7 @@ class Past:
                 if data is None or not isinstance(call, str) or not isinstance(agent, str):
                     self.skipped.spoilt += 1
                     continue
-                found = self._told(kind, call, agent, time, data)
+                found = self._told(seq, kind, call, agent, time, data)
                 if found is not None:
                     yield found
         self.at = self.last
@@ -145,13 +151,14 @@ class Past:
             ).fetchall()
 
     def _told(
-        self, kind: str, call: str, agent: str, time: str, data: dict[str, object]
+        self, seq: int, kind: str, call: str, agent: str, time: str, data: dict[str, object]
     ) -> PastCall | None:
+        if self._was_held(call, seq):
+            return None  # it counts where it was held; it may have been decided anew since
         match kind:
             case "call.sent":
-                # One under an approval was told of when it was held, or carries out another's.
-                if data.get("approval") is not None or call in self._held:
-                    return None
+                if data.get("approval") is not None:
+                    return None  # it carries out what another call was held for
                 names = _names(data.get("secrets"))
                 return self._call(call, agent, time, "allow", data, data, credentials=names)
             case "approval.opened" | "approval.joined":
@@ -168,7 +175,6 @@ class Past:
         if not isinstance(approval, str):
             self.skipped.spoilt += 1
             return None
-        again = call in self._held  # decided anew while it was held; the first time counts
         _remember(self._held, call, None)
         if kind == "approval.opened":
             _remember(self._opened, approval, data)
@@ -177,15 +183,12 @@ class Past:
             opened = self._opening(approval)
         if opened is None:
             self.skipped.spoilt += 1
-        if opened is None or again:
             return None
         names = _names(opened.get("credentials"))
         asks = kind == "approval.opened"
         return self._call(call, agent, time, "hold", opened, opened, credentials=names, asks=asks)
 
     def _denied(self, call: str, agent: str, time: str, data: dict[str, object]) -> PastCall | None:
-        if call in self._held:
-            return None  # told of when it was held
         code = data.get("code")
         if not isinstance(data.get("what"), dict):
             self.skipped.undecided += 1
@@ -199,13 +202,29 @@ class Past:
         else:
             self.skipped.undecided += 1
             return None
+        opened = self._opening(data.get("approval")) if said == "hold" else None
+        if opened is not None:
+            # A denial is told again to whoever repeats the request: it was held like the first.
+            names = _names(opened.get("credentials"))
+            return self._call(
+                call, agent, time, "hold", opened, opened, credentials=names, asks=False
+            )
         told = {**data, "rules": None} if said != "deny" or code != "policy_denied" else data
-        # Where too many are held already, nothing is opened.
-        asks = code != "too_many_pending"
-        return self._call(call, agent, time, said, told, data, asks=asks)
+        # Held, but nothing was opened for it: too many are held already.
+        return self._call(call, agent, time, said, told, data, asks=said != "hold")
 
-    def _opening(self, approval: str) -> dict[str, object] | None:
+    def _was_held(self, call: str, seq: int) -> bool:
+        """Whether the call was held before this record, be it before the window."""
+        if call in self._held:
+            return True
+        if self.first == 1 and len(self._held) < MOST_REMEMBERED:
+            return False
+        return self._db.execute(_HELD_BEFORE, (call, seq)).fetchone() is not None
+
+    def _opening(self, approval: object) -> dict[str, object] | None:
         """What was recorded when the approval was opened."""
+        if not isinstance(approval, str):
+            return None
         if approval not in self._opened:
             row = self._db.execute(
                 "SELECT data FROM ledger WHERE json_extract(data, '$.approval') = ?"
@@ -232,6 +251,7 @@ class Past:
             self.skipped.spoilt += 1
             return None
         size, risk, policy = told.get("body_size"), told.get("risk"), told.get("policy")
+        shadow = about.get("shadow")
         approval = told.get("approval")
         rules = _texts(told.get("rules"))
         if rules is not None:
@@ -250,6 +270,7 @@ class Past:
             credentials=credentials,
             approval=approval if isinstance(approval, str) else None,
             asks=asks,
+            shadow=shadow if isinstance(shadow, dict) else None,
         )
 
 

@@ -142,6 +142,36 @@ def test_a_joined_call_knows_the_request_of_its_approval(tmp_path: Path) -> None
     assert [c.call for c in late] == ["c2"]
 
 
+def test_what_was_held_before_the_window_is_no_call_of_it(tmp_path: Path) -> None:
+    """Its end lies in the window; what was asked for it does not. Nor was it asked again where it
+    was decided anew."""
+    opened = {"what": WHAT, "approval": "a1", "rules": ["r"], "tiers": ["high"], "policy": 2}
+    denied = {"what": WHAT, "approval": "a1", "code": "approval_expired", "rules": []}
+    path = write(
+        create(tmp_path / "l.db"),
+        [
+            Draft("approval.opened", opened, "c1", "bot"),
+            Draft("approval.joined", {"approval": "a1"}, "c2", "bot"),
+            sent("c3", rules=["s"]),
+            Draft("call.denied", denied, "c1", "bot"),  # type: ignore[arg-type]
+            sent("c2", rules=["r"]),
+            Draft("call.denied", denied, "c4", "bot"),  # type: ignore[arg-type]
+        ],
+    )
+    whole, _ = calls(path)
+    assert [call.call for call in whole] == ["c1", "c2", "c3", "c4"]
+    late, _ = calls(path, since=whole[2].time)
+    assert late == whole[2:]
+    # A repeat is told by what its approval was opened for, and asks nobody.
+    assert (late[1].said, late[1].rules, late[1].asks) == ("hold", ("r",), False)
+
+
+def test_what_was_tried_in_shadow_is_kept(tmp_path: Path) -> None:
+    shadow = {"effect": "deny", "rules": [{"rule": "no", "effect": "deny"}]}
+    path = write(create(tmp_path / "l.db"), [sent("c1", shadow=shadow), sent("c2", shadow=1)])
+    assert [call.shadow for call in calls(path)[0]] == [shadow, None]
+
+
 def test_what_is_forgotten_is_looked_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from audit.past import Past
 from audit.reading import open_ledger
-from broker.passage import Passage
 from keybroker import replaying
 from keybroker.policy import subjects
 from rules.load import load_policy
 from rules.request import RawRequest
 from tests.bench.measure import Report, row
-from tests.support.services import POLICY, Template, World, complete, raw, refund, run
+from tests.support.past import make
+from tests.support.services import POLICY, Template, World, raw, refund, run
 
 COLUMNS = ("keybroker",)
 AT_ONCE = 200
@@ -45,13 +45,8 @@ def replay(report: Report, calls: int) -> None:
 async def _make(world: World, calls: int) -> None:
     pipeline, client = world.pipeline(hold_wait=0), world.client()
 
-    async def make(asked: RawRequest) -> None:
-        outcome = await pipeline.handle(client, asked, asyncio.Event())
-        if isinstance(outcome, Passage):
-            await complete(outcome)
-
     for some in batched(_calls(calls), AT_ONCE):
-        await asyncio.gather(*map(make, some))
+        await asyncio.gather(*(make(pipeline, client, asked) for asked in some))
 
 
 def _calls(count: int) -> Iterator[RawRequest]:

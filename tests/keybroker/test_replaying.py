@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -12,23 +11,13 @@ import pytest
 
 from audit.past import Past
 from audit.reading import open_ledger
-from broker.passage import Passage
 from keybroker import replaying
 from keybroker.policy import subjects
 from keybroker.replaying import Replayed, earlier, moment_of
 from rules.load import load_policy
 from rules.trying.replay import Change
-from tests.support.services import (
-    POLICY,
-    World,
-    complete,
-    payout,
-    raw,
-    refund,
-    run,
-    template,
-    world,
-)
+from tests.support.past import go_by
+from tests.support.services import POLICY, World, payout, raw, refund, template, world
 
 __all__ = ["template", "world"]
 
@@ -56,7 +45,6 @@ def test_other_times_are_refused(text: str) -> None:
 
 @contextmanager
 def past(world: World) -> Iterator[Past]:
-    world.settle()
     with closing(open_ledger(world.path)) as db:
         yield Past(db)
 
@@ -77,27 +65,22 @@ def try_out(world: World, policy: str) -> tuple[Replayed, list[Change]]:
     return done, changes
 
 
-async def make_calls(world: World) -> None:
-    pipeline, client = world.pipeline(hold_wait=0.05), world.client()
-    for asked in (
-        raw(),
-        raw(path="/v1/charges?limit=3"),
-        raw(host="open.example", path="/x"),
-        raw("POST", "/y", host="open.example", body=b'{"n": 1}'),
-        raw("DELETE", "/v1/charges/1"),
-        raw("PUT", "/v1/charges/1"),
-        refund(),
-        refund(),
-        payout(),
-    ):
-        outcome = await pipeline.handle(client, asked, asyncio.Event())
-        if isinstance(outcome, Passage):
-            await complete(outcome)
+CALLS = (
+    raw(),
+    raw(path="/v1/charges?limit=3"),
+    raw(host="open.example", path="/x"),
+    raw("POST", "/y", host="open.example", body=b'{"n": 1}'),
+    raw("DELETE", "/v1/charges/1"),
+    raw("PUT", "/v1/charges/1"),
+    refund(),
+    refund(),
+    payout(),
+)
 
 
 @pytest.fixture
 def busy(world: World) -> World:
-    run(make_calls(world))
+    go_by(world, *CALLS)
     return world
 
 
@@ -142,21 +125,14 @@ def test_what_a_new_condition_looks_at_is_uncertain(busy: World) -> None:
 
 
 def test_a_condition_that_was_in_force_is_known_by_what_was_decided(busy: World) -> None:
-    async def again() -> None:
-        pipeline, client = busy.pipeline(hold_wait=0.05), busy.client()
-        for body in (b'{"n": 1}', b'{"n": 2}'):
-            asked = raw("POST", "/z", host="open.example")
-            fields = ((b"Content-Type", b"application/json"), (b"Content-Length", b"8"))
-            asked = replace(asked, headers=asked.headers + fields, body=body)
-            outcome = await pipeline.handle(client, asked, asyncio.Event())
-            if isinstance(outcome, Passage):
-                await complete(outcome)
-
     asking = POLICY.replace(
         "match: {host: open.example}", "match: {host: open.example, json: {/n: 1}}"
     )
     busy.publish(asking)
-    run(again())
+    asked = raw("POST", "/z", host="open.example")
+    fields = ((b"Content-Type", b"application/json"), (b"Content-Length", b"8"))
+    asked = replace(asked, headers=asked.headers + fields)
+    go_by(busy, *(replace(asked, body=body) for body in (b'{"n": 1}', b'{"n": 2}')))
     _, changes = try_out(
         busy, asking + "  - {id: more, agents: [other], match: {}, effect: deny}\n"
     )
@@ -180,3 +156,20 @@ def test_calls_of_a_policy_that_cannot_be_read_are_looked_at_alone(busy: World) 
     find = earlier(services.policies)
     assert find(1) is not None
     assert find(99) is None
+
+
+def test_a_denial_that_is_told_again_asks_nobody(world: World) -> None:
+    go_by(world, refund())
+    world.vote(world.pending()[0], decision="deny")
+    go_by(world, refund(), refund())
+    done, changes = try_out(world, POLICY)
+    assert (done.replay.calls, changes) == (3, [])
+    assert dict(done.holds.average) == dict(done.then.average)
+    assert dict(done.holds.average) == {"bob": 1, "carol": 1, "dave": 1}
+    # Under a rule that asks other people the repeats are known for what they are too.
+    high = POLICY.replace("risk: medium\n    summary", "risk: high\n    summary")
+    done, changes = try_out(world, high)
+    assert {(change.kind, change.why) for change in changes} == {
+        ("otherwise", "risk medium -> high")
+    }
+    assert done.holds.average["bob"] == 1
