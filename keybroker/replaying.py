@@ -152,6 +152,7 @@ def seen_of(call: PastCall, subject: Subject, moment: datetime) -> Seen:
 def _glimpse(call: PastCall, moment: datetime) -> Glimpse:
     what = call.what
     via: Via = "gateway" if what.get("via") == "gateway" else "proxy"
+    run = what.get("run")
     tunnel = call.said == "tunnel"
     return Glimpse(
         method="CONNECT" if tunnel else str(what["method"]),
@@ -161,6 +162,7 @@ def _glimpse(call: PastCall, moment: datetime) -> Glimpse:
         path="" if tunnel else str(what["path"]),
         moment=moment,
         via=via,
+        run=run if isinstance(run, str) else None,
         size=call.size,
     )
 

@@ -1,4 +1,4 @@
-"""What is known of a call that was not kept: method, place and time, of the rest little.
+"""What is known of a call that was not kept: method, place, time and source, of the rest little.
 
 A condition asked of a glimpse holds, does not hold, or cannot be told (None): the last whenever two
 requests that look alike here may differ in it.
@@ -32,7 +32,7 @@ _GRPC = "application/grpc"
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """What the ledger says openly of a request. None: not known."""
+    """What the ledger says openly of a request. None: not known, of a run: from none."""
 
     method: str
     scheme: SchemeName
@@ -41,6 +41,8 @@ class Glimpse:
     path: str
     moment: datetime | None = None
     via: Via = "proxy"
+    run: str | None = None
+    """Id of the run that it came from."""
     size: int | None = None
     """Bytes of the body."""
 
@@ -57,6 +59,7 @@ class Glimpse:
             body=b"",
             via=self.via,
             moment=self.moment,
+            run=self.run,
         )
 
 
@@ -77,11 +80,6 @@ class Look:
     def _plainly(self, condition: Condition, wide: bool) -> bool | None:
         """All that it looks at is known."""
         return _holds(condition, self.call, wide)
-
-    def _of_source(self, condition: Condition, wide: bool) -> bool | None:
-        ids = condition.test.runs if isinstance(condition, Source) else ()
-        runs = [replace(self.request, run=run) for run in ("some", *ids)]
-        return self._same(condition, wide, self.request, *runs)
 
     def _of_upgrade(self, condition: Condition, wide: bool) -> bool | None:
         return self._same(condition, wide, self.request, replace(self.request, upgrade="websocket"))
@@ -125,7 +123,7 @@ _ASKED: dict[type[Condition], Callable[[Look, Condition, bool], bool | None]] = 
     Methods: Look._plainly,
     Paths: Look._plainly,
     Window: Look._plainly,
-    Source: Look._of_source,
+    Source: Look._plainly,
     Upgrade: Look._of_upgrade,
     GrpcMethod: Look._of_grpc,
     Body: Look._of_size,

@@ -64,17 +64,12 @@ class Guesser:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.has_windows = any(
-            match.time is not None
-            for rule in policy.rules
-            for match in (*rule.matches, *rule.excepts)
-        )
+        matches = [match for r in policy.rules for match in (*r.matches, *r.excepts)]
+        self.has_windows = any(match.time is not None for match in matches)
         """Whether the time of a call may count."""
-        self.has_sizes = any(
-            match.body is not None and match.body.size
-            for rule in policy.rules
-            for match in (*rule.matches, *rule.excepts)
-        )
+        self.has_runs = any(match.source is not None for match in matches)
+        """Whether the run that it came from may."""
+        self.has_sizes = any(match.body is not None and match.body.size for match in matches)
         """Whether the size of a body may count, beyond there being one."""
         self._by_host: defaultdict[str, list[_Entry]] = defaultdict(list)
         for order, rule in enumerate(policy.rules):

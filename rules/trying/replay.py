@@ -145,7 +145,7 @@ class Replay:
         key = (group.kind, group.before, group.after, group.rule, group.was, group.why)
         if key not in self.groups and len(self.groups) >= MOST_GROUPS:
             group.rule = group.was = None
-            group.why = "and more of the kind"
+            group.why = "different things"
             key = (group.kind, group.before, group.after, None, None, group.why)
         return self.groups.setdefault(key, group)
 
@@ -160,6 +160,7 @@ class Replay:
             size = min(size, 1)
         if not self._guesser.has_windows:
             moment = None
+        run = glimpse.run if self._guesser.has_runs else None
         key = (
             seen.subject,
             glimpse.method,
@@ -170,6 +171,7 @@ class Replay:
             glimpse.via,
             size,
             moment,
+            run,
             frozenset(known.items()),
         )
         guess = self._guesses.get(key)

@@ -24,8 +24,9 @@ def look(**known: object) -> Look:
         (Methods(frozenset(["GET"])), False, False),
         (Source(SourceTest(tags=("ci",))), True, True),
         (Source(SourceTest(via="gateway")), False, False),
-        (Source(SourceTest(run=True)), None, None),
-        (Source(SourceTest(runs=("t-1",))), None, None),
+        (Source(SourceTest(run=True)), False, False),
+        (Source(SourceTest(run=False)), True, True),
+        (Source(SourceTest(runs=("t-1",))), False, False),
         (Source(SourceTest(via="gateway", runs=("t-1",))), False, False),
         (Upgrade(True), None, None),
         (GrpcMethod(GrpcTest(services=("a.B",))), None, True),
@@ -41,6 +42,12 @@ def test_what_can_be_told(condition: Condition, narrow: bool | None, wide: bool 
     seen = look()
     assert seen.tell(condition, wide=False) is narrow
     assert seen.tell(condition, wide=True) is wide
+
+
+def test_the_run_is_known() -> None:
+    for run, holds in (("t-1", True), ("t-2", False)):
+        assert look(run=run).tell(Source(SourceTest(runs=("t-1",))), wide=False) is holds
+        assert look(run=run).tell(Source(SourceTest(run=True)), wide=False) is True
 
 
 def test_a_size_is_enough_for_a_size() -> None:

@@ -82,7 +82,8 @@ AT = "host: api.example.com"
             [f'match: {{{AT}, time: {{from: "13:00", to: "14:00", zone: UTC}}}}, effect: allow'],
             {"deny"},
         ),
-        ([f"match: {{{AT}, source: {{run: true}}}}, effect: allow"], {"allow", "deny"}),
+        ([f"match: {{{AT}, source: {{run: true}}}}, effect: allow"], {"deny"}),
+        ([f"match: {{{AT}, source: {{run: false}}}}, effect: allow"], {"allow"}),
         ([f"match: {{{AT}, source: {{via: gateway}}}}, effect: allow"], {"deny"}),
     ],
 )
@@ -138,6 +139,7 @@ MATCHES = st.sampled_from(
         "{host: api.example.com, grpc: {service: a, method: b}}",
         "{host: api.example.com, upgrade: websocket}",
         "{host: api.example.com, source: {run: false}}",
+        "{host: api.example.com, source: {run: true}}",
     ]
 )
 RULES = st.tuples(MATCHES, st.none() | MATCHES, st.sampled_from(["allow", "hold", "deny"]))
@@ -196,6 +198,7 @@ def test_the_truth_is_always_among_what_was_possible(
         request.port,
         request.path,
         moment=NOON,
+        run=request.run,
         size=len(request.body),
     )
     guess = asked.guess(BOT, seen)
