@@ -42,9 +42,11 @@ def explain_past(
 ) -> dict[str, Any] | None:
     """What is known of the call, or of the call that opened the approval; None if there is none."""
     records = query.show(db, id_)
-    call = next((record.call for record in records if record.call is not None), None)
-    if call is None:
+    calls = [record.call for record in records if record.call is not None]
+    if not calls:
         return None
+    # A call that joined an approval stands among the records of the one that opened it.
+    call = id_ if id_ in calls else calls[0]
     own = [record for record in records if record.call == call]
     past = next(iter(Past(db, call=call)), None)
     if past is None:
@@ -77,6 +79,7 @@ def _undecided(own: list[Record]) -> dict[str, Any]:
         "near": [],
         "credentials": [],
         "tiers": [],
+        "shadow": None,
         "present": None,
     }
 
@@ -109,6 +112,19 @@ def _decided(
         ],
         "credentials": list(past.credentials or ()),
         "tiers": [{"name": name} for name in past.tiers],
+        "shadow": _shadow(past),
+    }
+
+
+def _shadow(past: PastCall) -> dict[str, Any] | None:
+    """What was tried then would have done, as it was recorded."""
+    if past.shadow is None:
+        return None
+    rules = past.shadow.get("rules")
+    listed = rules if isinstance(rules, list) else []
+    return {
+        "effect": past.shadow.get("effect"),
+        "rules": [str(one["rule"]) for one in listed if isinstance(one, dict) and "rule" in one],
     }
 
 

@@ -168,6 +168,8 @@ def _example(example: Example) -> str:
     request = example.request
     place = authority(request.scheme, request.host, request.port)
     parts = [f"{request.method} {request.scheme}://{place}{request.target}"]
+    if request.upgrade is not None:
+        parts.append(f"for a {request.upgrade}")
     parts += [f"{name}: {value}" for name, value in request.headers]
     if request.body:
         parts.append(request.body.decode("utf-8", "replace"))

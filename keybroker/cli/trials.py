@@ -184,7 +184,7 @@ def explain(
         run=_run(run),
     )
     loaded, known = _load(app, policy_file)
-    _hint_at(agent, known, loaded)
+    hint_at(agent, known, loaded)
     told = explain_call(loaded, subject_of(agent, known), written)
     if as_json:
         emit(told)
@@ -192,8 +192,8 @@ def explain(
         _tell(told)
 
 
-def _hint_at(agent: str, known: Sequence[Agent], policy: Policy) -> None:
-    """A remark if nobody knows the agent, which then has no tags."""
+def hint_at(agent: str, known: Sequence[Agent], policy: Policy) -> None:
+    """A remark if nobody knows the agent: it has no tags, and made no calls."""
     from rules.load import agents_named
     from rules.yamlfile import did_you_mean
 
@@ -240,6 +240,7 @@ def _tell_past(told: dict[str, Any]) -> None:
         click.echo(f"risk: {', '.join(tier['name'] for tier in told['tiers'])}")
     if told["credentials"]:
         click.echo(f"credentials: {', '.join(told['credentials'])}")
+    _tell_shadow(told)
     _tell_rules(told)
     now = told["present"]
     if now is not None:
@@ -308,10 +309,15 @@ def _tell(told: dict[str, Any]) -> None:
         click.echo(f"summary: {inert(summary)}")
     for limit in told["limits"]:
         click.echo(f"limit of {limit['rule']}: {inert(limit['sentence'])}")
-    if told["shadow"] is not None:
-        by = ", ".join(told["shadow"]["rules"])
-        click.echo(f"in shadow: {told['shadow']['effect']}, by {by}")
+    _tell_shadow(told)
     _tell_rules(told)
+
+
+def _tell_shadow(told: dict[str, Any]) -> None:
+    shadow = told["shadow"]
+    if shadow is not None:
+        by = ", ".join(shadow["rules"]) or "no rule"
+        click.echo(inert(f"in shadow: {shadow['effect']}, by {by}"))
 
 
 def _tell_rules(told: dict[str, Any]) -> None:

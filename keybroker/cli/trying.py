@@ -26,6 +26,7 @@ from keybroker.cli.frame import (
     pass_app,
     table,
 )
+from keybroker.cli.trials import hint_at
 from keybroker.errors import Unusable
 from rules.request import authority
 
@@ -89,6 +90,11 @@ since_option = time_option("since", "Calls from this time on: 7d (ago), 36h, or 
 until_option = time_option("until", "Calls before this time.")
 
 
+def _check_window(since: str | None, until: str | None) -> None:
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--until must be later than --since")
+
+
 @click.command(cls=Command)
 @click.argument("file", metavar="NEW", type=FILE)
 @since_option
@@ -111,7 +117,11 @@ def replay(
     from keybroker.policyfile import load_policy_file
 
     candidate, _ = load_policy_file(file)
+    _check_window(since, until)
     services = app.services()
+    agents = services.agents.list()
+    if agent is not None:
+        hint_at(agent, agents, candidate)
     db = open_ledger(app.workspace().database)
     click.get_current_context().call_on_close(db.close)
     progress = Progress("replaying")
@@ -126,7 +136,7 @@ def replay(
                 Past(db, since=since, until=until, agent=agent),
                 candidate,
                 replaying.earlier(services.policies),
-                subjects(services.agents.list()),
+                subjects(agents),
                 services.people.list(),
                 each=keep,
                 progress=progress,
@@ -137,6 +147,10 @@ def replay(
             _emit(done, spool)
         else:
             _tell(done)
+    if candidate.shadows:
+        ids = ", ".join(rule.id for rule in candidate.shadows[:3])
+        more = f" and {len(candidate.shadows) - 3} more" if len(candidate.shadows) > 3 else ""
+        note(inert(f"rules in shadow take no part: {ids}{more}"))
 
 
 @click.command(cls=Command)
@@ -169,10 +183,13 @@ def learn(
 
     if output is not None and output.exists() and not force:
         raise Unusable(f"{output} is there already; --force overwrites it")
+    _check_window(since, until)
     services = app.services()
     published = services.policies.refresh()
     if published is None:
         raise Unusable("no policy was ever in force here, so nothing can be learnt")
+    agents = services.agents.list()
+    hint_at(agent, agents, published.rulebook.policy)
     db = open_ledger(app.workspace().database)
     click.get_current_context().call_on_close(db.close)
     progress = Progress("learning")
@@ -181,7 +198,7 @@ def learn(
             Past(db, since=since, until=until, agent=agent),
             agent,
             published.rulebook.policy,
-            subjects(services.agents.list()),
+            subjects(agents),
             progress=progress,
         )
     finally:
@@ -208,7 +225,8 @@ def learn(
     elif output is None:
         click.echo(text, nl=False)
     else:
-        click.echo(inert(f"wrote {output}: {len(rules)} rules for {learnt.calls} calls of {agent}"))
+        covered = f"{_many(len(rules), 'rule')} for {_many(learnt.calls, 'call')} of {agent}"
+        click.echo(inert(f"wrote {output}: {covered}"))
         note(f"next: read it, then `keybroker policy replay {output} --agent {agent}`")
 
 
@@ -315,13 +333,13 @@ def _tell_groups(groups: list[Group]) -> None:
         was = f'; was "{group.was}"' if group.was and group.was != group.rule else ""
         colour = {"allow": "green", "deny": "red"}.get(group.after, "yellow")
         after = paint(group.after, fg=colour)
-        plural = "" if group.calls == 1 else "s"
         click.echo(
-            f"  {group.before} -> {after}: {group.calls} call{plural} of "
+            f"  {group.before} -> {after}: {_many(group.calls, 'call')} of "
             f"{inert(_few(sorted(group.agents)))}, {inert(by + was)}"
         )
         if group.why:
-            click.echo(inert(f"      {group.why}"))
+            hangs = "it hangs on " if group.kind == "uncertain" else ""
+            click.echo(inert(f"      {hangs}{group.why}"))
         for change in group.examples:
             click.echo(f"      {inert(_example(change.seen))}")
     if len(groups) > SHOWN_GROUPS:
@@ -340,7 +358,7 @@ def _tell_load(done: Replayed) -> None:
     names = sorted({*then.average, *would.average, *would.unsure})
     if not names:
         return
-    click.echo(f"\n{paint('asked a day', bold=True)} (over {would.days:g} days)")
+    click.echo(f"\n{paint('asked a day', bold=True)} (over {_days(would.days)})")
     table(
         ("APPROVER", "THEN", "WITH NEW", "BUSIEST DAY", "MAYBE MORE"),
         [
@@ -354,6 +372,14 @@ def _tell_load(done: Replayed) -> None:
             for name in names
         ],
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _days(days: float) -> str:
+    return "1 day" if days == 1 else f"{days:g} days"
 
 
 def _few(names: list[str]) -> str:

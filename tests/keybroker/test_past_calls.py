@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import closing
 from typing import Any
 
 import pytest
 
 from audit.reading import open_ledger
-from broker.passage import Passage
 from keybroker.past_calls import Candidate, explain_past
 from keybroker.policy import subjects
 from keybroker.replaying import earlier
 from rules.load import load_policy
-from tests.support.services import (
-    POLICY,
-    World,
-    complete,
-    payout,
-    raw,
-    refund,
-    run,
-    template,
-    world,
-)
+from tests.support.past import go_by
+from tests.support.services import POLICY, World, payout, raw, refund, template, world
 
 __all__ = ["template", "world"]
 
@@ -38,18 +27,9 @@ CALLS = {
 }
 
 
-async def make_calls(world: World) -> None:
-    pipeline, client = world.pipeline(hold_wait=0.05), world.client()
-    for asked in CALLS.values():
-        outcome = await pipeline.handle(client, asked, asyncio.Event())
-        if isinstance(outcome, Passage):
-            await complete(outcome)
-
-
 @pytest.fixture
 def busy(world: World) -> World:
-    run(make_calls(world))
-    world.settle()
+    go_by(world, *CALLS.values())
     return world
 
 
@@ -153,3 +133,38 @@ def test_without_the_policy_of_that_time_the_record_speaks(busy: World) -> None:
     assert "policy version 1 cannot be read here" in told["sentence"]
     assert told["near"] == []
     assert told["present"] is None
+
+
+def test_a_call_that_repeats_a_denied_one_is_explained_itself(world: World) -> None:
+    """It was held and denied like the first, whose approval it names."""
+    go_by(world, refund())
+    (first,) = world.records("approval.opened")
+    world.vote(first["approval"], decision="deny")
+    go_by(world, refund())
+    again = world.records("call.denied")[-1]
+    assert again["call"] != first["call"]
+    told = explained(world, again["call"])
+    assert (told["call"], told["effect"], told["rules"]) == (again["call"], "hold", ["refund"])
+    assert told["present"]["same"] is True
+
+
+def test_what_was_tried_in_shadow_is_told(world: World) -> None:
+    shadow = "    effect: deny\n    mode: shadow\n"
+    world.publish(f"{POLICY}  - id: try\n    agents: [bot]\n    match: {{path: /v1/**}}\n{shadow}")
+    go_by(world, raw(), raw(host="open.example", path="/x"))
+    tried, other = (explained(world, sent["call"]) for sent in world.records("call.sent"))
+    assert tried["shadow"] == {"effect": "deny", "rules": ["try"]}
+    assert other["shadow"] is None
+
+
+def test_the_run_of_a_call_is_known(world: World) -> None:
+    """What is asked of it now is told for certain."""
+    token = world.services.agents.run_token("bot", ttl=60, by="cli:test")
+    go_by(world, raw(), client=world.client(token=token))
+    go_by(world, raw())
+    of_run, of_none = (sent["call"] for sent in world.records("call.sent"))
+    for asked, same in (("true", of_run), ("false", of_none)):
+        policy = POLICY.replace("path: /v1/**}", f"path: /v1/**, source: {{run: {asked}}}}}")
+        for call in (of_run, of_none):
+            now = explained(world, call, policy)["present"]
+            assert (now["same"], now["certain"]) == (call == same, True)

@@ -1,7 +1,4 @@
-"""Calls that really were made, for tests that look back on them: by the real pipeline, into a ledger.
-
-    go_by(world, raw(), refund())
-"""
+"""Calls that really were made, for tests that look back on them: by the real pipeline."""
 
 from __future__ import annotations
 

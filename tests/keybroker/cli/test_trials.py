@@ -245,6 +245,7 @@ def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Pa
             "rules": ["small"],
             "policy": version,
             "body_size": 10,
+            "shadow": {"effect": "deny", "rules": [{"rule": "no", "effect": "deny"}]},
         }
         sent = Draft("call.sent", data, "c-1", "bot")  # type: ignore[arg-type]
         services.store.write(lambda tx: tx.append(sent))
@@ -258,6 +259,7 @@ def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Pa
     assert "c-1 of bot, " in out
     assert 'allow: Rule "small" allows POST https://api.stripe.com/v1/refunds.' in out
     assert "version 1 says: the same" in out
+    assert "in shadow: deny, by no" in out
     policy.write_text(POLICY.replace("lte: 1000", "lte: 10"))
     out = run("policy", "explain", "c-1", "--policy", policy).out
     assert f"{policy} says: allow or deny" in out

@@ -84,6 +84,25 @@ def test_the_window_and_the_agent_count(run: Run, new: Path) -> None:
     odd = run("policy", "replay", new, "--since", "soon")
     assert odd.status == 2
     assert "so long ago: 36h, 7d" in odd.err
+    empty = run("policy", "replay", new, "--since", "1h", "--until", "1d")
+    assert (empty.status, "--until must be later than --since" in empty.err) == (2, True)
+    assert run("policy", "learn", "--agent", "bot", "--since", "1h", "--until", "1d").status == 2
+
+
+def test_an_agent_that_nobody_knows_is_remarked_on(run: Run, new: Path) -> None:
+    for command in (("replay", new), ("learn",)):
+        told = run("policy", *command, "--agent", "bott", "--json")
+        assert 'there is no agent "bott" (did you mean "bot"?)' in told.err
+        assert told.json["calls"] == 0
+        assert "there is no agent" not in run("policy", *command, "--agent", "bot").err
+
+
+def test_what_it_hangs_on_and_what_takes_no_part_is_said(run: Run, new: Path) -> None:
+    shadow = "  - {id: no, agents: [bot], match: {host: api.example}, effect: deny, mode: shadow}\n"
+    new.write_text(POLICY.replace("{method: GET,", "{method: GET, query: {a: b},") + shadow)
+    done = run("policy", "replay", new)
+    assert "it hangs on GET https://api.example/** with query a = b" in done.out
+    assert "rules in shadow take no part: no" in done.err
 
 
 def test_what_is_learnt_is_valid_and_replays_without_denials(
@@ -92,7 +111,7 @@ def test_what_is_learnt_is_valid_and_replays_without_denials(
     file = tmp_path / "learnt.yaml"
     done = run("policy", "learn", "--agent", "bot", "--since", "7d", "-o", file)
     assert done.status == 0, done.err
-    assert f"wrote {file}: 1 rules for 2 calls of bot" in done.out  # one is no path of anybody's
+    assert f"wrote {file}: 1 rule for 2 calls of bot" in done.out  # one is no path of anybody's
     assert run("policy", "check", file).status == 0
     told = run("policy", "replay", file, "--json").json
     assert [change["call"] for change in told["changed"]] == ["c-2"]
