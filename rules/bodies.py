@@ -21,11 +21,12 @@ from rules.conditions import (
 from rules.errors import Unreadable
 from rules.model import BodyTest, GraphQLTest, McpTest, RpcTest, ValueTest
 from rules.reading.call import Reading
-from rules.reading.forms import may_be
+from rules.reading.forms import Pairs, may_be
 from rules.reading.graphql import GraphQL
 from rules.reading.json import Json, pointer_steps, step_into
 from rules.reading.jsonrpc import Rpc
-from rules.values import fold, holds, value_of
+from rules.reading.multipart import Part
+from rules.values import fold, holds, size_holds, value_of
 
 
 class OfBody:
@@ -49,19 +50,39 @@ class Body(OfBody):
 
 @dataclass(frozen=True, slots=True)
 class Field(OfBody):
-    """A field of a form."""
+    """A field of a form, or a file in it."""
 
     test: ValueTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
         pairs = call.form_pairs(wide=wide is not (self.test.exists is False))
-        if any(may_be(name, self.test.name) for name in call.form_files):
-            # Some servers have files and fields apart, some together.
-            raise Unreadable(f"{self.test.name} is sent as a file")
         query, clear = call.query
         if not clear:
             raise Unreadable("its query is read in two ways")
+        files = [part for part in call.form_files if may_be(part.name, self.test.name)]
+        if files:
+            return _file_holds(self.test, files, (*pairs, *query))
         return pairs_hold(self.test, pairs, query, wide=wide)
+
+
+def _file_holds(test: ValueTest, files: Sequence[Part], others: Pairs) -> bool:
+    """Whether the one file among `files` is as the test wants it: there, and of that many bytes.
+
+    Raises Unreadable if what is asked is something else (some servers have files and fields apart,
+    some together), or if it is not the only thing that some server takes for it.
+    """
+    file, *more = files
+    beside = any(may_be(name, test.name) for name, _ in others)
+    if more or beside or file.kind is None or file.name != test.name or test.exists is False:
+        raise Unreadable(f"{test.name} is sent as a file, or may be")
+    checks = checks_of(test)
+    size = Decimal(len(file.value))
+    for check in checks:
+        if check.op == "length" and not size_holds(check, size):
+            return False
+    if any(check.op != "length" for check in checks):
+        raise Unreadable(f"{test.name} is sent as a file")
+    return True
 
 
 @dataclass(frozen=True, slots=True)

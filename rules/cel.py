@@ -9,7 +9,7 @@ that are true in Python.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
@@ -20,6 +20,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from rules.errors import Unreadable
+from rules.members import asked, in_doubt
 from rules.reading.json import Json, Number
 from rules.request import Request
 
@@ -52,6 +53,7 @@ _TYPES: dict[str, Any] = {
 NAMES = frozenset(_TYPES)
 """What `call` has: `call.method` and so on."""
 _OF_BODY = frozenset({"json", "form"})
+_FIELDS = frozenset({"query", "form"})
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r"""\"([^"\\\n]*)\"|'([^'\\\n]*)'""")
@@ -76,8 +78,9 @@ class Variables:
     """What one call offers to expressions, each made when an expression first asks for it.
 
     `query` gives the pairs and whether they have one reading; `form` and `json` give what the body
-    is as such, nothing (None, no pairs) if it is something else or there is none. They may raise
-    Unreadable. `at` has a time zone.
+    is as such, nothing (None, no pairs) if it is something else or there is none. `files` gives the
+    names of what a form has besides, `beside_query` those that servers merge with the query's. They
+    may raise Unreadable. `at` has a time zone.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class Variables:
         query: Callable[[], tuple[Pairs, bool]],
         form: Callable[[], Pairs],
         json: Callable[[], Json | None],
+        files: Callable[[], Sequence[str]] = tuple,
+        beside_query: Callable[[], Sequence[str]] = tuple,
         agent: str,
         tags: Collection[str],
         at: datetime,
@@ -102,9 +107,9 @@ class Variables:
             "agent": lambda: _Value(agent),
             "tags": lambda: _Value(sorted(tags)),
             "time": lambda: _Value(at),
-            "query": lambda: _pairs(self._clear_query()),
+            "query": lambda: _pairs(self._clear_query(), beside=beside_query()),
             "headers": lambda: _pairs(_headers(request)),
-            "form": lambda: _pairs(form()),
+            "form": lambda: _pairs(form(), beside=_names(self._clear_query()), hidden=files()),
             "json": lambda: _document(json()),
         }
         self._values: dict[str, _Value | None] = {}
@@ -135,6 +140,8 @@ class When:
     _expression: Any = field(repr=False, compare=False)
     _words: frozenset[str] = field(repr=False, compare=False)
     """Names of members that it may ask for."""
+    _asked: Mapping[str, frozenset[str] | None] = field(repr=False, compare=False)
+    """Of query and form, by name; None: it may ask for any."""
 
     @property
     def reads_body(self) -> bool:
@@ -149,7 +156,11 @@ class When:
         hold for a reader who takes the text "5" for the number 5, or the other way round.
         """
         values = {name: variables.value(name) for name in self.names}
-        found = {name: value for name, value in values.items() if value is not None}
+        found = {
+            name: value
+            for name, value in values.items()
+            if value is not None and not value.in_doubt(self._asked.get(name))
+        }
         choices = {name: value.readings(self._words) for name, value in found.items()}
         count = 1
         for readings in choices.values():
@@ -223,7 +234,8 @@ def compile_when(text: str) -> When:
         )
     words = frozenset(_WORD.findall(text)) | {a or b for a, b in _STRING.findall(text)}
     names = frozenset(name for name in NAMES & words if not _compiles_without(name, text))
-    return When(text, names, expression, words)
+    members = {name: asked(text, name) for name in names & _FIELDS}
+    return When(text, names, expression, words, members)
 
 
 @cache
@@ -291,15 +303,25 @@ class _Value:
         """What readers take it for who do not heed types."""
         return [self.plain]
 
+    def in_doubt(self, wanted: frozenset[str] | None) -> bool:
+        """Whether there is something else that may be one of the members."""
+        return False
+
 
 class _Fields(_Value):
     """Names with text. A name given several times may be any of its values, and one in another
     letter case may be the one that is asked for."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, pairs: list[tuple[str, str]], beside: Sequence[str], hidden: Sequence[str]
+    ) -> None:
         longest = max([len(text) for pair in pairs for text in pair], default=0)
         super().__init__({}, longest=longest, widest=len(pairs), nodes=2 * len(pairs))
         self._pairs = pairs
+        self._beside, self._hidden = beside, hidden
+
+    def in_doubt(self, wanted: frozenset[str] | None) -> bool:
+        return in_doubt(_names(self._pairs), wanted, self._beside, self._hidden)
 
     def readings(self, words: frozenset[str]) -> list[object]:
         alike = {_fold(word): word for word in words}
@@ -394,11 +416,15 @@ def _untyped(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-def _pairs(pairs: Pairs) -> _Value:
+def _pairs(pairs: Pairs, *, beside: Sequence[str] = (), hidden: Sequence[str] = ()) -> _Value:
     found = list(pairs)
     if len(found) > MAX_NODES:
         raise Unreadable("too many fields")
-    return _Fields(found)
+    return _Fields(found, beside, hidden)
+
+
+def _names(pairs: Pairs) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in pairs))
 
 
 def _headers(request: Request) -> Pairs:

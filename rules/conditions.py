@@ -159,6 +159,8 @@ class Parameter(OfHead):
         pairs, clear = call.query
         if not clear:
             raise Unreadable("its query is read in two ways")
+        if any(may_be(part.name, self.test.name) for part in call.form_files):
+            raise Unreadable(f"a part of its form is named {self.test.name} as well")
         return pairs_hold(self.test, pairs, call.form_beside_query, wide=wide)
 
 

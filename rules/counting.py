@@ -111,8 +111,8 @@ def _only(place: Place, call: Reading) -> str:
     own, other = query, call.form_beside_query
     if place.kind == "form":
         own, other = call.form_pairs(wide=False), query
-        if any(may_be(name, place.name) for name in call.form_files):
-            raise ValueError("it is sent as a file")
+    if any(may_be(part.name, place.name) for part in call.form_files):
+        raise ValueError("it is sent as a file")
     alike = [(name, value) for name, value in own if may_be(name, place.name)]
     elsewhere = _has(other, place.name)
     if not alike and not elsewhere:

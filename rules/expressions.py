@@ -11,7 +11,8 @@ from rules.reading.call import Reading
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Holds if the expression says true; an error in it leaves that in doubt."""
+    """Holds if the expression says true; an error in it leaves that in doubt, and so does another
+    answer for who goes by the looks of the body than for who goes by its Content-Type."""
 
     when: When
 
@@ -28,7 +29,10 @@ class Expression:
             raise Unreadable("its body has not been read")
         if "time" in self.when.names and call.request.moment is None:
             raise Unreadable("the time of the call is not known")
-        answer = self.when.holds(call.variables(wide=wide), wide=wide)
+        plain, looks = call.variables(wide=False), call.variables(wide=True)
+        answer = self.when.holds(plain, wide=wide)
+        if looks is not plain and self.when.reads_body:
+            answer = answer if self.when.holds(looks, wide=wide) is answer else None
         if answer is None:
             raise Undecided("an expression has no clear answer for it")
         return answer

@@ -232,7 +232,7 @@ def _found(condition: Condition, call: Reading, show: _Show) -> str:
             size = f"its body has {call.body_size} bytes"
             return f"{size} of type {visible(call.media_type) or 'unknown'}" if test.types else size
         case Field(test):
-            return _values(_alike(call.form_pairs(wide=True), test.name), test, show)
+            return _field(condition, call, test, show)
         case Member(test):
             return _member(call, test, show)
         case Operations():
@@ -260,6 +260,14 @@ def _clock(moment: datetime) -> str:
 
 def _operation(kind: str, fields: Sequence[str]) -> str:
     return f"a {kind} of {_several([visible(name) for name in fields])}"
+
+
+def _field(condition: Field, call: Reading, test: ValueTest, show: _Show) -> str:
+    files = [part for part in call.form_files if may_be(part.name, test.name)]
+    if not files:
+        return _values(_alike(call.form_pairs(wide=True), test.name), test, show)
+    condition.holds(call, wide=False)  # which raises if there is no telling
+    return f"it is a file of {len(files[0].value)} bytes"
 
 
 def _member(call: Reading, test: ValueTest, show: _Show) -> str:

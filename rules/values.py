@@ -77,8 +77,12 @@ def holds(check: Check, value: Value, *, wide: bool) -> bool:
         case "length":
             if not isinstance(value, str | list | dict):
                 return False
-            size = Decimal(len(value))
-            return all(holds(c, size, wide=wide) for c in cast(tuple[Check, ...], wanted))
+            return size_holds(check, Decimal(len(value)))
+
+
+def size_holds(check: Check, size: Decimal) -> bool:
+    """Whether a `length` wants this one."""
+    return all(holds(one, size, wide=False) for one in cast(tuple[Check, ...], check.value))
 
 
 def _equal(value: Value, wanted: Scalar, wide: bool) -> bool:

@@ -158,7 +158,7 @@ def _match() -> Json:
         "query": _tests(_untyped(), "Query parameters."),
         "headers": _tests(_untyped(), "Headers."),
         "json": _tests(_typed(), "Values in a JSON body, by pointer.", pointers=True),
-        "form": _tests(_untyped(), "Fields of a form."),
+        "form": _tests(_untyped(), "Fields of a form; of a file exists and length, in bytes."),
         "body": fields_of(matches.BODY, {
             "type": several(text(), "application/json, text/*."),
             "size": _size(bytes_=True),

@@ -62,11 +62,22 @@ class Reading:
 
     @property
     def form(self) -> Pairs | None:
-        """The fields of a form; None if the body is none, or has no one reading."""
+        """The fields of a form, for people; None if the body is none, or has no one reading."""
         try:
-            return self.form_pairs(wide=False) if self._is_form else None
+            if not self._is_form:
+                return None
+            pairs = self.form_pairs(wide=False)
+            parts = self._form_parts
         except Unreadable:
             return None
+        return tuple([(p.name, p.text) for p in parts if p.text is not None]) if parts else pairs
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """What else a form has, for people."""
+        if self.form is None:
+            return ()
+        return tuple([part for part in self._form_parts if part.text is None])
 
     @property
     def json(self) -> Json:
@@ -112,11 +123,11 @@ class Reading:
         return ()
 
     @cached_property
-    def form_files(self) -> tuple[str, ...]:
-        """The names under which a multipart form has files. Raises Unreadable."""
-        if self.media_type != MULTIPART or self.has_no_body or self.request.unread:
-            return ()
-        return tuple([part.name for part in self._parts if part.filename is not None])
+    def form_files(self) -> tuple[Part, ...]:
+        """The parts of a multipart form that are files, or to some server may be. Raises
+        Unreadable.
+        """
+        return tuple([part for part in self._form_parts if part.kind != "field"])
 
     @property
     def form_beside_query(self) -> Pairs:
@@ -155,21 +166,39 @@ class Reading:
         return self._once("mcp", lambda: read_mcp(self.request, document))
 
     def variables(self, *, wide: bool) -> Variables:
-        """The call as expressions see it, in one of its two readings."""
-        from rules.cel import Variables  # as in rules.matching
-
+        """The call as expressions see it, in one of its two readings; one and the same if the body
+        is just what it looks like."""
+        wide = wide and self._looks_otherwise
         found = self._variables.get(wide)
         if found is None:
-            found = self._variables[wide] = Variables(
-                self.request,
-                query=lambda: self.query,
-                form=lambda: self.form_pairs(wide=wide),
-                json=lambda: self.document(wide=wide),
-                agent=self.subject.name,
-                tags=self.subject.tags,
-                at=self.request.moment or _NO_TIME,
-            )
+            found = self._variables[wide] = self._new_variables(wide=wide)
         return found
+
+    def _new_variables(self, *, wide: bool) -> Variables:
+        from rules.cel import Variables  # as in rules.matching
+
+        return Variables(
+            self.request,
+            query=lambda: self.query,
+            form=lambda: self.form_pairs(wide=wide),
+            json=lambda: self.document(wide=wide),
+            files=lambda: [part.name for part in self.form_files],
+            beside_query=lambda: [
+                *[name for name, _ in self.form_beside_query],
+                *[part.name for part in self.form_files],
+            ],
+            agent=self.subject.name,
+            tags=self.subject.tags,
+            at=self.request.moment or _NO_TIME,
+        )
+
+    @property
+    def _looks_otherwise(self) -> bool:
+        """Whether the body looks like something that its Content-Type does not say."""
+        body = self.request.body
+        return (not self._is_form and looks_like_fields(body)) or (
+            not self._is_json and looks_like_json(body)
+        )
 
     @cached_property
     def _is_form(self) -> bool:
@@ -184,12 +213,16 @@ class Reading:
         if self.media_type == FORM:
             return read_form(self.request.body)
         try:
-            return tuple([(p.name, p.value.decode()) for p in self._parts if p.filename is None])
+            return tuple(
+                [(p.name, p.value.decode()) for p in self._form_parts if p.kind == "field"]
+            )
         except UnicodeDecodeError:
             raise Unreadable("a field of its form is not UTF-8") from None
 
     @property
-    def _parts(self) -> tuple[Part, ...]:
+    def _form_parts(self) -> tuple[Part, ...]:
+        if self.media_type != MULTIPART or self.has_no_body or self.request.unread:
+            return ()
         content_type = self.request.header("content-type") or ""
         return self._once("parts", lambda: read_multipart(content_type, self.request.body))
 

@@ -53,6 +53,12 @@ def may_be(name: str, wanted: str) -> bool:
     return all(a == b or (at and "" in (a, b)) for at, (a, b) in enumerate(pairs))
 
 
+def is_plain(name: str) -> bool:
+    """Whether nobody takes the name for anything but itself, letter case and blanks around it
+    aside."""
+    return not any(mark in name.strip() for mark in _BRACKETED)
+
+
 def _steps(name: str) -> list[str]:
     first, *inner = name.partition("\0")[0].split("[")
     return [first.replace(".", "_").replace(" ", "_"), *[step.rstrip("]") for step in inner]]

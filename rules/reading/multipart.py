@@ -1,14 +1,16 @@
 """multipart/form-data, read strictly (RFC 7578, as browsers and HTTP libraries write it).
 
 Parsers differ in everything but the plain form: what is before the first and after the last
-delimiter, bare line feeds, escapes in names, encodings, `filename*`. Whatever is not the plain form
-is Unreadable.
+delimiter, bare line feeds, escapes in names, encodings. Whatever is not the plain form is
+Unreadable. They also differ on which parts are files; where they do, a part says so.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from html import unescape
+from typing import Literal
 
 from rules.errors import Unreadable
 
@@ -24,9 +26,16 @@ _TYPE = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LINE = re.compile(rb"([A-Za-z-]+):([ -~\x80-\xff]*)")
-_DISPOSITION = re.compile(r"form-data((?: *; *(?:file)?name=\"[^\"\\]*\"){1,2})", re.IGNORECASE)
-_PARAMETER = re.compile(r"((?:file)?name)=\"([^\"\\]*)\"", re.IGNORECASE)
+_DISPOSITION = re.compile(
+    r"form-data((?: *; *(?:(?:file)?name=\"[^\"\\]*\"|filename\*=[a-z0-9'%._~-]+)){1,3})",
+    re.IGNORECASE | re.ASCII,
+)
+_PARAMETER = re.compile(
+    r"(name|filename\*?)=(?:\"([^\"\\]*)\"|([a-z0-9'%._~-]+))", re.IGNORECASE | re.ASCII
+)
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_INNER = re.compile(r"name\*?[0-9]* *=", re.IGNORECASE)
+"""What a parser that searches the line, quotes or not, takes for a parameter."""
 _PART_TYPE = re.compile(
     r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)"
     r"((?: *; *[a-z0-9-]+=(?:[^ ;\"]++|\"[^\"\\]*+\"))*+)"
@@ -42,10 +51,21 @@ class Part:
 
     name: str
     filename: str | None
-    """None: a field, not a file."""
+    """None: it has none."""
     type: str
-    """The media type, lower case, without parameters."""
+    """The media type, lower case, without parameters; empty if it has none."""
     value: bytes = field(repr=False)
+    kind: Literal["field", "file"] | None
+    """None: there are servers that take it for the one, and others for the other; or that leave it
+    out, or give it another name."""
+
+    @property
+    def text(self) -> str | None:
+        """What stands in it, if it has no file name and is text; None if not."""
+        try:
+            return self.value.decode() if self.filename is None else None
+        except UnicodeDecodeError:
+            return None
 
 
 def read_multipart(content_type: str, body: bytes) -> tuple[Part, ...]:
@@ -78,8 +98,9 @@ def _read_part(piece: bytes) -> Part:
         raise Unreadable("a boundary within a line")
     value = piece[end + 4 : -2]
     headers = _read_lines(piece[2:end])
-    name, filename = _read_disposition(headers.pop("content-disposition", ""))
-    kind = _read_type(headers.pop("content-type", "text/plain"))
+    names = _read_disposition(headers.pop("content-disposition", ""))
+    kind = headers.pop("content-type", None)
+    media_type = "" if kind is None else _read_type(kind)
     if headers.pop("content-transfer-encoding", "binary").lower() not in _IDENTITY:
         raise Unreadable("an encoded part")
     length = headers.pop("content-length", None)
@@ -87,7 +108,8 @@ def _read_part(piece: bytes) -> Part:
         raise Unreadable("a part whose Content-Length is not its length")
     if headers:
         raise Unreadable("a part with header lines that forms do not have")
-    return Part(name, filename, kind, value)
+    filename = names.get("filename*", names.get("filename"))
+    return Part(names["name"], filename, media_type, value, _kind(names, media_type))
 
 
 def _read_lines(head: bytes) -> dict[str, str]:
@@ -106,18 +128,42 @@ def _read_lines(head: bytes) -> dict[str, str]:
     return lines
 
 
-def _read_disposition(text: str) -> tuple[str, str | None]:
+def _read_disposition(text: str) -> dict[str, str]:
+    """Its `name`, and `filename` and `filename*` where there are such."""
     match = _DISPOSITION.fullmatch(text)
     if match is None:
         raise Unreadable("a part without a plain Content-Disposition")
     found: dict[str, str] = {}
-    for key, value in _PARAMETER.findall(match[1]):
-        if key.lower() in found or _ESCAPE.search(value):
+    for key, quoted, bare in _PARAMETER.findall(match[1]):
+        if key.lower() in found or _INNER.search(quoted):
             raise Unreadable("a part's name that has two readings")
-        found[key.lower()] = value
+        found[key.lower()] = quoted or bare
     if not found.get("name"):
         raise Unreadable("a part without a name")
-    return found["name"], found.get("filename")
+    if _ESCAPE.search(found["name"]):
+        raise Unreadable("a part's name that has two readings")
+    return found
+
+
+def _kind(names: dict[str, str], media_type: str) -> Literal["field", "file"] | None:
+    """What the part is to everybody.
+
+    To some a part is a file if it has a file name, to others if it has a type; of a file whose name
+    is no name some make a field, and some nothing. And to some all names are Latin-1.
+    """
+    filename = names.get("filename")
+    if not names["name"].isascii() or "filename*" in names:
+        return None
+    if filename is None:
+        return None if media_type else "field"
+    return "file" if media_type and _is_name(filename) else None
+
+
+def _is_name(filename: str) -> bool:
+    """Whether every server finds a name in it: some undo escapes, some take what is behind the last
+    slash."""
+    last = unescape(filename).replace("\\", "/").rpartition("/")[2]
+    return not _ESCAPE.search(filename) and any(character.isalnum() for character in last)
 
 
 def _read_type(text: str) -> str:

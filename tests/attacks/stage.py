@@ -165,6 +165,9 @@ rules:
       - {{host: "localhost:{port}", path: "/meaning/json", json: {{/amount: {{gt: 1000}}}}}}
       - {{host: "localhost:{port}", path: "/meaning/form", form: {{amount: {{gt: 1000}}}}}}
       - {{host: "localhost:{port}", path: "/meaning/cel", when: call.json.amount > 1000}}
+      - host: "localhost:{port}"
+        path: "/meaning/upload"
+        form: {{upload: {{length: {{gt: 10}}}}}}
     effect: deny
   - id: deleting
     agents: [bot]
@@ -183,6 +186,10 @@ rules:
       - {{host: "localhost:{port}", path: "/small/json", json: {{/amount: {{lte: 1000}}}}}}
       - {{host: "localhost:{port}", path: "/small/form", form: {{amount: {{lte: 1000}}}}}}
       - {{host: "localhost:{port}", path: "/small/cel", when: call.json.amount <= 1000}}
+      - host: "localhost:{port}"
+        path: "/small/upload"
+        form: {{upload: {{exists: true, length: {{lte: 10}}}}, note: {{exists: false}}}}
+      - {{host: "localhost:{port}", path: "/small/without", when: "!has(call.form.upload)"}}
       - {{host: "localhost:{port}", path: "/small/graphql", graphql: {{kind: query}}}}
       - {{host: "localhost:{port}", path: "/small/mcp", mcp: {{tool: "read_*"}}}}
     effect: allow

@@ -119,6 +119,59 @@ def test_an_amount_in_a_part(stage: Stage, path: str, part: str) -> None:
     stage.held(stage.ask(stage.get(path, kind, method="POST", body=body)))
 
 
+MULTIPART = "Content-Type: multipart/form-data; boundary=b"
+PDF = "\r\nContent-Type: application/pdf"
+
+
+def form_of(*parts: tuple[str, str]) -> bytes:
+    """Of the parameters of each Content-Disposition with what follows, and the content."""
+    written = [
+        f"--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n"
+        for head, content in parts
+    ]
+    return "".join((*written, "--b--\r\n")).encode()
+
+
+SMALL, BIG = "x" * 10, "x" * 11
+PLAIN_FILE = 'name="upload"; filename="f.pdf"' + PDF
+UPLOADS = {
+    "too long": form_of((PLAIN_FILE, BIG)),
+    "too long in bytes": form_of((PLAIN_FILE, "é" * 6)),
+    "twice, one too long": form_of((PLAIN_FILE, SMALL), (PLAIN_FILE, BIG)),
+    "a field beside": form_of((PLAIN_FILE, SMALL), ('name="upload"', BIG)),
+    "in brackets beside": form_of(
+        (PLAIN_FILE, SMALL), ('name="upload[]"; filename="g"' + PDF, BIG)),
+    "letter case beside": form_of((PLAIN_FILE, SMALL), ('name="Upload"; filename="g"' + PDF, BIG)),
+    "no type": form_of(('name="upload"; filename="f.pdf"', BIG)),
+    "no file name": form_of(('name="upload"' + PDF, BIG)),
+    "octets without a file name": form_of(
+        ('name="upload"\r\nContent-Type: application/octet-stream', BIG)),
+    "empty file name": form_of(('name="upload"; filename=""' + PDF, BIG)),
+    "file name of dots": form_of(('name="upload"; filename="../.."' + PDF, BIG)),
+    "extended file name": form_of(("name=\"upload\"; filename*=utf-8''f.pdf" + PDF, BIG)),
+    "name in the file name": form_of(
+        ('filename="f; name=upload; "; name="other"' + PDF, BIG), (PLAIN_FILE, SMALL)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/meaning/upload", "/small/upload", "/small/without"])
+@pytest.mark.parametrize("case", UPLOADS)
+def test_an_upload(stage: Stage, path: str, case: str) -> None:
+    stage.held(stage.ask(stage.get(path, MULTIPART, method="POST", body=UPLOADS[case])))
+
+
+def test_a_field_that_is_missing_is_in_no_place(stage: Stage) -> None:
+    """Nor is what must be there in another one."""
+    small = form_of((PLAIN_FILE, SMALL))
+    for more in ("?upload=1", "?note=1", "?note[]=1"):
+        stage.held(
+            stage.ask(stage.get("/small/upload" + more, MULTIPART, method="POST", body=small))
+        )
+    stage.held(stage.ask(stage.get("/small/without?upload=1", FORM, method="POST", body=b"a=1")))
+    for kind, body in ((FORM, b"upload[]=1"), (FORM, b"Upload=1"), ("X-None: 1", b"upload=1")):
+        stage.held(stage.ask(stage.get("/small/without", kind, method="POST", body=body)))
+
+
 def graphql(query: str, **more: object) -> bytes:
     return json.dumps({"query": query, **more}).encode()
 
@@ -200,6 +253,9 @@ def test_what_is_meant_to_pass_passes(stage: Stage) -> None:
         ("/small/cel", JSON, small),
         ("/meaning/form", FORM, b"amount=1000"),
         ("/small/form", FORM, b"amount=1000"),
+        ("/meaning/upload", MULTIPART, form_of((PLAIN_FILE, SMALL), ('name="a"', BIG))),
+        ("/small/upload", MULTIPART, form_of((PLAIN_FILE, SMALL), ('name="a"', BIG))),
+        ("/small/without", MULTIPART, form_of(('name="other"; filename="f"' + PDF, BIG))),
         ("/meaning/graphql", JSON, graphql("{ viewer }")),
         ("/small/graphql", JSON, graphql("{ viewer }")),
         ("/meaning/mcp", JSON, json.dumps(call_tool("read_file", path="/etc/x")).encode()),

@@ -37,6 +37,15 @@ def post(body: object = None, **headers: str) -> Written:
     return Written("POST", "https://a.example/x?q=1&q=2", tuple(given.items()), text)
 
 
+TYPED = "Content-Type: text/plain"
+
+
+def upload(more: str) -> Written:
+    body = f'--b\r\nContent-Disposition: form-data; name="a"{more}\r\n\r\nxyz\r\n--b--\r\n'
+    kind = ("content-type", "multipart/form-data; boundary=b")
+    return Written("POST", "https://a.example/x", (kind,), body.encode())
+
+
 QUERY = {"query": "mutation { deleteRepo mergePull }"}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "delete_file", "arguments": {"path": "/etc"}}}  # fmt: skip
@@ -93,6 +102,12 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         ("match: {json: {/a: 5}}", post({"a": 5}, content_type="text/plain"), "if JSON /a = 5",
          "its Content-Type is not that of JSON"),
         ("match: {form: {a: {gt: 5}}}", post({"a": 5}), "if form a > 5", "it is not there"),
+        ("match: {form: {a: {length: {gt: 5}}}}", upload('; filename="f.txt"\r\n' + TYPED),
+         "if form a is of length > 5", "it is a file of 3 bytes"),
+        ("match: {form: {a: xyz}}", upload('; filename="f.txt"\r\n' + TYPED),
+         "if form a = xyz", "there is no telling: a is sent as a file"),
+        ("match: {form: {a: {exists: true}}}", upload("\r\n" + TYPED),
+         "if form a is there", "there is no telling: a is sent as a file, or may be"),
         ("match: {body: {size: {lte: 2}}}", post([1, 2]), "with a body of <= 2 bytes",
          "its body has 6 bytes"),
         ("match: {body: {type: text/*}}", post([1, 2]), "with a body of type text/*",

@@ -21,6 +21,10 @@ def named(parameters: str, value: str = "v", *, more: str = "") -> bytes:
     return (part(f"Content-Disposition: form-data; {parameters}{more}", value) + "--XX--").encode()
 
 
+def field_of(name: str, value: bytes = b"v") -> Part:
+    return Part(name, None, "", value, "field")
+
+
 def read(body: bytes | str, kind: str = TYPE) -> tuple[Part, ...]:
     return read_multipart(kind, body.encode() if isinstance(body, str) else body)
 
@@ -37,9 +41,9 @@ def test_fields_and_files() -> None:
         + "--XX--\r\n"
     )
     assert read(body) == (
-        Part("amount", None, "text/plain", b"10"),
-        Part("file", "a b.txt", "text/plain", b"\r\nline\n\n--X"),
-        Part("amount", None, "text/plain", b""),
+        field_of("amount", b"10"),
+        Part("file", "a b.txt", "text/plain", b"\r\nline\n\n--X", "file"),
+        field_of("amount", b""),
     )
 
 
@@ -76,7 +80,7 @@ def test_what_a_client_writes_is_read_back(fields: list[tuple[str, str | None, b
     ],
 )
 def test_content_types(kind: str) -> None:
-    assert read(named('name="a"'), kind) == (Part("a", None, "text/plain", b"v"),)
+    assert read(named('name="a"'), kind) == (field_of("a"),)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +168,16 @@ def test_other_bodies_are_unreadable(body: str) -> None:
         "name*=utf-8''a",
         "name=\"a\"; name*=utf-8''b",
         'name*0="a"; name*1="b"',
-        "name=\"a\"; filename*=utf-8''b",
+        "name=\"a\"; filename*=utf-8''b; filename*=utf-8''c",
+        'name="a"; filename*="utf-8\'\'b"',
+        'name="a"; filename*0="b"',
         'name="a"; filename="b"; filename="c"',
         'name="a"; filename="b\\c"',
-        'name="a"; filename="b%0D"',
+        # Found by who searches the line for `name=`, whatever the quotes say.
+        'filename="b; name=c; "; name="a"',
+        'name="a"; filename="b; NAME = c"',
+        'name="a; filename=b"',
+        "name=\"a; filename*=utf-8''b\"",
         'name="a"; size=5',
         'name="a";',
         'name="a" x',
@@ -210,7 +220,48 @@ def test_a_name_that_is_not_utf8_is_unreadable() -> None:
 
 @pytest.mark.parametrize("more", ["Content-Transfer-Encoding: binary", "Content-Length: 1"])
 def test_header_lines_that_change_nothing(more: str) -> None:
-    assert read(named('name="a"', more="\r\n" + more)) == (Part("a", None, "text/plain", b"v"),)
+    assert read(named('name="a"', more="\r\n" + more)) == (field_of("a"),)
+
+
+TYPED = "\r\nContent-Type: image/png"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ('name="a"', "field"),
+        ('name="a"; filename="b.png"' + TYPED, "file"),
+        ('filename="b.png"; name="a"' + TYPED, "file"),
+        ('name="a"; filename="图.png"' + TYPED, "file"),
+        ('name="a"; filename="R&D.png"' + TYPED, "file"),
+        ('name="a"' + TYPED, None),
+        ('name="a"\r\nContent-Type: text/plain', None),
+        ('name="a"\r\nContent-Type: application/octet-stream', None),
+        ('name="a"; filename="b.png"', None),
+        ('name="a"; filename=""' + TYPED, None),
+        ('name="a"; filename="."' + TYPED, None),
+        ('name="a"; filename=".."' + TYPED, None),
+        ('name="a"; filename="../.."' + TYPED, None),
+        ('name="a"; filename="b/"' + TYPED, None),
+        ('name="a"; filename=" "' + TYPED, None),
+        ('name="a"; filename="b&#47;"' + TYPED, None),
+        ('name="a"; filename="b&#92;"' + TYPED, None),
+        ('name="a"; filename="%2F"' + TYPED, None),
+        ("name=\"a\"; filename*=utf-8''b.png" + TYPED, None),
+        ('name="a"; filename="b.png"; filename*=utf-8\'\'' + TYPED, None),
+        ('name="é"', None),
+        ('name="é"; filename="b.png"' + TYPED, None),
+    ],
+)
+def test_what_is_a_file_to_everybody(parameters: str, kind: str | None) -> None:
+    (found,) = read(named(parameters))
+    assert found.kind == kind
+
+
+def test_text_is_what_has_no_file_name() -> None:
+    assert [part.text for part in read(named('name="a"' + TYPED, "é"))] == ["é"]
+    assert [part.text for part in read(named('name="a"; filename="b"'))] == [None]
+    assert [p.text for p in read(named('name="a"', "V").replace(b"V", b"\xff"))] == [None]
 
 
 def test_a_field_that_sets_the_character_set() -> None:
