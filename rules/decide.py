@@ -7,7 +7,7 @@ counts only alone, and only for a host without a credential.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rules.basis import Definitions
@@ -87,9 +87,22 @@ class Rulebook:
 
     def _decide(self, subject: Subject, call: Reading) -> Decision:
         matching = self._matching(subject, call)
-        basis = self._definitions.basis(subject, matching)
         if not matching:
-            return self._nothing_matches(subject, call, basis)
+            return self._nothing_matches(subject, call, self._definitions.basis(subject, ()))
+        decision = self.settle(subject, call, matching)
+        if decision.effect == "hold":
+            holding = [rule for rule in matching if rule.effect == "hold"]
+            beside = what_would_pass(self.index, subject, call, holding)
+            return (
+                replace(decision, sentence=f"{decision.sentence} {beside}") if beside else decision
+            )
+        if decision.effect == "allow" and self.streams:
+            return self._streamed(decision, subject, call, matching)
+        return decision
+
+    def settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
+        """What the rules under which the call falls, one at least, make of it together."""
+        basis = self._definitions.basis(subject, matching)
         request = call.request
         denying = [rule for rule in matching if rule.effect == "deny"]
         if denying:
@@ -123,10 +136,8 @@ class Rulebook:
         )
         if holding:
             allowing = [rule for rule in matching if rule.effect == "allow"]
-            held = self._held(decision, holding, _ids(allowing), call)
-            beside = what_would_pass(self.index, subject, call, holding)
-            return replace(held, sentence=f"{held.sentence} {beside}") if beside else held
-        return self._streamed(decision, subject, call, matching) if self.streams else decision
+            return self._held(decision, holding, _ids(allowing), call)
+        return decision
 
     def _streamed(
         self, decision: Decision, subject: Subject, call: Reading, allows: list[Rule]
@@ -201,27 +212,7 @@ class Rulebook:
         return Decision("deny", reason, basis=basis)
 
     def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
-        request = call.request
-        port, path = request.port, request.path
-        found: list[Rule] = []
-        for entry in self.index.plan(subject, request.host, request.method):
-            # The prefix settles most cases quickly.
-            if entry.wide:
-                if not any(t.startswith(entry.prefixes) for t in wide_texts(path)):
-                    continue
-            elif not path.startswith(entry.prefixes):
-                continue
-            if entry.port not in (None, port):
-                continue
-            rule = entry.rule
-            if found and found[-1] is rule:
-                continue  # by another of its matches
-            if not entry.covers(call):
-                continue
-            if rule.limits and not entry.wide and not _can_be_counted(rule, call):
-                continue
-            found.append(rule)
-        return found
+        return taking(self.index.plan(subject, call.request.host, call.request.method), call)
 
     def _credentials(self, rules: Sequence[Rule], request: Request) -> list[Credential]:
         """What the rules use and what may go to this place (law 5), in file order."""
@@ -244,6 +235,30 @@ class Rulebook:
                 if in_doubt is not None:
                     return in_doubt
         return Decision("deny", what_is_missing(self.index, subject, call), basis=basis)
+
+
+def taking(entries: Iterable[Entry], call: Reading) -> list[Rule]:
+    """The rules under which the call falls, of entries in file order for its host and method."""
+    port, path = call.request.port, call.request.path
+    found: list[Rule] = []
+    for entry in entries:
+        # The prefix settles most cases quickly.
+        if entry.wide:
+            if not any(t.startswith(entry.prefixes) for t in wide_texts(path)):
+                continue
+        elif not path.startswith(entry.prefixes):
+            continue
+        if entry.port not in (None, port):
+            continue
+        rule = entry.rule
+        if found and found[-1] is rule:
+            continue  # by another of its matches
+        if not entry.covers(call):
+            continue
+        if rule.limits and not entry.wide and not _can_be_counted(rule, call):
+            continue
+        found.append(rule)
+    return found
 
 
 def _failed(error: Exception) -> Decision:

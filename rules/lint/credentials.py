@@ -115,6 +115,7 @@ def _unwatched(
                         and request.method in RISKY
                     ),
                     rule,
+                    runs=True,
                 )
                 if found is not None:
                     return found

@@ -82,9 +82,10 @@ def _risky(view: View, rule: Rule) -> Iterator[Finding]:
 
 
 def _allowed(view: View, rule: Rule, match: Match) -> Example | None:
-    for selector in rule.agents:
-        subject = view.subject(selector, match)
-        found = view.find(match, subject, lambda decision, _: _allowed_by(rule, decision), rule)
+    for _, subject in view.callers(rule, match):
+        found = view.find(
+            match, subject, lambda decision, _: _allowed_by(rule, decision), rule, runs=True
+        )
         if found is not None:
             return found
     return None
@@ -100,8 +101,7 @@ def _wide_host(view: View, order: int, rule: Rule) -> Iterator[Finding]:
         for spot in Spot.all_of(match):
             if spot.host is not None and not spot.host.wildcard:
                 continue
-            for selector in rule.agents:
-                subject = view.subject(selector, match)
+            for selector, subject in view.callers(rule, match):
                 for placed in _some(view.meeting(subject, spot)):
                     host = placed.spot.host
                     if placed.rule is rule or host is None or host.wildcard or host.host in told:
@@ -130,6 +130,7 @@ def _past(view: View, rule: Rule, placed: Placed, match: Match, selector: str) -
         view.subject(selector, match),
         lambda decision, _: decision.effect == "allow" and decision.rules == (rule.id,),
         rule,
+        runs=True,
     )
 
 
@@ -140,27 +141,31 @@ def _avoidable(view: View, rule: Rule) -> Iterator[Finding]:
     """A hold on what stands in a body, beside an allow that does not look there."""
     found: dict[str, tuple[Placed, Example]] = {}
     for match in rule.matches:
-        compares = [test for test in match.json + match.form if _compares(test)]
         if not looks_at_body(match):
             continue
-        for selector in rule.agents:
+        bodies = {"hold-avoidable": _disguises(match)}
+        if any(_compares(test) for test in match.json + match.form):
+            bodies["comparison-avoidable"] = _unlike_numbers(match)
+        for selector, subject in view.callers(rule, match):
             for spot in Spot.all_of(match):
-                subject = view.subject(selector, match)
                 for placed in _some(view.meeting(subject, spot)):
                     other = placed.rule
                     if other.effect != "allow" or _same_pack(view, rule, other):
                         continue
+                    fitting = {
+                        code: [body for body in some if view.may_take(other, body)]
+                        for code, some in bodies.items()
+                        if code not in found
+                    }
+                    if not any(fitting.values()):
+                        continue
                     both = meet(without_body(spot.only()), placed.spot.only())
                     if both is None:
                         continue
-                    codes = {"hold-avoidable": _disguises(match)}
-                    if compares:
-                        codes["comparison-avoidable"] = _unlike_numbers(match)
-                    for code, bodies in codes.items():
-                        if code not in found:
-                            example = _through(view, other, both, selector, bodies)
-                            if example is not None:
-                                found[code] = placed, example
+                    for code, some in fitting.items():
+                        example = _through(view, other, both, selector, some)
+                        if example is not None:
+                            found[code] = placed, example
                 if len(found) == 2:
                     break
     for code, (placed, example) in found.items():
@@ -198,6 +203,7 @@ def _through(
             lambda decision, request: _allowed_by(allow, decision) and bool(request.body),
             allow,
             body=body,
+            runs=True,
         )
         if found is not None:
             return found

@@ -6,7 +6,7 @@ Segments are compared as the widest reading does; what comes out is looked at on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rules.paths import Template
@@ -36,8 +36,15 @@ class PathIndex[T]:
 
     def around(self, path: Template) -> Iterator[T]:
         """The items whose template takes in all that this one does."""
+        return self._along(path.wide_segments, path.rest)
+
+    def leading_to(self, segments: Sequence[str]) -> Iterator[T]:
+        """The items whose template may take the path with these segments, read widely."""
+        return self._along(segments, rest=False)
+
+    def _along(self, segments: Sequence[str | None], rest: bool) -> Iterator[T]:
         nodes = [self._root]
-        for segment in path.wide_segments:
+        for segment in segments:
             following: list[_Node[T]] = []
             for node in nodes:
                 yield from node.open
@@ -45,7 +52,7 @@ class PathIndex[T]:
             nodes = following
         for node in nodes:
             yield from node.open
-            if not path.rest:
+            if not rest:
                 yield from node.ending
 
     def meeting(self, path: Template) -> Iterator[T]:

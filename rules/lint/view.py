@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from rules.bodies import Body as Whole
+from rules.bodies import Field, Member
 from rules.conditions import checks_of
 from rules.decide import Rulebook
 from rules.describe import describe_host
 from rules.lint.finding import Example, Finding, Severity
 from rules.lint.paths import PathIndex
+from rules.lint.verdicts import Verdicts
 from rules.lint.within import Spot
 from rules.lint.witness import Body, calls
-from rules.matching import Matcher, is_wide
+from rules.matching import Matcher, all_hold, is_wide
 from rules.model import Check, Decision, HostPattern, Match, Policy, Rule, Subject
 from rules.reading.call import Reading
 from rules.request import Request
@@ -57,10 +60,14 @@ class View:
     accounts: Accounts | None = None
     """None: not known."""
     book: Rulebook = field(init=False)
+    verdicts: Verdicts = field(init=False)
     _matchers: dict[str, list[list[Matcher]]] = field(init=False, default_factory=dict)
+    _takes: dict[tuple[str, Body], bool] = field(init=False, default_factory=dict)
+    _kinds: dict[Subject, tuple[object, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.book = Rulebook(self.policy)
+        self.verdicts = Verdicts(self.book)
 
     def finding(
         self,
@@ -90,6 +97,28 @@ class View:
         if source is not None and source.tags:
             tags.add(source.tags[0])
         return Subject(STAND_IN if tag is not None else selector, frozenset(tags))
+
+    def callers(self, rule: Rule, match: Match) -> Iterator[tuple[str, Subject]]:
+        """The rule's selectors, each with an agent: of those that fare alike whatever they call
+        the first alone."""
+        seen: set[tuple[object, ...]] = set()
+        for selector in rule.agents:
+            subject = self.subject(selector, match)
+            kind = self._kind(subject)
+            if kind not in seen:
+                seen.add(kind)
+                yield selector, subject
+
+    def _kind(self, subject: Subject) -> tuple[object, ...]:
+        """What tells the subject apart for the rules: which these are, and what they may look
+        at."""
+        kind = self._kinds.get(subject)
+        if kind is None:
+            rules = self.book.rules_for(subject)
+            sees = any(m.when is not None for r in rules for m in (*r.matches, *r.excepts))
+            kind = tuple([r.id for r in rules]), subject.tags, subject.name if sees else ""
+            self._kinds[subject] = kind
+        return kind
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
@@ -173,27 +202,47 @@ class View:
         shows: Callable[[Decision, Request], bool],
         *under: Rule,
         body: Body | None = None,
+        runs: bool = False,
     ) -> Example | None:
         """A call under the match, and under each of the rules, whose decision shows what is
-        claimed; None if none is found among the first few."""
+        claimed; None if none is found among the first few. `runs`: only a call that is allowed
+        can show it."""
         tried = 0
         for request in calls(match, body):
             call = Reading(request, subject)
             if not all(self.falls(rule, call) for rule in under):
                 continue
-            if shows(self.book.decide(subject, request), request):
+            stopped = runs and self.verdicts.is_stopped(call)
+            if not stopped and shows(self.verdicts.decide(call), request):
                 return Example(subject, request)
             tried += 1
             if tried == _MOST_DECIDED:
                 break
         return None
 
-    def falls(self, rule: Rule, call: Reading) -> bool:
-        """Whether the call falls under a rule of the policy by its conditions, agents aside."""
+    def may_take(self, rule: Rule, body: Body) -> bool:
+        """Whether some call with the body may fall under an allow, as far as the body tells."""
+        key = rule.id, body
+        if key not in self._takes:
+            call = Reading(
+                Request(
+                    "POST", "https", "x", 443, "/", None, (("content-type", body.kind),),
+                    body.content,
+                )
+            )  # fmt: skip
+            self._takes[key] = any(_may_take(m, call) for m in self._of(rule)[0])
+        return self._takes[key]
+
+    def _of(self, rule: Rule) -> list[list[Matcher]]:
         known = self._matchers.get(rule.id)
         if known is None:
             known = [[Matcher.of(m) for m in ms] for ms in (rule.matches, rule.excepts)]
             self._matchers[rule.id] = known
+        return known
+
+    def falls(self, rule: Rule, call: Reading) -> bool:
+        """Whether the call falls under a rule of the policy by its conditions, agents aside."""
+        known = self._of(rule)
         wide = is_wide(rule)
         return any(m.holds_at_host(call, wide=wide) for m in known[0]) and not any(
             m.holds_at_host(call, wide=not wide) for m in known[1]
@@ -202,6 +251,14 @@ class View:
     def alone(self, rule: Rule) -> Rulebook:
         """The policy with this rule only."""
         return Rulebook(replace(self.policy, rules=(rule,)))
+
+
+def _may_take(matcher: Matcher, call: Reading) -> bool:
+    """Whether the body of the call is no reason why the matcher would not hold narrowly."""
+    if any(test.name.startswith("content-") for test in matcher.match.headers):
+        return True  # which makes another body of it
+    of_body = [c for c in matcher.conditions if isinstance(c, Whole | Field | Member)]
+    return all_hold(of_body, call, wide=False)
 
 
 def selectors_of(subject: Subject) -> list[str]:

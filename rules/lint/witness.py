@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice, product
 from typing import Any, cast
 from urllib.parse import quote_plus
@@ -55,12 +56,22 @@ def calls(match: Match, body: Body | None = None) -> Iterator[Request]:
     choices = product(
         range(_VALUES), _paths(match), _hosts(match.hosts), FILLERS, _methods(match, body)
     )
-    seen: set[Request] = set()
+    kept: dict[tuple[int, str], _Rest | None] = {}
+    known: dict[_Rest, int] = {}
+    seen: set[tuple[int, str, HostPattern, str]] = set()
     for index, path, host, filler, method in islice(choices, MOST):
-        found = _call(match, method, host, _target(path, filler), index, body)
-        if found is not None and found not in seen:
-            seen.add(found)
-            yield found
+        if (index, method) not in kept:
+            made = _rest(match, method, index, body)
+            kept[index, method] = made
+            if made is not None:
+                known.setdefault(made, len(known))
+        rest = kept[index, method]
+        if rest is None:
+            continue
+        key = known[rest], method, host, _target(path, filler)
+        if key not in seen:
+            seen.add(key)
+            yield _call(match, method, host, key[3], rest)
 
 
 def _methods(match: Match, body: Body | None) -> list[str]:
@@ -105,18 +116,19 @@ def _target(path: str, filler: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _call(
-    match: Match,
-    method: str,
-    host: HostPattern,
-    path: str,
-    index: int,
-    body: Body | None,
-) -> Request | None:
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What a call has besides method, host and path."""
+
+    query: str | None
+    headers: Headers
+    content: bytes
+
+
+def _rest(match: Match, method: str, index: int, body: Body | None) -> _Rest | None:
     query = _pairs(match.query, index)
     headers = _pairs(match.headers, index)
     body = body or _body(match, method, index)
-    moment = None if match.time is None else moment_in(match.time)
     if query is None or headers is None or body is None:
         return None
     if match.upgrade and body.content:
@@ -125,6 +137,14 @@ def _call(
         query, body = [*query, ("query", _graphql(match))], Body("", b"")
     if body.kind and not any(name == "content-type" for name, _ in headers):
         headers.append(("content-type", body.kind))
+    return _Rest(
+        _encoded(query) if query else None,
+        (*_distinct(headers), *(_SOCKET if match.upgrade else ())),
+        body.content,
+    )
+
+
+def _call(match: Match, method: str, host: HostPattern, path: str, rest: _Rest) -> Request:
     source = match.source
     return Request(
         method=method,
@@ -132,13 +152,13 @@ def _call(
         host=host.host,
         port=host.port or DEFAULT_PORTS[match.scheme],
         path=path,
-        query=_encoded(query) if query else None,
-        headers=(*_distinct(headers), *(_SOCKET if match.upgrade else ())),
-        body=body.content,
+        query=rest.query,
+        headers=rest.headers,
+        body=rest.content,
         upgrade="websocket" if match.upgrade else None,
         via="gateway" if source is not None and source.via == "gateway" else "proxy",
         run=_run(source),
-        moment=moment,
+        moment=None if match.time is None else moment_in(match.time),
     )
 
 
@@ -326,6 +346,7 @@ def _near(checks: Sequence[Check]) -> Iterator[Decimal]:
         yield from (bound + Decimal("0.5"), bound - Decimal("0.5"), bound * 2)
 
 
+@lru_cache(1024)
 def moment_in(test: TimeTest) -> datetime | None:
     """The first minute of a week in June that lies in the window."""
     window = Window.of(test)

@@ -59,6 +59,11 @@ def is_plain(name: str) -> bool:
     return not any(mark in name.strip() for mark in _BRACKETED)
 
 
+def plain_name(name: str) -> str:
+    """What any two names begin with of which one `may_be` the other."""
+    return _steps(name.strip().casefold())[0]
+
+
 def _steps(name: str) -> list[str]:
     first, *inner = name.partition("\0")[0].split("[")
     return [first.replace(".", "_").replace(" ", "_"), *[step.rstrip("]") for step in inner]]

@@ -1,0 +1,143 @@
+"""Calls decided as the rulebook decides them, with only those rules looked at that may take them.
+
+The linter tries thousands of calls, and a policy may have a thousand rules about one place. So the
+rules are kept by place and path, and there by a word (a member, field or header) that a call
+must hold to fall under them; and who asks for calls that run learns at the first rule that stops
+one. Each rule that is left is looked at as ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from operator import attrgetter
+
+from rules.bodies import Field, Member
+from rules.conditions import Header, Parameter, checks_of
+from rules.decide import Rulebook, taking
+from rules.errors import Unreadable
+from rules.index import Entry, host_key, host_keys, names_of
+from rules.lint.paths import PathIndex
+from rules.matching import Matcher
+from rules.model import Decision, Policy, ValueTest
+from rules.paths import parse_template, wide_texts
+from rules.reading.call import Reading
+from rules.reading.forms import plain_name
+from rules.reading.json import pointer_steps
+from rules.values import fold
+
+Word = tuple[str, str]
+"""A kind of place in a call (`json`, `field`, `header`), and a name there."""
+_ANYWHERE = "/**"
+
+type _Shelf = dict[Word | None, list[Entry]]
+
+
+class Verdicts:
+    """Decides for one rulebook."""
+
+    def __init__(self, book: Rulebook) -> None:
+        self._book = book
+        self._places: dict[tuple[str, str, bool], PathIndex[_Shelf]] = {}
+        """By selector, host, and whether the rules restrict."""
+        self._fill(book.policy)
+
+    def _fill(self, policy: Policy) -> None:
+        entries = [(key, entry, words_of(entry.matcher)) for key, entry in _entries(policy)]
+        common = Counter(word for _, _, words in entries for word in words)
+        shelves: dict[tuple[str, str, bool, str], _Shelf] = {}
+        for key, entry, words in entries:
+            word = min(words, key=lambda w: (common[w], w), default=None)
+            for selector in entry.rule.agents:
+                for path in entry.matcher.match.paths or (_ANYWHERE,):
+                    place = selector, key, entry.wide
+                    shelf = shelves.get((*place, path))
+                    if shelf is None:
+                        shelf = shelves[*place, path] = defaultdict(list)
+                        index = self._places.setdefault(place, PathIndex())
+                        index.add(parse_template(path), shelf)
+                    shelf[word].append(entry)
+
+    def decide(self, call: Reading) -> Decision:
+        """The rulebook's decision, but for what it says beside the rules that decide."""
+        found = self._candidates(call, wide=True) | self._candidates(call, wide=False)
+        matching = taking(sorted(found.values(), key=attrgetter("order")), call)
+        if not matching:
+            return Decision("deny", "No rule lets the agent make this call.")
+        return self._book.settle(call.subject, call, matching)
+
+    def is_stopped(self, call: Reading) -> bool:
+        """Whether it falls under a rule that denies or holds."""
+        return any(taking((entry,), call) for entry in self._candidates(call, wide=True).values())
+
+    def _candidates(self, call: Reading, *, wide: bool) -> dict[int, Entry]:
+        """Entries of rules that may take the call, by their identity."""
+        request = call.request
+        words, doubtful = words_in(call)
+        found: dict[int, Entry] = {}
+        for selector in names_of(call.subject):
+            for key in host_keys(request.host):
+                index = self._places.get((selector, key, wide))
+                if index is None:
+                    continue
+                for text in wide_texts(request.path):
+                    for shelf in index.leading_to(text[1:].split("/")):
+                        for word in shelf if doubtful else words:
+                            for entry in shelf.get(word, ()):
+                                methods = entry.matcher.match.methods
+                                if not methods or request.method in methods:
+                                    found[id(entry)] = entry
+        return found
+
+
+def _entries(policy: Policy) -> Iterator[tuple[str, Entry]]:
+    """With the key of the host that each is for."""
+    for order, rule in enumerate(policy.rules):
+        if rule.effect == "tunnel":
+            continue
+        excepts = tuple(Matcher.of(match) for match in rule.excepts)
+        for match in rule.matches:
+            matcher = Matcher.of(match)
+            for host in match.hosts or (None,):
+                yield host_key(host), Entry.of(order, rule, host, matcher, excepts)
+
+
+def words_of(matcher: Matcher) -> list[Word]:
+    """Words of which each stands in every call under the match whose parts can be read."""
+    found: list[Word] = []
+    for condition in matcher.conditions:
+        match condition:
+            case Member(test) if _must_be_there(test):
+                steps = pointer_steps(test.name)
+                if steps and steps[0] != "*" and not steps[0].isdigit():
+                    found.append(("json", fold(steps[0])))
+            case Field(test) | Parameter(test) if _must_be_there(test):
+                found.append(("field", plain_name(test.name)))
+            case Header(test) if _must_be_there(test):
+                found.append(("header", test.name))
+    return found
+
+
+def _must_be_there(test: ValueTest) -> bool:
+    """In either reading: widely what is absent is none of those that `not_in` lists."""
+    if test.exists is None:
+        return any(check.op != "not_in" for check in checks_of(test))
+    return test.exists
+
+
+def words_in(call: Reading) -> tuple[list[Word | None], bool]:
+    """The words in a call, with None for rules that want none, and whether it has parts that
+    cannot be read: then it may fall under rules with other words too."""
+    found: dict[Word | None, None] = {None: None}
+    try:
+        document = call.document(wide=True)
+        pairs, clear = call.query
+        fields = [name for name, _ in (*pairs, *call.form_pairs(wide=True))]
+        doubtful = not clear or bool(call.form_files)
+    except Unreadable:
+        return [None], True
+    if isinstance(document, dict):
+        found |= {("json", fold(name)): None for name in document}
+    found |= {("field", plain_name(name)): None for name in fields}
+    found |= {("header", name): None for name, _ in call.request.headers}
+    return list(found), doubtful

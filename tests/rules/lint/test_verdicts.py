@@ -1,0 +1,87 @@
+"""The short way to a decision leads to the same one."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from rules.decide import Rulebook
+from rules.lint.verdicts import Verdicts
+from rules.load import load_policy
+from rules.model import Decision, Policy, Subject
+from rules.reading.call import Reading
+from rules.request import Request
+from tests.support.policies import SUBJECTS, near, policies
+
+
+def told(decision: Decision) -> tuple[object, ...]:
+    return (
+        decision.effect,
+        decision.rules if decision.code == "policy_denied" else (),
+        decision.credentials,
+        decision.tiers,
+        decision.limits,
+    )
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.data())
+def test_it_decides_as_the_rulebook_does(data: st.DataObject) -> None:
+    policy: Policy = data.draw(policies())
+    book = Rulebook(policy)
+    verdicts = Verdicts(book)
+    for rule in policy.rules:
+        match = data.draw(st.sampled_from(rule.matches))
+        subject = data.draw(st.sampled_from(SUBJECTS))
+        request: Request = data.draw(near(match, subject))
+        decision = book.decide(subject, request)
+        event(decision.effect)
+        assert told(verdicts.decide(Reading(request, subject))) == told(decision)
+        stops = {r.effect for r in book.matching(subject, request)} & {"deny", "hold"}
+        assert verdicts.is_stopped(Reading(request, subject)) is bool(stops)
+
+
+SPELLINGS = """\
+version: 1
+rules:
+  - {id: all, agents: [bot], match: {method: POST, host: a.example}, effect: allow}
+  - {id: json, agents: [bot], match: {host: a.example, path: /j, json: {/Amount: {gt: 5}}},
+     effect: hold}
+  - {id: form, agents: [bot], match: {host: a.example, path: /f, form: {a_b: {prefix: x}}},
+     effect: hold}
+  - {id: none, agents: [bot], match: {host: a.example, path: /n, json: {/kind: {not_in: [x]}}},
+     effect: deny}
+"""
+
+
+def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
+    book = Rulebook(load_policy(SPELLINGS)[0])
+    verdicts = Verdicts(book)
+    form = "application/x-www-form-urlencoded"
+    for path, kind, body, effect in (
+        ("/j", "application/json", json.dumps({"amount": 7}), "hold"),
+        ("/J/", "text/plain", json.dumps({"AMOUNT": "7"}), "hold"),
+        ("/j", "application/json", '{"amount": 1, "amount": 7}', "hold"),
+        ("/j", "application/json", json.dumps({"sum": 7}), "allow"),
+        ("/f", form, "a.b=xy", "hold"),
+        ("/f", form, "A_B[]=xy", "hold"),
+        ("/f", "text/plain", "a_b=xy", "hold"),
+        ("/f?a%20b=x", form, "c=1", "hold"),
+        ("/f", form, "c=xy", "allow"),
+        ("/n", "application/json", "{}", "deny"),
+    ):
+        target, _, query = path.partition("?")
+        headers = (("content-type", kind),)
+        request = Request(
+            "POST", "https", "a.example", 443, target, query or None, headers, body.encode()
+        )
+        call = Reading(request, Subject("bot"))
+        assert book.decide(call.subject, request).effect == effect, (path, body)
+        assert verdicts.decide(call).effect == effect, (path, body)
+        assert verdicts.is_stopped(call) is (effect != "allow"), (path, body)
