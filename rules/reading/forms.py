@@ -6,17 +6,22 @@ import re
 from urllib.parse import unquote_plus
 
 from rules.errors import Unreadable
-from rules.reading.json import MAX_PIECES, looks_like_json
+from rules.reading.json import looks_like_json
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
 Pairs = tuple[tuple[str, str], ...]
 
+MAX_FIELDS = 1_000
+"""The most that all servers take: PHP, Express and Django stop there."""
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FIELDS = re.compile(rb"[^\x00-\x20=&{\[<]+=")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]|%00")
-_BRACKETED = "[.\0 "
+_BRACKETED = "[].\0 "
+_WELL_FORMED = re.compile(r"[^\[\]]+(?:\[[^\[\]]*\])*")
+_NO_LETTERS = re.compile(r"[\W_]+")
 _MOST_GUESSED = 1 << 20
 """Bytes of a body that is looked at for fields though it says that it is something else."""
 
@@ -24,11 +29,13 @@ _MOST_GUESSED = 1 << 20
 def read_pairs(text: str) -> tuple[Pairs, bool]:
     """The fields of an urlencoded query or body, decoded, and whether there is only one reading.
 
-    False where servers differ: `;` (some split there), broken percent escapes, bytes that are not
-    UTF-8.
+    False where servers differ: `;` (some split there), a `?` at its beginning (some leave it out),
+    broken percent escapes, bytes that are not UTF-8, more fields than some take (and say nothing of
+    the rest).
     """
     pairs = []
-    clear = ";" not in text and not _BAD_ESCAPE.search(text)
+    clear = ";" not in text and text[:1] != "?" and not _BAD_ESCAPE.search(text)
+    clear = clear and text.count("&") < MAX_FIELDS
     for part in text.split("&"):
         if part:
             name, _, value = part.partition("=")
@@ -42,13 +49,18 @@ def may_be(name: str, wanted: str) -> bool:
     """Whether some server takes a field of this name for the wanted one, or for a part of it.
 
     Letter case and blanks around it do not count. To PHP and Rack `a[b]` is a member of `a`, and
-    `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL.
+    `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL. What is made of
+    brackets that do not match, or of what stands around them, differs so much that nothing but
+    letters and digits count then.
     """
     one, other = name.strip().casefold(), wanted.strip().casefold()
     if one == other:
         return True
     if not any(mark in one or mark in other for mark in _BRACKETED):
         return False
+    if not (_WELL_FORMED.fullmatch(one) and _WELL_FORMED.fullmatch(other)):
+        one, other = _NO_LETTERS.sub("", one), _NO_LETTERS.sub("", other)
+        return bool(one and other) and (one.startswith(other) or other.startswith(one))
     pairs = zip(_steps(one), _steps(other), strict=False)
     return all(a == b or (at and "" in (a, b)) for at, (a, b) in enumerate(pairs))
 
@@ -74,7 +86,7 @@ def read_form(body: bytes) -> Pairs:
 
     Raises Unreadable if it has no one reading, has too many, or looks like something else.
     """
-    if body.count(b"&") > MAX_PIECES:
+    if body.count(b"&") >= MAX_FIELDS:
         raise Unreadable("its form has too many fields")
     try:
         text = body.decode("ascii")

@@ -16,8 +16,8 @@ from decimal import Decimal
 from rules.errors import Unreadable
 
 MAX_PIECES = 100_000
-"""Fields of a form, or values and brackets of a JSON text, that are taken apart: megabytes of tiny
-ones would keep everybody waiting for seconds."""
+"""Values and brackets of a text that is taken apart: megabytes of tiny ones would keep everybody
+waiting for seconds."""
 MAX_DEPTH = 64
 """Lists and objects within each other; parsers give up at 32 (PHP's older ones) to thousands."""
 MAX_NUMBER = 400

@@ -101,7 +101,8 @@ def _read_part(piece: bytes) -> Part:
     names = _read_disposition(headers.pop("content-disposition", ""))
     kind = headers.pop("content-type", None)
     media_type = "" if kind is None else _read_type(kind)
-    if headers.pop("content-transfer-encoding", "binary").lower() not in _IDENTITY:
+    encoding = headers.pop("content-transfer-encoding", None)
+    if encoding is not None and encoding.lower() not in _IDENTITY:
         raise Unreadable("an encoded part")
     length = headers.pop("content-length", None)
     if length is not None and not (_LENGTH.fullmatch(length) and int(length) == len(value)):
@@ -109,7 +110,7 @@ def _read_part(piece: bytes) -> Part:
     if headers:
         raise Unreadable("a part with header lines that forms do not have")
     filename = names.get("filename*", names.get("filename"))
-    return Part(names["name"], filename, media_type, value, _kind(names, media_type))
+    return Part(names["name"], filename, media_type, value, _kind(names, media_type, encoding))
 
 
 def _read_lines(head: bytes) -> dict[str, str]:
@@ -145,17 +146,20 @@ def _read_disposition(text: str) -> dict[str, str]:
     return found
 
 
-def _kind(names: dict[str, str], media_type: str) -> Literal["field", "file"] | None:
+def _kind(
+    names: dict[str, str], media_type: str, encoding: str | None
+) -> Literal["field", "file"] | None:
     """What the part is to everybody.
 
     To some a part is a file if it has a file name, to others if it has a type; of a file whose name
-    is no name some make a field, and some nothing. And to some all names are Latin-1.
+    is no name some make a field, and some nothing. To some all names are Latin-1, and so is a field
+    that is said to be binary.
     """
     filename = names.get("filename")
     if not names["name"].isascii() or "filename*" in names:
         return None
     if filename is None:
-        return None if media_type else "field"
+        return None if media_type or encoding else "field"
     return "file" if media_type and _is_name(filename) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rules.errors import Unreadable
-from rules.reading.forms import may_be, read_form, read_pairs
+from rules.reading.forms import MAX_FIELDS, may_be, read_form, read_pairs
 
 
 def test_pairs_tell_whether_they_are_clear() -> None:
@@ -13,6 +13,10 @@ def test_pairs_tell_whether_they_are_clear() -> None:
     assert read_pairs("") == ((), True)
     assert read_pairs("a=1;b=2")[1] is False
     assert read_pairs("a=%f")[1] is False
+    assert read_pairs("?a=1")[1] is False
+    assert read_pairs("a=1&b=?")[1] is True
+    assert read_pairs("&".join(["a"] * MAX_FIELDS))[1] is True
+    assert read_pairs("&".join(["a"] * (MAX_FIELDS + 1)))[1] is False
 
 
 def test_a_form_is_read() -> None:
@@ -24,6 +28,8 @@ def test_a_form_is_read() -> None:
     [
         (b"a=1;b=2", "two ways"),
         (b"a=%E9", "two ways"),
+        (b"?a=1", "two ways"),
+        (b"a&" * MAX_FIELDS, "too many"),
         (b"a=\xe9", "not percent-encoded"),
         (b'{"a": 1}', "looks like JSON"),
         (b'\r\n[{"a": 1}]', "looks like JSON"),
@@ -53,6 +59,13 @@ def test_what_is_no_form_to_everybody(body: bytes, reason: str) -> None:
         ("user name", "user_name", True),
         ("user[name]", "user[email]", False),
         ("user[name][0]", "user[email][0]", False),
+        ("[amount]", "amount", True),
+        ("[amount][x]", "amount[x]", True),
+        ("amount[x]y", "amount[x]", True),
+        ("amount[[x]]", "amount", True),
+        ("my[amount", "my_amount", True),
+        ("amount]", "amount", True),
+        ("[other]", "amount", False),
         ("users", "user", False),
         ("[]", "user", False),
         ("user-name", "user_name", False),
