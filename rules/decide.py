@@ -66,6 +66,14 @@ class Rulebook:
         """The rules under which the call falls, in file order; tunnels are none of them."""
         return tuple(self._matching(subject, Reading(request, subject)))
 
+    def settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
+        """What the rules under which the call falls, one at least, make of it together. Never
+        raises."""
+        try:
+            return self._settle(subject, call, matching)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failed(error)
+
     def over(self, decision: Decision, over: Sequence[Over], request: Request) -> Decision:
         """The decision for a call that goes beyond these limits: deny if one of them says so, else
         people are asked. Never raises."""
@@ -89,7 +97,7 @@ class Rulebook:
         matching = self._matching(subject, call)
         if not matching:
             return self._nothing_matches(subject, call, self._definitions.basis(subject, ()))
-        decision = self.settle(subject, call, matching)
+        decision = self._settle(subject, call, matching)
         if decision.effect == "hold":
             holding = [rule for rule in matching if rule.effect == "hold"]
             beside = what_would_pass(self.index, subject, call, holding)
@@ -100,8 +108,7 @@ class Rulebook:
             return self._streamed(decision, subject, call, matching)
         return decision
 
-    def settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
-        """What the rules under which the call falls, one at least, make of it together."""
+    def _settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
         basis = self._definitions.basis(subject, matching)
         request = call.request
         denying = [rule for rule in matching if rule.effect == "deny"]
