@@ -50,6 +50,7 @@ def check(app: App, context: click.Context, file: Path | None, strict: bool, as_
     from keybroker.policyfile import read_policy
     from rules.lint.check import check as lint
 
+    path = file
     try:
         # A file elsewhere can be checked without a workspace.
         services = app.services() if file is None or app.has_workspace() else None
@@ -57,7 +58,8 @@ def check(app: App, context: click.Context, file: Path | None, strict: bool, as_
         found = read_policy(path)
     except Unreadable as error:
         if as_json:
-            emit({"valid": False, "error": str(error), "findings": []})
+            name = None if path is None else str(path)
+            emit({"valid": False, "file": name, "error": str(error), "findings": []})
         complain(str(error))
         context.exit(EXIT_UNREADABLE)
     accounts = None if services is None else accounts_in(services)

@@ -15,6 +15,7 @@ from rules.lint.view import View
 from rules.lint.witness import calls
 from rules.model import Match, Rule
 from rules.places import parse_place
+from rules.reading.call import Reading
 
 
 def measures(view: View) -> Iterator[Finding]:
@@ -90,17 +91,39 @@ def _under(view: View, rule: Rule) -> Example | None:
 def _opaque(view: View, rule: Rule) -> Iterator[Finding]:
     """What is said of the rule's other conditions is said without the expression."""
     alone = view.alone(rule)
-    example = None
-    for match in rule.matches:
+    seen = _seen_through(rule)
+    near: Example | None = None
+    shows = "the example is one of its agents' calls, and does not fall under it"
+    for match in (*seen.matches, *map(_place_of, seen.matches)):
         subject = view.subject(rule.agents[0], match)
-        for request in calls(replace(match, when=None)):
-            tried = Example(subject, request)
-            example = example or tried
-            if falls_under(alone, tried):
-                example = tried
+        for request in calls(match):
+            call, tried = Reading(request, subject), Example(subject, request)
+            if view.falls(rule, call) and falls_under(alone, tried):
+                near, shows = tried, "the example falls under it"
                 break
+            near = near or tried
+        else:
+            continue
+        break
+    else:
+        if near is not None and falls_under(view.alone(seen), near):
+            shows = "the example is as all else in it asks, and the expression leaves it out"
     message = (
         "an expression decides, which is not looked into: whether it can hold, and what it leaves "
-        "open, is for a person to see; try it with tests"
+        f"open, is for a person to see; try it with tests ({shows})"
     )
-    yield view.finding("opaque-condition", "note", rule, message, example)
+    yield view.finding("opaque-condition", "note", rule, message, near)
+
+
+def _place_of(match: Match) -> Match:
+    """Where the match is about, for a call if nothing else gives one."""
+    return Match(match.methods, match.hosts, match.paths, match.scheme)
+
+
+def _seen_through(rule: Rule) -> Rule:
+    """The rule without what its expressions ask, or take out."""
+    return replace(
+        rule,
+        matches=tuple([replace(match, when=None) for match in rule.matches]),
+        excepts=tuple([hole for hole in rule.excepts if hole.when is None]),
+    )

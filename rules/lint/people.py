@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rules.checks import can_be_met
@@ -17,36 +17,44 @@ def people(view: View, lines: Lines) -> Iterator[Finding]:
     if view.accounts is None:
         return
     yield from _agents(view, view.accounts)
-    yield from _named(view, view.accounts, lines)
-    yield from _tiers(view, view.accounts, lines)
+    asked = list(_asked(view))
+    yield from _named(view, view.accounts, asked, lines)
+    yield from _tiers(view, view.accounts, asked, lines)
 
 
 def _agents(view: View, accounts: Accounts) -> Iterator[Finding]:
     names = {agent.name for agent in accounts.agents}
     tags = {tag for agent in accounts.agents for tag in agent.tags}
-    told = set()
+    rules: dict[str, list[Rule]] = {}
     for rule in view.policy.rules:
         for selector in rule.agents:
-            if selector in told:
-                continue
-            told.add(selector)
-            example = _call(view, rule, view.subject(selector))
-            if selector.startswith("tag:"):
-                tag = selector.removeprefix("tag:")
-                if tag not in tags:
-                    hint = did_you_mean(tag, tags)
-                    message = (
-                        f"no agent has the tag {tag}{hint}, so it is about nobody: "
-                        f"`keybroker agent add NAME --tag {tag}` makes one"
-                    )
-                    yield view.finding("unknown-tag", "warning", rule, message, example)
-            elif selector not in names:
-                hint = did_you_mean(selector, names)
-                message = (
-                    f"there is no agent {selector} yet{hint}, so nobody can make such a call: "
-                    f"`keybroker agent add {selector}` makes it"
-                )
-                yield view.finding("unknown-agent", "warning", rule, message, example)
+            rules.setdefault(selector, []).append(rule)
+    for selector, those in rules.items():
+        tag = selector.removeprefix("tag:")
+        if tag in tags if tag != selector else selector in names:
+            continue
+        rule, example = _first_call(view, those, view.subject(selector))
+        if tag != selector:
+            message = (
+                f"no agent has the tag {tag}{did_you_mean(tag, tags)}, so it is about nobody: "
+                f"`keybroker agent add NAME --tag {tag}` makes one"
+            )
+            yield view.finding("unknown-tag", "warning", rule, message, example)
+        else:
+            message = (
+                f"there is no agent {selector} yet{did_you_mean(selector, names)}, so nobody can "
+                f"make such a call: `keybroker agent add {selector}` makes it"
+            )
+            yield view.finding("unknown-agent", "warning", rule, message, example)
+
+
+def _first_call(view: View, rules: Sequence[Rule], subject: Subject) -> tuple[Rule, Example | None]:
+    """The first of the rules that decides some call, with that; the first may never match."""
+    for rule in rules:
+        example = _call(view, rule, subject)
+        if example is not None:
+            return rule, example
+    return rules[0], None
 
 
 def _call(view: View, rule: Rule, subject: Subject) -> Example | None:
@@ -58,36 +66,40 @@ def _call(view: View, rule: Rule, subject: Subject) -> Example | None:
     return None
 
 
-def _named(view: View, accounts: Accounts, lines: Lines) -> Iterator[Finding]:
+def _named(
+    view: View, accounts: Accounts, asked: Sequence[_Asked], lines: Lines
+) -> Iterator[Finding]:
     """People in groups and in `exclude` who have no account, or may not approve."""
     for group, members in view.policy.approvers.items():
+        asking = [one for one in asked if any(q.group == group for q in one.tier.quorum)]
+        example = asking[0].example if asking else _any_call(view)
+        unused = "" if asking else "; no hold asks the group so far, the example neither"
         for index, person in enumerate(members):
             line = lines.at(("approvers", group, index))
-            asking = [t for t in _asked(view) if any(q.group == group for q in t.tier.quorum)]
-            example = asking[0].example if asking else _any_call(view)
             if person not in accounts.people:
                 hint = did_you_mean(person, accounts.people)
                 message = (
                     f'group "{group}": there is no user {person} yet{hint}, so their vote cannot '
-                    f"come: `keybroker user add {person} --role approver`"
+                    f"come: `keybroker user add {person} --role approver`{unused}"
                 )
                 yield view.finding("unknown-user", "warning", None, message, example, line)
             elif person not in accounts.approvers:
                 message = (
                     f'group "{group}": {person} may not approve (disabled, or a viewer), so the '
-                    f"group is one smaller: `keybroker user role {person} approver`"
+                    f"group is one smaller: `keybroker user role {person} approver`{unused}"
                 )
                 yield view.finding("user-may-not-approve", "warning", None, message, example, line)
     for name, tier in view.policy.tiers.items():
+        asking = [one for one in asked if one.tier.name == name]
+        unused = "" if asking else "; no hold is of the tier so far, the example neither"
         for index, person in enumerate(tier.exclude):
             if person not in (OWNER, ANYONE) and person not in accounts.people:
                 hint = did_you_mean(person, accounts.people)
                 message = (
                     f'tier "{name}": there is no user {person} yet{hint}, so it excludes nobody: '
-                    f"`keybroker user add {person} --role approver`"
+                    f"`keybroker user add {person} --role approver`{unused}"
                 )
                 line = lines.at(("tiers", name, "exclude", index))
-                asking = [t for t in _asked(view) if t.tier.name == name]
                 example = asking[0].example if asking else _any_call(view)
                 yield view.finding("unknown-user", "warning", None, message, example, line)
 
@@ -132,8 +144,10 @@ def _subjects(view: View, selector: str) -> list[Subject]:
     return found or [view.subject(selector)]
 
 
-def _tiers(view: View, accounts: Accounts, lines: Lines) -> Iterator[Finding]:
-    for asked in _asked(view):
+def _tiers(
+    view: View, accounts: Accounts, everywhere: Sequence[_Asked], lines: Lines
+) -> Iterator[Finding]:
+    for asked in everywhere:
         tier, rule, owner = asked.tier, asked.rule, asked.subject.owner
         line = lines.at(("tiers", tier.name)) if _is_written(view.policy, tier) else rule.line
         may = voters(tier, view.policy, accounts, owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,11 @@ def test_a_file_elsewhere_is_checked_without_a_workspace(
     missing = run("policy", "check", tmp_path / "missing.yaml")
     assert missing.status == 2
     assert "there is no file" in missing.err
+    told = run("policy", "check", tmp_path / "missing.yaml", "--json")
+    assert told.status == 2
+    found = json.loads(told.out)
+    assert found["file"] == str(tmp_path / "missing.yaml")
+    assert (found["valid"], found["findings"]) == (False, [])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rules.lint.check import check
+from rules.lint.check import Report, check
 from rules.lint.codes import CODES
+from rules.lint.finding import Finding
 from rules.lint.view import Accounts
 from rules.load import starter_policy
 from rules.model import Subject
@@ -101,3 +102,52 @@ def test_a_loosened_rule_is_named_with_a_call_of_it() -> None:
 def test_a_new_workspace_has_no_findings() -> None:
     for solo in (True, False):
         assert check(starter_policy(solo)).findings == ()
+
+
+def _only(report: Report, code: str) -> Finding:
+    (finding,) = [f for f in report.findings if f.code == code]
+    return finding
+
+
+def test_an_unknown_agent_is_shown_by_the_first_rule_that_decides_something() -> None:
+    text = policy_of(
+        "id: dead, agents: [robot], match: {host: a.example, json: {/a: {gt: 5, lt: 3}}}, "
+        "effect: allow",
+        "id: alive, agents: [robot], match: {method: GET, host: a.example}, effect: allow",
+    )
+    finding = _only(confirm(text, PEOPLE), "unknown-agent")
+    assert (finding.rule, finding.line) == ("alive", 4)
+    assert finding.example is not None and finding.example.subject.name == "robot"
+
+
+@pytest.mark.parametrize("risk", ["medium", "own"])
+def test_of_a_person_in_a_group_that_no_hold_asks_that_is_said(risk: str) -> None:
+    text = policy_of(
+        f"id: r, agents: [bot], match: {{host: a.example}}, effect: hold, risk: {risk}",
+        head="version: 1\napprovers: {unused: [gone], used: [left]}\n"
+        "tiers: {own: {quorum: [{group: used, count: 1}]}}\n",
+    )
+    messages = {
+        f.message.split(":")[0]: f.message
+        for f in confirm(text, PEOPLE).findings
+        if f.code == "unknown-user"
+    }
+    assert "no hold asks the group so far" in messages['group "unused"']
+    assert ("no hold asks the group so far" in messages['group "used"']) is (risk != "own")
+
+
+@pytest.mark.parametrize(
+    ("match", "shows"),
+    [
+        ("method: GET, path: /x, when: 'call.path == \"/x\"'", "the example falls under it"),
+        (
+            "method: GET, when: 'call.query.x == \"1\"'",
+            "the example is as all else in it asks, and the expression leaves it out",
+        ),
+        ("method: GET, json: {/a: {gt: 5, lt: 3}}, when: 'true'", ""),
+    ],
+)
+def test_what_the_example_of_an_expression_shows_is_said(match: str, shows: str) -> None:
+    text = policy_of(f"id: r, agents: [bot], match: {{host: a.example, {match}}}, effect: allow")
+    finding = _only(confirm(text), "opaque-condition")
+    assert f"({shows})" in finding.message or not shows
