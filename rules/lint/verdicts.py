@@ -1,16 +1,18 @@
 """Calls decided as the rulebook decides them, with only those rules looked at that may take them.
 
 The linter tries thousands of calls, and a policy may have a thousand rules about one place. So the
-rules are kept by place and path, and there by a word (a member, field or header) that a call
-must hold to fall under them; and who asks for calls that run learns at the first rule that stops
-one. Each rule that is left is looked at as ever.
+rules are kept by place and path, and there by a word (a member, field or header, and its value
+where that is listed) that a call must hold to fall under them; and who asks for calls that run
+learns at the first rule that stops one. Each rule that is left is looked at as ever.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from operator import attrgetter
+from typing import cast
 
 from rules.bodies import Field, Member
 from rules.conditions import Header, Parameter, checks_of
@@ -19,15 +21,15 @@ from rules.errors import Unreadable
 from rules.index import Entry, host_key, host_keys, names_of
 from rules.lint.paths import PathIndex
 from rules.matching import Matcher
-from rules.model import Decision, Policy, ValueTest
+from rules.model import Decision, Policy, Scalar, ValueTest
 from rules.paths import parse_template, wide_texts
 from rules.reading.call import Reading
 from rules.reading.forms import plain_name
-from rules.reading.json import pointer_steps
-from rules.values import fold
+from rules.reading.json import Number, pointer_steps
+from rules.values import fold, lenient_decimal
 
-Word = tuple[str, str]
-"""A kind of place in a call (`json`, `field`, `header`), and a name there."""
+Word = tuple[str, str, str | Decimal | None]
+"""A kind of place in a call (`json`, `field`, `header`), a name there, and a value; None: any."""
 _ANYWHERE = "/**"
 
 type _Shelf = dict[Word | None, list[Entry]]
@@ -44,10 +46,12 @@ class Verdicts:
 
     def _fill(self, policy: Policy) -> None:
         entries = [(key, entry, words_of(entry.matcher)) for key, entry in _entries(policy)]
-        common = Counter(word for _, _, words in entries for word in words)
+        common = Counter(word for _, _, lists in entries for words in lists for word in words)
         shelves: dict[tuple[str, str, bool, str], _Shelf] = {}
-        for key, entry, words in entries:
-            word = min(words, key=lambda w: (common[w], w), default=None)
+        for key, entry, lists in entries:
+            # The rarest, so that few rules share a word.
+            rarest = min(lists, key=lambda words: max(map(common.__getitem__, words)), default=None)
+            words: Sequence[Word | None] = (None,) if rarest is None else rarest
             for selector in entry.rule.agents:
                 for path in entry.matcher.match.paths or (_ANYWHERE,):
                     place = selector, key, entry.wide
@@ -56,7 +60,8 @@ class Verdicts:
                         shelf = shelves[*place, path] = defaultdict(list)
                         index = self._places.setdefault(place, PathIndex())
                         index.add(parse_template(path), shelf)
-                    shelf[word].append(entry)
+                    for word in words:
+                        shelf[word].append(entry)
 
     def decide(self, call: Reading) -> Decision:
         """The rulebook's decision, but for what it says beside the rules that decide."""
@@ -102,20 +107,45 @@ def _entries(policy: Policy) -> Iterator[tuple[str, Entry]]:
                 yield host_key(host), Entry.of(order, rule, host, matcher, excepts)
 
 
-def words_of(matcher: Matcher) -> list[Word]:
-    """Words of which each stands in every call under the match whose parts can be read."""
-    found: list[Word] = []
+def words_of(matcher: Matcher) -> list[list[Word]]:
+    """Words of which, list by list, one stands in every call under the match that can be read."""
+    found: list[list[Word]] = []
     for condition in matcher.conditions:
         match condition:
             case Member(test) if _must_be_there(test):
                 steps = pointer_steps(test.name)
                 if steps and steps[0] != "*" and not steps[0].isdigit():
-                    found.append(("json", fold(steps[0])))
+                    name = fold(steps[0])
+                    found.append(_with_values("json", name, test if len(steps) == 1 else None))
             case Field(test) | Parameter(test) if _must_be_there(test):
-                found.append(("field", plain_name(test.name)))
+                found.append(_with_values("field", plain_name(test.name), test))
             case Header(test) if _must_be_there(test):
-                found.append(("header", test.name))
+                found.append([("header", test.name, None)])
     return found
+
+
+def _with_values(kind: str, name: str, test: ValueTest | None) -> list[Word]:
+    """The name with each value that it may have, if these are listed; else alone."""
+    for check in checks_of(test) if test is not None else ():
+        if check.op == "eq":
+            return [(kind, name, _alike(cast(Scalar, check.value)))]
+        if check.op == "in":
+            return [(kind, name, _alike(v)) for v in cast(tuple[Scalar, ...], check.value)]
+    return [(kind, name, None)]
+
+
+def _alike(value: Scalar) -> str | Decimal:
+    """The same for any two values of which a lenient reader takes one for the other."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            number = lenient_decimal(value)
+            return fold(value) if number is None else number
+        case _:
+            return value
 
 
 def _must_be_there(test: ValueTest) -> bool:
@@ -128,16 +158,22 @@ def _must_be_there(test: ValueTest) -> bool:
 def words_in(call: Reading) -> tuple[list[Word | None], bool]:
     """The words in a call, with None for rules that want none, and whether it has parts that
     cannot be read: then it may fall under rules with other words too."""
-    found: dict[Word | None, None] = {None: None}
     try:
         document = call.document(wide=True)
-        pairs, clear = call.query
-        fields = [name for name, _ in (*pairs, *call.form_pairs(wide=True))]
+        query, clear = call.query
+        fields = [*query, *call.form_pairs(wide=True)]
         doubtful = not clear or bool(call.form_files)
     except Unreadable:
         return [None], True
+    found: list[Word | None] = [None]
     if isinstance(document, dict):
-        found |= {("json", fold(name)): None for name in document}
-    found |= {("field", plain_name(name)): None for name in fields}
-    found |= {("header", name): None for name, _ in call.request.headers}
-    return list(found), doubtful
+        for name, value in document.items():
+            found.append(("json", fold(name), None))
+            if not isinstance(value, list | dict):
+                plain = value.value if isinstance(value, Number) else value
+                found.append(("json", fold(name), _alike(plain)))
+    for name, text in fields:
+        found.append(("field", plain_name(name), None))
+        found.append(("field", plain_name(name), _alike(text)))
+    found += [("header", name, None) for name, _ in call.request.headers]
+    return list(dict.fromkeys(found)), doubtful

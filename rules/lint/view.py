@@ -20,7 +20,7 @@ from rules.lint.verdicts import Verdicts
 from rules.lint.within import Spot
 from rules.lint.witness import Body, calls
 from rules.matching import Matcher, all_hold, is_wide
-from rules.model import Check, Decision, HostPattern, Match, Policy, Rule, Subject
+from rules.model import Check, Decision, HostPattern, Match, Policy, Rule, Subject, ValueTest
 from rules.reading.call import Reading
 from rules.request import Request
 
@@ -49,6 +49,8 @@ class Placed:
     order: int
     rule: Rule
     spot: Spot
+    asks: frozenset[tuple[str, str]]
+    """The kinds and names of all places in a call that it looks at."""
 
 
 @dataclass
@@ -157,8 +159,9 @@ class View:
             if rule.effect == "tunnel":
                 continue
             for match in rule.matches:
+                asks = _asks(match)
                 for spot in Spot.all_of(match):
-                    placed = Placed(order, rule, spot)
+                    placed = Placed(order, rule, spot, asks)
                     for selector in rule.agents:
                         yield selector, placed
 
@@ -173,12 +176,13 @@ class View:
 
     def around(self, selector: str, spot: Spot) -> Iterator[Placed]:
         """The rules whose place, by selector, host name and path, takes in the whole spot; without
-        those that want a value which this one does not."""
+        those that look at something which this one does not."""
+        asks = _asks(spot.match)
         for key in keys_above(host_key(spot.host)):
             for demand in (None, *_demands(spot.match)):
                 index = self._by_demand.get((selector, key, demand))
                 if index is not None:
-                    yield from index.around(spot.path)
+                    yield from (p for p in index.around(spot.path) if p.asks <= asks)
 
     def meeting(self, subject: Subject, spot: Spot) -> Iterator[Placed]:
         """The rules of the subject whose place may have calls in common with the spot."""
@@ -266,17 +270,26 @@ def selectors_of(subject: Subject) -> list[str]:
     return [subject.name, *(f"tag:{tag}" for tag in sorted(subject.tags))]
 
 
+def _tests(match: Match) -> Iterator[tuple[str, ValueTest]]:
+    for kind, tests in (
+        ("query", match.query),
+        ("headers", match.headers),
+        ("json", match.json),
+        ("form", match.form),
+    ):
+        for test in tests:
+            yield kind, test
+
+
+def _asks(match: Match) -> frozenset[tuple[str, str]]:
+    return frozenset([(kind, test.name) for kind, test in _tests(match)])
+
+
 def _demands(match: Match) -> list[tuple[str, str, Check]]:
     """The values that the match wants to be equal to something."""
     return [
         (kind, test.name, check)
-        for kind, tests in (
-            ("query", match.query),
-            ("headers", match.headers),
-            ("json", match.json),
-            ("form", match.form),
-        )
-        for test in tests
+        for kind, test in _tests(match)
         for check in checks_of(test)
         if check.op == "eq"
     ]
