@@ -16,9 +16,10 @@ from pathlib import Path
 from keybroker.errors import Unreadable
 from keybroker.workspace import read_text
 from rules.errors import Problem
-from rules.include import Sources, included, parse_file, shipped
+from rules.include import FILE_SUFFIXES, Sources, included, parse_file, shipped
 from rules.load import load_policy
 from rules.model import Policy
+from rules.yamlfile import did_you_mean
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of an included file."""
@@ -71,7 +72,12 @@ def _read_below(directory: Path, name: str) -> str:
                 at = os.open(parent, flags | os.O_NOFOLLOW, dir_fd=at)
                 stack.callback(os.close, at)
             # Without waiting for the other end of a pipe.
-            file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+            try:
+                file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+            except FileNotFoundError as error:
+                beside = (n for n in os.listdir(at) if n.endswith(FILE_SUFFIXES))  # noqa: PTH208
+                hint = did_you_mean(last, beside)
+                raise Unreadable(f"there is no file {name}{hint}") from error
             stack.callback(os.close, file)
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise Unreadable(f"{name} is not a plain file")
@@ -87,4 +93,5 @@ def _read_below(directory: Path, name: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{name} is not UTF-8 text (byte {error.start})") from error
+        because = f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        raise Unreadable(because) from error

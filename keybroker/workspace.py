@@ -153,7 +153,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise Unreadable(_denied(error)) from error
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{path} is not UTF-8 text (byte {error.start})") from error
+        because = f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        raise Unreadable(because) from error
 
 
 def default_directory() -> Path:

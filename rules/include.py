@@ -15,14 +15,21 @@ from functools import lru_cache
 from rules import packs
 from rules.errors import InvalidFile, Problem
 from rules.model import LOW
-from rules.pack import Pack, PackRule, Values, read_pack, rules_of
+from rules.pack import Pack, PackRule, Values, at_hosts, listed, read_pack, rules_of, words
 from rules.source import Section, Source
 from rules.spellings import parse_name
 from rules.yamlfile import Path, parse_yaml
 
 INCLUDE = ("pack", "file", "as", "agents", "use", "with")
-_FILE_SUFFIXES = (".yaml", ".yml")
+FILE_SUFFIXES = (".yaml", ".yml")
 _OF_INCLUDE = ("agents", "use")
+_NEEDED = ("agents", "match", "effect")
+_KEPT = {
+    "id": "a rule keeps its id; what else it says can change",
+    "class": "write the class as risk: low, medium or high",
+    "rest": "what a rule leaves to others is the pack's to say; change its match or except",
+}
+"""Fields that cannot be overridden, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ def parse_file(text: str) -> str:
     name = text.removeprefix("./")
     if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f'"{text[:80]}" does not lie below the policy\'s directory; write ./FILE')
-    if not name.endswith(_FILE_SUFFIXES):
+    if not name.endswith(FILE_SUFFIXES):
         raise ValueError(f'"{text[:80]}" is no YAML file by its name; it must end in .yaml')
     return f"./{name}"
 
@@ -87,10 +94,12 @@ class _Placed(Source):
     include: Path = field(kw_only=True)
     override: Path | None = field(kw_only=True, default=None)
     overridden: frozenset[str] = field(kw_only=True, default=frozenset())
+    told: set[str] = field(kw_only=True)
+    """What was said of the include's own fields: each of its rules would say it again."""
 
     def place(self, path: Path) -> int:
         name = path[2] if len(path) > 2 else ""
-        if self.override is not None and name in self.overridden:
+        if self.override is not None and self._of_override(name):
             return self.policy.place((*self.override, *path[2:]))
         if name in _OF_INCLUDE:
             return self.policy.place((*self.include, *path[2:]))
@@ -104,8 +113,18 @@ class _Placed(Source):
             if severity == "warning":
                 return  # what a pack says needlessly is not for its user to mend
             message = f"{message} ({self.file}:{self.lines.at(path)})"
+        elif not self._of_override(name):
+            message = message.removeprefix(f'rule "{rule}": ')
+            if message in self.told:
+                return
+            self.told.add(message)
         line = self.place(path)
         self.problems.append(Problem(self.policy.file, line, message, severity, code, rule))
+
+    def _of_override(self, name: str | int) -> bool:
+        """Whether the override is to be mended: of its own fields, and of what does not go with
+        another effect."""
+        return name in self.overridden or "effect" in self.overridden
 
     def hint(self, word: str, known: Iterable[str]) -> str:
         return self.policy.hint(word, known)
@@ -151,32 +170,56 @@ def expand(
             continue
         prefix, pack, values, given = found
         used.append((at, pack))
+        told: set[str] = set()
         for rule, shipped_fields in rules_of(pack, values):
             name = f"{prefix}.{rule.id}"
             known.append(name)
             left.pop(name, None)
             plain = {"id": name, **given, **shipped_fields}
-            section = _section(root.source, at, pack, rule, name)
+            change = None
             if name in overrides:
                 place = root.at("override", name)
-                change = place.mapping(overrides[name])
-                if change:
-                    section = _section(root.source, at, pack, rule, name, change)
-                    changed.append((name, place, plain))
-                    plain = _overridden(plain, change)
-                elif change is not None:
-                    place.error("there is nothing to override here; fill it in or leave it out")
-                if change and "id" in change:
-                    place.at("id").error("a rule keeps its id; what else it says can change")
+                change = _read_override(place, overrides[name], plain)
+            section = _section(root.source, at, pack, rule, name, told, change)
+            if change:
+                changed.append((name, place, plain))
+                plain = _overridden(plain, change)
             rules.append((section, plain))
     for name in left:
+        place = root.at("override", name)
         if name in own_ids:
-            root.at("override", name).error(
-                f'rule "{name[:100]}" stands in this file; change it there'
-            )
+            place.error(f'rule "{name[:100]}" stands in this file; change it there')
         elif whole:
-            root.at("override", name).unknown("rule of a pack", name, known)
+            prefix = name.partition(".")[0]
+            otherwise = "" if prefix in prefixes else f'; nothing is included as "{prefix[:80]}"'
+            place.unknown("rule of a pack", name, known, otherwise)
     return Expansion(rules, changed, used)
+
+
+def _read_override(
+    at: Section, value: object, plain: Mapping[str, object]
+) -> dict[str, object] | None:
+    """The fields that an override changes of a rule; None, or without some, after noting what is
+    wrong."""
+    change = at.mapping(value)
+    if change is None:
+        return None
+    if not change:
+        at.error("there is nothing to override here; fill it in or leave it out")
+    left = dict(change)
+    for name, why in _KEPT.items():
+        if name in change:
+            at.at(name).error(why)
+            del left[name]
+    for name in _NEEDED:
+        if name in change and change[name] is None:
+            at.at(name).error(f"{name} cannot be taken away; say what it should be")
+            del left[name]
+    if "match" in left:
+        # As in the pack: a match that names no host is about the API, not about every host.
+        hosts = dict.fromkeys(host for m in listed(plain["match"]) for host in words(m.get("host")))
+        left["match"] = at_hosts(left["match"], list(hosts))
+    return left
 
 
 def _section(
@@ -185,7 +228,8 @@ def _section(
     pack: Pack,
     rule: PackRule,
     name: str,
-    change: Mapping[str, object] | None = None,
+    told: set[str],
+    change: Mapping[str, object] | None,
 ) -> Section:
     placed = _Placed(
         pack.file,
@@ -195,6 +239,7 @@ def _section(
         include=include.path,
         override=("override", name) if change else None,
         overridden=frozenset(change or ()),
+        told=told,
     )
     return Section(placed, ("rules", rule.index), f'rule "{name}"', name)
 
@@ -245,7 +290,7 @@ def _read_include(
 
 def _find(at: Section, fields: Mapping[str, object], sources: Sources | None) -> Pack | None:
     if ("pack" in fields) == ("file" in fields):
-        at.error("an include names a pack (pack: NAME) or a file (file: ./FILE)")
+        at.error("an include names either a pack (pack: NAME) or a file (file: ./FILE)")
         return None
     if "pack" in fields:
         name = at.at("pack").parsed(fields["pack"], parse_name)
@@ -253,7 +298,8 @@ def _find(at: Section, fields: Mapping[str, object], sources: Sources | None) ->
             return None
         text = packs.text_of(name) if sources is None else sources.texts.get(name)
         if text is None:
-            at.at("pack").unknown("pack", name, packs.names())
+            otherwise = "; `keybroker policy packs` lists them"
+            at.at("pack").unknown("pack", name, packs.names(), otherwise)
             return None
         return _read(at.at("pack"), text, packs.file_of(name))
     name = at.at("file").parsed(fields["file"], parse_file)

@@ -98,6 +98,12 @@ def read_pack(text: str, file: str) -> Pack:
     if isinstance(value, dict) and "version" in value and "pack" not in value:
         root.at("version").error("this is a policy; what is included is a pack (pack: NAME)")
         raise InvalidFile(source.errors())
+    if not isinstance(value, dict) or not value.keys() & set(FIELDS):
+        root.error("this is no pack; a pack has pack, title, about, hosts and rules")
+        raise InvalidFile(source.errors())
+    if "include" in value:
+        root.at("include").error("a pack includes no other; include both in the policy")
+        raise InvalidFile(source.errors())
     fields = root.mapping(value, FIELDS) or {}
     name = title = about = None
     if root.has(fields, "pack"):
@@ -157,7 +163,15 @@ def _read_parameter(at: Section, name: str, value: object) -> Parameter | None:
 
 
 def _read_rule(at: Section, index: int, value: object) -> PackRule | None:
-    fields = at.mapping(value, OF_RULE) or {}
+    fields = at.mapping(value)
+    if fields is None:
+        return None
+    for name in fields:
+        if name in _GIVEN and name != "id":
+            by = "class" if name in ("effect", "risk") else "the include"
+            at.at(name).error(f"{name} is not a pack's to say: {by} does")
+        elif name not in OF_RULE:
+            at.at(name).unknown("field", name, OF_RULE)
     found = level = None
     if at.has(fields, "id"):
         found = at.at("id").parsed(fields["id"], _parse_id)
@@ -226,7 +240,7 @@ def rules_of(pack: Pack, values: Values) -> list[tuple[PackRule, dict[str, objec
                 fields[name] = _REFERENCE.sub(lambda found: ", ".join(values[found[1]]), given)
             else:
                 fields[name] = given
-        fields["match"] = _at_hosts(fields["match"], hosts)
+        fields["match"] = at_hosts(fields["match"], hosts)
         if rule.level == "low":
             fields["effect"] = "allow"
         else:
@@ -275,11 +289,12 @@ def _flat(items: object) -> list[object]:
     return flat
 
 
-def _at_hosts(value: object, hosts: list[object]) -> object:
+def at_hosts(value: object, hosts: Sequence[object]) -> object:
+    """A match, or several, at these hosts where it names none."""
     if isinstance(value, list):
-        return [_at_hosts(item, hosts) for item in value]
+        return [at_hosts(item, hosts) for item in value]
     if isinstance(value, dict) and "host" not in value:
-        return {"host": hosts[0] if len(hosts) == 1 else hosts, **value}
+        return {"host": hosts[0] if len(hosts) == 1 else list(hosts), **value}
     return value
 
 

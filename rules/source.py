@@ -15,6 +15,7 @@ from rules.yamlfile import Lines, Path, did_you_mean
 
 # Looking for near names is the slow part of a message; a file this wrong does not need more.
 _MAX_HINTS = 50
+_MAX_NAMES = 8
 
 
 @dataclass(slots=True)
@@ -76,10 +77,13 @@ class Section:
         message = f"{self.label}: {message}" if self.label else message
         self.source.note(self.path, message, severity, code, self.rule)
 
-    def unknown(self, kind: str, word: str, known: Iterable[str]) -> None:
-        """Notes that `word` names nothing, with the nearest name that there is."""
+    def unknown(self, kind: str, word: str, known: Iterable[str], otherwise: str = "") -> None:
+        """Notes that `word` names nothing, with the nearest name that there is; if none is near,
+        what to do `otherwise`, or the names, if they are few."""
         code = f"unknown-{kind.replace(' ', '-')}"
-        self.error(f'unknown {kind} "{word[:80]}"{self.source.hint(word, known)}', code)
+        known = tuple(known)
+        hint = self.source.hint(word, known) or otherwise or _all(known)
+        self.error(f'unknown {kind} "{word[:80]}"{hint}', code)
 
     def has(self, fields: Mapping[str, object], name: str, hint: str = "") -> bool:
         """Whether the field is there; notes that it is missing if not."""
@@ -170,7 +174,14 @@ class Section:
     def _name(self) -> str:
         """The field this section is, for messages; an item of a list goes by its list."""
         names = [step for step in self.path if isinstance(step, str)]
-        return names[-1] if names else "the file"
+        return names[-1] if names else "this" if self.path else "the file"
+
+
+def _all(known: tuple[str, ...]) -> str:
+    """The names that there are, unless there are too many to read."""
+    if len(known) > _MAX_NAMES:
+        return ""
+    return f"; known: {', '.join(known)}" if known else "; there is none"
 
 
 def _is(value: object) -> str:

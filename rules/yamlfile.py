@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 
 import yaml
 from pydantic import BaseModel
+from yaml.reader import Reader
 
 from rules.errors import InvalidFile, Problem
 
@@ -85,7 +86,9 @@ def parse_yaml(text: str, file: str) -> tuple[object, Lines]:
         builder.problem(mark.line + 1 if mark else 0, f"not valid YAML: {because}{where}")
     except (yaml.YAMLError, UnicodeError) as error:
         because = getattr(error, "reason", "it cannot be read")
-        builder.problem(0, f"not valid YAML: {because}")
+        odd = Reader.NON_PRINTABLE.search(text)
+        line = text.count("\n", 0, odd.start()) + 1 if odd else 0
+        builder.problem(line, f"not valid YAML: {because}")
     if builder.problems:
         raise InvalidFile(sorted(builder.problems))
     return builder.value, Lines(builder.tree)

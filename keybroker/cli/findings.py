@@ -32,7 +32,8 @@ def show_findings(report: Report, path: str) -> None:
         if counts[name]
     )
     if report.valid:
-        click.echo(f"{path}: valid, {report.rules} rules" + (f"; {told}" if told else ""))
+        rules = f"{report.rules} rule{'' if report.rules == 1 else 's'}"
+        click.echo(f"{path}: valid, {rules}" + (f"; {told}" if told else ""))
     else:
         click.echo(f"{path}: not valid; {told}")
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from broker.model import Agent
     from rules.errors import Problem
     from rules.model import Policy
-    from rules.trial.cases import Tried
+    from rules.trial.cases import Case, Tried
 
 EXIT_PASSED, EXIT_FAILED, EXIT_UNREADABLE = 0, 1, 2
 _COLOURS = {"allow": "green", "hold": "yellow", "deny": "red"}
@@ -76,15 +76,20 @@ def test(
     from rules.errors import InvalidFile
     from rules.trial.cases import read_cases
 
-    try:
-        cases = [case for file in files for case in read_cases(read_text(file), str(file))]
-    except (Unreadable, InvalidFile) as error:
-        _refuse(context, error, EXIT_UNREADABLE, as_json)
+    cases: list[Case] = []
+    errors: list[Exception] = []
+    for file in files:
+        try:
+            cases += read_cases(read_text(file), str(file))
+        except (Unreadable, InvalidFile) as error:
+            errors.append(error)
+    if errors:
+        _refuse(context, errors, EXIT_UNREADABLE, as_json)
     try:
         loaded, known = _load(app, policy_file)
     except (Unusable, InvalidFile) as error:
         refused = isinstance(error, InvalidFile)
-        _refuse(context, error, EXIT_FAILED if refused else EXIT_UNREADABLE, as_json)
+        _refuse(context, [error], EXIT_FAILED if refused else EXIT_UNREADABLE, as_json)
     tried = try_cases(loaded, known, cases)
     failed = [each for each in tried if not each.passed]
     if as_json:
@@ -100,16 +105,19 @@ def test(
     context.exit(EXIT_FAILED if failed else EXIT_PASSED)
 
 
-def _refuse(context: click.Context, error: Exception, status: int, as_json: bool) -> None:
-    """Says what is wrong with a file, and leaves."""
-    problems: Sequence[Problem] = getattr(error, "problems", ())
+def _refuse(
+    context: click.Context, errors: Sequence[Exception], status: int, as_json: bool
+) -> NoReturn:
+    """Says what is wrong with files, and leaves."""
     if as_json:
-        told = [str(problem) for problem in problems] or [str(error)]
+        told = [line for error in errors for line in str(error).splitlines()]
         emit({"passed": 0, "failed": 0, "cases": [], "problems": told})
-    for problem in problems:
-        click.echo(inert(str(problem)), err=True)
-    if not problems:
-        complain(str(error))
+    for error in errors:
+        problems: Sequence[Problem] = getattr(error, "problems", ())
+        for problem in problems:
+            click.echo(inert(str(problem)), err=True)
+        if not problems:
+            complain(str(error))
     context.exit(status)
 
 

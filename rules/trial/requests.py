@@ -142,9 +142,12 @@ def read_request(at: Section, value: object, home: str | None) -> Written | None
     before = len(at.source.problems)
     if value is None:
         at.error("a request is empty; write {method: GET, url: https://..}")
-    fields = at.mapping(value, REQUEST) or {}
+        return None
+    fields = at.mapping(value, REQUEST)
+    if fields is None:
+        return None
     method = ""
-    if value is not None and at.has(fields, "method"):
+    if at.has(fields, "method"):
         method = _text(at.at("method"), fields["method"])
     url, target = _read_place(at, fields, home)
     headers = list(_read_pairs(at.at("headers"), fields.get("headers")))
@@ -175,7 +178,14 @@ def parse_moment(text: str) -> datetime:
 
 def read_tags(at: Section, value: object) -> frozenset[str]:
     """Tags of an agent; an empty list says that it has none."""
-    return frozenset() if value == [] else frozenset(at.several(value, parse_name))
+    return frozenset() if value == [] else frozenset(at.several(value, _parse_tag))
+
+
+def _parse_tag(text: str) -> str:
+    name = parse_name(text.removeprefix("tag:"))
+    if name != text:
+        raise ValueError(f'a tag is written without tag: here: "{name}"')
+    return name
 
 
 def _read_place(at: Section, fields: dict[str, object], home: str | None) -> tuple[str, str | None]:
@@ -190,6 +200,8 @@ def _read_place(at: Section, fields: dict[str, object], home: str | None) -> tup
         at.error('"url" is missing; a path alone is enough only in a rule that names a host')
     elif path is not None and target is not None:
         at.at("target").error("path and target are the same; give one of them")
+    elif path and not path.startswith(("/", "?")):
+        at.at("path").error(f'"{path[:80]}" is no path; it begins with /')
     return url if url is not None else f"{home}{path or ''}", target
 
 

@@ -58,7 +58,14 @@ def test_the_policy_itself_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_at_its_include(policy: Path) -> None:
-    (policy.parent / "packs" / "shop.yaml").unlink()
+    packs = policy.parent / "packs"
+    (packs / "shop.yaml").rename(packs / "shops.yaml")
+    there_is_no = "there is no file ./packs/shop.yaml"
+    assert refused(policy) == f'{there_is_no} (did you mean "shops.yaml"?)'
+    (packs / "shops.yaml").rename(packs / "crm.yaml")
+    assert refused(policy) == there_is_no
+    (packs / "crm.yaml").unlink()
+    packs.rmdir()
     assert "./packs/shop.yaml cannot be read (No such file" in refused(policy)
 
 

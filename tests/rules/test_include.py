@@ -151,6 +151,55 @@ def test_an_own_rule_cannot_have_the_id_of_an_included_one() -> None:
     assert 'rule id "shop.pay" is taken by line 9' in problem
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("agents: [bot]", "agents: []", 6, "agents is empty; leave the field out or fill it in"),
+        ("agents: [bot]", 'agents: "*"', 6, "agents: there is no rule for every agent"),
+        ("use: [shop]", "use: [shpo]", 7, 'unknown credential "shpo" (did you mean "shop"?)'),
+        ("hosts: [api", "hosts: [ap", 7, "shop may go to ap.shop.example only, not to api.shop"),
+    ],
+)
+def test_a_slip_of_the_include_is_told_once(old: str, new: str, line: int, told: str) -> None:
+    [problem] = refused(POLICY.replace(old, new))
+    assert problem.startswith(f"p.yaml:{line}: error: {told}")
+
+
+def test_an_override_says_what_cannot_be_changed_and_how_else() -> None:
+    for change, told in (
+        ("class: low", "write the class as risk: low, medium or high"),
+        ("rest: false", "what a rule leaves to others is the pack's to say; change its match"),
+        ("id: x", "a rule keeps its id; what else it says can change"),
+        ("match: null", "match cannot be taken away; say what it should be"),
+        ("effect: null", "effect cannot be taken away; say what it should be"),
+        ("agents: null", "agents cannot be taken away; say what it should be"),
+    ):
+        [problem] = refused(POLICY + f"override:\n  shop.pay: {{{change}}}\n")
+        assert problem.startswith("p.yaml:9: error: ") and told in problem
+    # What the shipped fields do not go with is told where the effect was changed.
+    for problem in refused(POLICY + "override:\n  shop.pay: {effect: tunnel}\n"):
+        assert problem.startswith('p.yaml:9: error: rule "shop.pay": ')
+
+
+def test_an_override_of_what_is_not_included_says_so() -> None:
+    [problem] = refused(POLICY + "override:\n  stripe.refund: {effect: deny}\n")
+    told = 'unknown rule of a pack "stripe.refund"; nothing is included as "stripe"'
+    assert problem == f"p.yaml:9: error: {told}"
+
+
+def test_a_match_of_an_override_that_names_no_host_is_about_the_packs_hosts() -> None:
+    match = "{method: POST, path: /eu/acme/pay, json: {/amount: {lte: 5}}}"
+    text = POLICY + f"override:\n  shop.pay: {{effect: allow, match: [{match}]}}\n"
+    policy, _ = load(text)
+    pay = next(rule for rule in policy.rules if rule.id == "shop.pay")
+    assert [host.host for host in pay.matches[0].hosts] == ["api.shop.example"]
+    # With a host of its own the override means what it says, and the credential stays at home.
+    [problem] = refused(text.replace("{method", "{host: evil.example, method"))
+    assert "shop may go to api.shop.example only, not to evil.example" in problem
+    # What stands for the pack's parameters is the pack's own.
+    assert refused(text.replace("/eu/acme", "/eu/${owner}"))
+
+
 def test_an_own_rule_is_not_overridden() -> None:
     text = POLICY + (
         "override: {mine: {effect: deny}}\n"
@@ -226,7 +275,10 @@ def test_a_policy_is_no_pack_and_a_pack_includes_nothing() -> None:
     [problem] = refused(POLICY, POLICY)
     assert "this is a policy" in problem
     [problem] = refused(POLICY, PACK + "include: [{pack: stripe}]\n")
-    assert 'unknown field "include"' in problem
+    assert "a pack includes no other; include both in the policy (./shop.yaml:24)" in problem
+    for other in ("", "# nothing\n", "- a\n", "shop\n", "name: shop\n"):
+        [problem] = refused(POLICY, other)
+        assert "this is no pack; a pack has pack, title, about, hosts and rules" in problem
 
 
 def test_a_file_that_could_not_be_read_says_why() -> None:

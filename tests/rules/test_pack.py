@@ -73,7 +73,9 @@ def test_the_same_text_gives_the_same_rules() -> None:
         (("parameters:\n", "parameters:\n  unused: {about: X.}\n"), "nothing refers to ${unused}"),
         (("kind: host", "kind: hots"), 'kind must be name or host (did you mean "host"?)'),
         (("rest: true, match: {method: GET", "rest: 1, match: {method: GET"), "rest must be"),
-        (("undo: no", "effect: deny"), 'unknown field "effect"'),
+        (("undo: no", "effect: deny"), "effect is not a pack's to say: class does"),
+        (("undo: no", "agents: [a]"), "agents is not a pack's to say: the include does"),
+        (("undo: no", "undoo: no"), 'unknown field "undoo" (did you mean "undo"?)'),
     ],
 )
 def test_mistakes_are_told_with_their_lines(change: tuple[str, str], told: str) -> None:

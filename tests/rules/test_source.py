@@ -31,6 +31,26 @@ def test_problems_stand_where_the_value_does() -> None:
     assert [p.line for p in at.source.warnings()] == [5]
 
 
+def test_an_unknown_name_without_a_near_one_is_told_what_there_is() -> None:
+    at = section("a")
+    at.unknown("thing", "x", ["alpha", "beta"])
+    at.unknown("thing", "x", [])
+    at.unknown("thing", "x", map(str, range(100, 120)))
+    at.unknown("thing", "x", ["alpha"], "; make one")
+    at.unknown("thing", "alpah", ["alpha"], "; make one")
+    assert [line.removeprefix("f:1: error: unknown thing ") for line in said(at)] == [
+        '"x"; known: alpha, beta',
+        '"x"; there is none',
+        '"x"',
+        '"x"; make one',
+        '"alpah" (did you mean "alpha"?)',
+    ]
+    at.at("c", 1).mapping("word")
+    section_of_list = Section(at.source, (0,))
+    section_of_list.mapping("word")
+    assert said(at)[-1] == 'f:1: error: this must be a mapping, not the word "word"'
+
+
 def test_text_hides_nothing_and_has_a_length() -> None:
     at = section("a", "b")
     assert at.text(" x\n") == "x"

@@ -47,6 +47,13 @@ def test_words_of_older_yaml_are_text(word: str) -> None:
     assert parse_yaml(f"a: {word}", "f")[0] == {"a": word}
 
 
+def test_a_control_character_is_told_with_its_line() -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_yaml("a: 1\nb: \0\n", "f")
+    [problem] = caught.value.problems
+    assert str(problem).startswith("f:2: error: not valid YAML: ")
+
+
 def test_an_empty_file_is_none() -> None:
     assert parse_yaml("", "f")[0] is None
     assert parse_yaml("# nothing\n", "f")[0] is None

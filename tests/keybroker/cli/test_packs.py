@@ -49,7 +49,7 @@ def test_an_included_file_is_taken_from_beside_the_policy(run: Run, workspace: P
     )
     failed = run("policy", "check")
     assert failed.status == 1
-    assert "policy.yaml:3: error: ./shop.yaml cannot be read" in failed.err
+    assert "policy.yaml:3: error: there is no file ./shop.yaml" in failed.err
     (workspace / "shop.yaml").write_text(
         "pack: shop\ntitle: S\nabout: S.\nhosts: [shop.example]\n"
         'rules: [{id: read, class: low, match: {method: GET, path: "/**"}}]\n'

@@ -110,6 +110,18 @@ def test_several_files_and_a_candidate_without_a_workspace(
     assert run("policy", "test", cases).status == 2
 
 
+@pytest.mark.usefixtures("policy")
+def test_the_mistakes_of_all_files_are_told(run: Run, cases: Path, tmp_path: Path) -> None:
+    odd, missing = tmp_path / "odd.yaml", tmp_path / "missing.yaml"
+    odd.write_text(CASES.replace("tags: [ci]", "tags: ['tag:ci']"))
+    done = run("policy", "test", odd, missing, cases, "--json")
+    assert done.status == 2
+    told = json.loads(done.out)["problems"]
+    assert len(told) == 2
+    assert 'a tag is written without tag: here: "ci"' in told[0]
+    assert told[1] == f"there is no file {missing}"
+
+
 def test_accounts_give_agents_their_tags(run: Run, policy: Path, cases: Path) -> None:
     cases.write_text(
         '- {as: tester, request: {method: GET, url: "https://api.stripe.com/"},'

@@ -46,6 +46,17 @@ def test_https_goes_through_connect_and_http_in_absolute_form() -> None:
     assert (clear.scheme, clear.connect, clear.authority) == ("http", None, "a.example")
 
 
+@pytest.mark.parametrize("text", ["word", "[a]", "null"])
+def test_what_is_no_mapping_is_told_once(text: str) -> None:
+    found, problems = reading(text)
+    assert found is None and len(problems) == 1
+
+
+def test_a_path_begins_with_a_slash() -> None:
+    found, problems = reading("{method: GET, path: refunds}", "https://a.example")
+    assert (found, problems) == (None, ['"refunds" is no path; it begins with /'])
+
+
 @pytest.mark.parametrize("url", ["https://192.0.2.1/", "https://[2001:db8::1]/"])
 def test_an_address_has_no_server_name(url: str) -> None:
     assert raw_request("GET", url).sni is None
