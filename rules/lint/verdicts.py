@@ -69,7 +69,10 @@ class Verdicts:
         matching = taking(sorted(found.values(), key=attrgetter("order")), call)
         if not matching:
             return Decision("deny", "No rule lets the agent make this call.")
-        return self._book.settle(call.subject, call, matching)
+        try:
+            return self._book.settle(call.subject, call, matching)
+        except KeyError:  # a policy that is refused may name a tier that it does not have
+            return Decision("deny", "A rule names what the policy does not have.")
 
     def is_stopped(self, call: Reading) -> bool:
         """Whether it falls under a rule that denies or holds."""
