@@ -86,6 +86,10 @@ FORM_BODIES = {
     "blank around": b"amount=+5000+",
     "broken escape": b"amount=5000%",
     "not UTF-8": b"amount=5000&x=%ff",
+    "in brackets": b"amount=1&[amount]=5000",
+    "a member of it": b"amount=1&amount[x]y=5000",
+    "behind a question mark": b"?amount=5000&amount=1",
+    "where some have stopped reading": b"amount=1&" + b"x&" * 1000 + b"amount=5000",
 }
 
 
