@@ -22,7 +22,7 @@ from rules.describe import describe_host
 from rules.model import Credential, Decision, Policy
 from rules.request import Request
 from rules.visible import visible
-from rules.words import body_view, describe_place, describe_rule
+from rules.words import body_view, describe_place, describe_rule, files_view
 
 MOST_CLAIM = 500
 """Characters of the agent's claim that are kept."""
@@ -145,6 +145,7 @@ def _request(request: Request) -> dict[str, Any]:
         "body_size": len(request.body),
         "body_text": text,
         "fields": [list(pair) for pair in body_view(request)],
+        "files": files_view(request),
     }
 
 

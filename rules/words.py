@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import islice
 from math import ceil
 
@@ -16,7 +17,7 @@ from rules.describe import all_of, any_of, describe_host, describe_match
 from rules.errors import Unreadable
 from rules.limits import UNREADABLE, Limit, Over, tidy
 from rules.model import ANYONE, OWNER, Policy, Rule, Tier
-from rules.places import parse_place
+from rules.places import Place, parse_place
 from rules.reading.call import Reading
 from rules.reading.json import Json, json_text
 from rules.request import Request
@@ -96,7 +97,9 @@ def fill_summary(template: str, request: Request, reading: Reading | None = None
     def value(name: str) -> str | None:
         if name in _OF_REQUEST:
             return str(getattr(request, name))
-        return call.at(parse_place(name))
+        place = parse_place(name)
+        found = call.at(place)
+        return _file_at(place, call) if found is None else found
 
     def filled(found: re.Match[str]) -> str:
         try:
@@ -106,6 +109,15 @@ def fill_summary(template: str, request: Request, reading: Reading | None = None
         return ", ".join(visible(text) for text in values if text is not None) or ABSENT
 
     return _PLACEHOLDER.sub(filled, template)
+
+
+def _file_at(place: Place, call: Reading) -> str | None:
+    """The files at a place, by their own names and sizes."""
+    if place.kind != "form":
+        return None
+    files = [part for part in call.files if part.name == place.name]
+    said = [f"{part.filename or '(no name)'} ({len(part.value)} bytes)" for part in files]
+    return ", ".join(said) if said else None
 
 
 def body_view(request: Request) -> list[tuple[str, str]]:
@@ -127,6 +139,21 @@ def body_view(request: Request) -> list[tuple[str, str]]:
     if len(first) > MAX_FIELDS:
         view.append(("…", "there is more in the raw body"))
     return view
+
+
+def files_view(request: Request) -> list[dict[str, str | int]]:
+    """What a multipart form has besides fields, for the reviewer, who may compare the hash with a
+    file of his own; what is left out for length is in the raw body."""
+    return [
+        {
+            "name": visible(part.name, MAX_FIELD),
+            "filename": visible(part.filename or "", MAX_FIELD),
+            "type": visible(part.type, MAX_FIELD),
+            "size": len(part.value),
+            "sha256": sha256(part.value).hexdigest(),
+        }
+        for part in Reading(request).files[:MAX_FIELDS]
+    ]
 
 
 def _leaves(value: Json) -> Iterator[tuple[str, str]]:

@@ -63,6 +63,10 @@ REQUEST: Schema = closed(
     body_size=COUNT,
     body_text={**MAYBE_TEXT, "description": "null if the body is not UTF-8."},
     fields={**listed(PAIR), "description": "Of a form or JSON body, decoded."},
+    files={
+        **listed(closed(name=TEXT, filename=TEXT, type=TEXT, size=COUNT, sha256=TEXT)),
+        "description": "Of a multipart form; size in bytes.",
+    },
 )
 REQUIREMENT: Schema = closed(
     tiers=listed(

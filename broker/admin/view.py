@@ -34,6 +34,8 @@ class Body:
 
     size: int
     fields: tuple[Line, ...]
+    files: tuple[Json, ...]
+    """Of a multipart form: `name`, `filename`, `type`, `size`, `sha256`."""
     pretty: str | None
     """Indented JSON, where the body is JSON and there are no fields."""
     text: str | None
@@ -123,11 +125,13 @@ def _body(request: Json, place: str, kind: str, key: str) -> Body:
     data = base64.b64decode(request.get("body_base64") or "")
     names = {place, key, key.lstrip("/")} if kind in ("form", "json") and key else set()
     fields = tuple(Line(n, v, n in names) for n, v in request.get("fields") or ())
+    files = tuple(request.get("files") or ())
     text = request.get("body_text")
     return Body(
         size=request.get("body_size", len(data)),
         fields=fields,
-        pretty=None if fields or text is None else _pretty(text),
+        files=files,
+        pretty=None if fields or files or text is None else _pretty(text),
         text=None if text is None else text[:MOST_TEXT],
         hexdump=hexdump(data, HEX_BYTES),
         text_cut=text is not None and len(text) > MOST_TEXT,

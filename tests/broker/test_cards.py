@@ -37,6 +37,7 @@ def test_the_card_shows_the_request_to_the_letter(world: World) -> None:
     assert base64.b64decode(request["body_base64"]) == b"amount=5&charge=ch_1"
     assert request["body_text"] == "amount=5&charge=ch_1"
     assert request["fields"] == [["amount", "5"], ["charge", "ch_1"]]
+    assert request["files"] == []
     assert ["accept-encoding", "identity"] in request["headers"]
 
 

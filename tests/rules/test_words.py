@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -23,6 +24,7 @@ from rules.words import (
     describe_rule,
     describe_span,
     describe_tier,
+    files_view,
     fill_summary,
     instruct,
     reads_body,
@@ -105,6 +107,51 @@ def test_the_body_is_shown_by_field() -> None:
     assert body_view(request(b"7", JSON)) == [("/", "7")]
     assert body_view(request(b"plain")) == []
     assert body_view(request(b'{"a": 1, "a": 2}', JSON)) == []
+
+
+UPLOAD = ("content-type", "multipart/form-data; boundary=b")
+PARTS = b"""\
+--b\r
+Content-Disposition: form-data; name="note"\r
+Content-Type: text/plain\r
+\r
+hi\r
+--b\r
+Content-Disposition: form-data; name="doc"; filename="\xe2\x80\xaea.txt"\r
+Content-Type: text/plain\r
+\r
+xyz\r
+--b\r
+Content-Disposition: form-data; name="blob"\r
+Content-Type: application/octet-stream\r
+\r
+\xff\r
+--b--\r
+"""
+
+
+def test_files_are_shown_beside_the_fields() -> None:
+    upload = request(PARTS, UPLOAD)
+    assert body_view(upload) == [("note", "hi")]
+    doc, blob = files_view(upload)
+    assert doc == {
+        "name": "doc",
+        "filename": r"\u202ea.txt",
+        "type": "text/plain",
+        "size": 3,
+        "sha256": hashlib.sha256(b"xyz").hexdigest(),
+    }
+    assert (blob["name"], blob["filename"], blob["size"]) == ("blob", "", 1)
+    assert files_view(request(PARTS[:-6], UPLOAD)) == []
+    assert files_view(request(b"a=1", FORM)) == []
+    many = PARTS.split(b"--b--")[0].replace(b"xyz", b"") * 300 + b"--b--"
+    assert len(files_view(request(many, UPLOAD))) == 200
+
+
+def test_a_summary_names_files() -> None:
+    upload = request(PARTS, UPLOAD)
+    assert fill_summary("{form:doc}, {form:note}", upload) == r"\u202ea.txt (3 bytes), hi"
+    assert fill_summary("{form:blob}, {form:x}", upload) == "(no name) (1 bytes), (absent)"
 
 
 def test_the_body_view_is_bounded() -> None:

@@ -394,6 +394,7 @@ def refund(name: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict
             "body_size": len(body),
             "body_text": body.decode(),
             "fields": [[name, value] for name, value in form.items()],
+            "files": [],
         },
         "credentials": [
             {
@@ -457,6 +458,7 @@ def contact(name: str = "ap_02", *, seconds: float = 500, **changes: Any) -> dic
             "body_size": len(body),
             "body_text": body.decode(),
             "fields": [["/contact/email", "jo@example.org"], ["/contact/stage", "lost"]],
+            "files": [],
         },
         "credentials": [
             {
@@ -515,6 +517,15 @@ def hostile(name: str = "ap_bad") -> dict[str, Any]:
         "body_size": len(body),
         "body_text": body.decode(),
         "fields": [[HOSTILE, HOSTILE], ["amount", long], ["lone", "\ud800"]],
+        "files": [
+            {
+                "name": HOSTILE,
+                "filename": HOSTILE,
+                "type": "text/html",
+                "size": 1234567,
+                "sha256": "0f" * 32,
+            }
+        ],
     }
     return card
 

@@ -61,6 +61,16 @@ def with_body(body: bytes, text: str | None) -> view.Body:
     return request.body
 
 
+def test_files_stand_beside_fields() -> None:
+    card = refund()
+    file = {"name": "a", "filename": "b.pdf", "type": "", "size": 3, "sha256": "0f" * 32}
+    card["request"] = {**card["request"], "fields": [], "files": [file], "body_text": "[1]"}
+    request = view.shown_request(card)
+    assert request is not None
+    assert request.body.files == (file,)
+    assert request.body.pretty is None
+
+
 def test_a_binary_body_is_a_hexdump() -> None:
     body = with_body(b"\xff\xfe" * 4000, None)
     assert body.text is None
