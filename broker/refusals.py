@@ -75,7 +75,8 @@ def pending(
     state = f"{base(agent, via)}/v1/approvals/{approval.id}"
     return Refusal(
         "approval_pending",
-        f"This call waits for a person's approval ({approval.id}). Repeat the same request later:"
+        f"{approval.card['sentence']} This call waits for a person's approval ({approval.id})."
+        " Repeat the same request later:"
         f" it joins this approval. Or look at {state} and, once it says approved,"
         f" POST {state}/execute to send it.",
         status=202 if respond_async else agent.pending_status,
