@@ -203,7 +203,8 @@ def learn(
         )
     finally:
         progress.end()
-    text = learnt.text(since or "", until or "")
+    proposal = learnt.propose()
+    text = proposal.text(since or "", until or "")
     rules = load_policy(text, str(output or "the proposal"))[0].rules
     if output is not None:
         try:
@@ -215,9 +216,10 @@ def learn(
             {
                 "agent": agent,
                 "output": None if output is None else str(output),
-                "calls": learnt.calls,
-                "denied": learnt.denied,
-                "left_out": learnt.left_out,
+                "calls": proposal.calls,
+                "denied": proposal.denied,
+                "denied_covered": proposal.denied_covered,
+                "left_out": proposal.left_out,
                 "rules": len(rules),
                 **({"policy": text} if output is None else {}),
             }
@@ -225,7 +227,7 @@ def learn(
     elif output is None:
         click.echo(text, nl=False)
     else:
-        covered = f"{_many(len(rules), 'rule')} for {_many(learnt.calls, 'call')} of {agent}"
+        covered = f"{_many(len(rules), 'rule')} for {_many(proposal.calls, 'call')} of {agent}"
         click.echo(inert(f"wrote {output}: {covered}"))
         note(f"next: read it, then `keybroker policy replay {output} --agent {agent}`")
 

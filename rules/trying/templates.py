@@ -1,8 +1,9 @@
 """From paths that were seen to the templates that cover them, as narrow as evidence allows.
 
 A segment becomes `{id}` where it took several values that look like ids, or many among which
-nothing else differs; `**` only where nothing shorter tells it. What bears different labels is never
-thrown together: one template would then speak for the other's calls.
+nothing else differs, and wherever it looks like a key; `**` only where nothing shorter tells it.
+What bears different labels is never thrown together: one template would then speak for the other's
+calls; what cannot be written down otherwise is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
+from urllib.parse import unquote
 
 MOST_DEPTH = 40
 """Segments; what lies deeper is `**`."""
@@ -21,6 +23,7 @@ MANY = 8
 MOST_TEMPLATES = 24
 """Below one place, if they are of different depths: beyond, it is a tree that one walks (`**`)."""
 _DEPTHS = 3
+_SHORTEST_KEY = 12
 
 _ID = re.compile(
     r"""
@@ -34,6 +37,21 @@ _ID = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_KEY = re.compile(
+    r"""
+      [A-Za-z0-9]{2,10}[_-](?:live|test|prod|pat|key)[_-][A-Za-z0-9_-]{8,}   # sk_live_4eC39HqLyjWD
+    | (?:gh[opsur]|github_pat|glpat|gl[a-z]+t|xox[a-z]|npm|hf|dop_v1|pypi|whsec|rk|sk|key|token)
+      [_-](?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{12,}
+    | (?:AKIA|ASIA|AIza|eyJ)[A-Za-z0-9_.-]{12,}
+    | (?:hv[sbr]|s|b|r)\.[A-Za-z0-9_-]{20,}                          # of Vault
+    | [0-9a-f]{32,} | [0-9A-F]{32,}
+    | (?:bot)?[0-9]{6,}:[A-Za-z0-9_-]{20,}                            # of Telegram
+    | (?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])[A-Za-z0-9_=~+.-]{20,}   # all three kinds
+    """,
+    re.VERBOSE,
+)
+"""What may be a key, a token or a link that opens by itself: it is no name, and no file's business.
+"""
 _VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)*|api|rest", re.IGNORECASE)
 _VARIABLE = "{}"
 """The key of the segment that varies; no canonical path has a brace."""
@@ -46,12 +64,15 @@ class Tally:
     calls: int = 0
     first: str = ""
     last: str = ""
+    denied: int = 0
+    """Further calls that a template would let go, though they were denied."""
 
     def add(self, other: Self) -> None:
         """Takes the other's calls in."""
         self.first = min(self.first or other.first, other.first or self.first)
         self.last = max(self.last, other.last)
         self.calls += other.calls
+        self.denied += other.denied
 
 
 @dataclass(slots=True)
@@ -68,9 +89,6 @@ class Templates[Label]:
 
     def __init__(self) -> None:
         self._root = _Node()
-        self.left_out = 0
-        """Calls that no template can hold without speaking for calls with another label; known
-        after `found`."""
 
     def add(self, path: str, label: Label, tally: Tally) -> None:
         """A canonical path that was seen."""
@@ -81,20 +99,31 @@ class Templates[Label]:
         kept = node.ends if len(segments) <= MOST_DEPTH else node.rests
         kept.setdefault(label, Tally()).add(tally)
 
+    def over(self, path: str) -> list[Tally]:
+        """Those of the templates under which the path falls, after `found`."""
+        pending = [(self._root, path.split("/")[1:])]
+        tallies: list[Tally] = []
+        while pending:
+            node, left = pending.pop()
+            tallies += node.rests.values()
+            if not left:
+                tallies += node.ends.values()
+                continue
+            keys = (left[0], _VARIABLE) if left[0] else ("",)
+            pending += [(node.children[k], left[1:]) for k in keys if k in node.children]
+        return tallies
+
     def found(self) -> list[tuple[str, Label, Tally]]:
         """(template, label, calls), each label for each template once."""
-        self.left_out = _simplify(self._root, named=False)
+        _simplify(self._root, named=False)
         return [(_written(steps, rest), label, t) for steps, rest, label, t in _all(self._root, ())]  # type: ignore[misc]
 
 
-def _simplify(node: _Node, *, named: bool) -> int:
-    """Returns how many calls cannot be kept. `named`: the way here has a word besides versions, so
-    that what follows may be a value."""
-    lost = 0
+def _simplify(node: _Node, *, named: bool) -> None:
+    """`named`: the way here has a word besides versions, so that what follows may be a value."""
     if len(_labels(node)) > 1:
         for segment in [segment for segment in node.children if _is_odd(segment)]:
-            dropped = node.children.pop(segment)
-            lost += sum(tally.calls for *_, tally in _all(dropped, ()))
+            del node.children[segment]
     merged = _varying(node, named)
     if merged:
         one = _Node()
@@ -102,13 +131,12 @@ def _simplify(node: _Node, *, named: bool) -> int:
             _join(one, node.children.pop(segment))
         node.children[_VARIABLE] = one
     for segment, child in node.children.items():
-        lost += _simplify(child, named=named or not _VERSION.fullmatch(segment))
+        _simplify(child, named=named or not _VERSION.fullmatch(segment))
     if named and len(_labels(node)) == 1:
         below = list(_all(node, ()))
         depths = {len(steps) for steps, *_ in below}
         if len(below) > MOST_TEMPLATES and len(depths) >= _DEPTHS:
             _cut(node)
-    return lost
 
 
 def _varying(node: _Node, named: bool) -> list[str]:
@@ -128,8 +156,10 @@ def _varying(node: _Node, named: bool) -> list[str]:
 
 
 def _is_odd(segment: str) -> bool:
-    """Whether a template cannot hold it as it is."""
-    return "*" in segment or len(segment) > LONGEST_SEGMENT
+    """Whether a template cannot, or must not, hold it as it is."""
+    if "*" in segment or len(segment) > LONGEST_SEGMENT:
+        return True
+    return len(segment) >= _SHORTEST_KEY and bool(_KEY.fullmatch(unquote(segment)))
 
 
 def _is_version(word: str, named: bool) -> bool:
