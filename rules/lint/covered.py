@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from rules.lint.finding import Example, Finding
@@ -111,24 +111,28 @@ def _cover(
 ) -> Rule | None:
     """Of two rules that are the same the later one is told of."""
     reading: Literal["wide", "narrow"] = "wide" if is_wide(rule) else "narrow"
+    mine = view.holes_of(rule)
     for placed in view.around(selector, spot):
         other = placed.rule
         if (
             fits(rule, order, placed)
+            and _lets_none_through(placed, mine, spot.match)
             and spot_within(spot, placed.spot, reading)
-            and all(_harmless(hole, rule, spot.match) for hole in other.excepts)
             and (other.effect != rule.effect or placed.order < order or not _within(other, rule))
         ):
             return other
     return None
 
 
-def _harmless(hole: Match, rule: Rule, match: Match) -> bool:
-    """Whether the hole of the other rule lets no call of this rule through: this rule has it too,
-    and reads it no more narrowly; or it is about other methods."""
-    if hole.methods and match.methods and not hole.methods & match.methods:
-        return True
-    return hole in rule.excepts
+def _lets_none_through(placed: Placed, mine: Sequence[int], match: Match) -> bool:
+    """Whether the holes of the other rule let no call of this one through: this rule has them too,
+    and reads them no more narrowly; or they are about other methods."""
+    for number, hole in zip(placed.holes, placed.rule.excepts, strict=True):
+        if number not in mine and not (
+            hole.methods and match.methods and not hole.methods & match.methods
+        ):
+            return False
+    return True
 
 
 def _example(view: View, rule: Rule, effect: str | None = None) -> Example | None:

@@ -65,18 +65,24 @@ class Verdicts:
 
     def decide(self, call: Reading) -> Decision:
         """The rulebook's decision, but for what it says beside the rules that decide."""
-        found = self._candidates(call, wide=True) | self._candidates(call, wide=False)
-        matching = taking(sorted(found.values(), key=attrgetter("order")), call)
+        both = self._candidates(call, wide=True) | self._candidates(call, wide=False)
+        return self._of(both, call)
+
+    def if_it_runs(self, call: Reading) -> Decision | None:
+        """The same of a call that falls under no rule that denies or holds; None if it does."""
+        stopping = self._candidates(call, wide=True).values()
+        if any(taking((entry,), call) for entry in stopping):
+            return None
+        return self._of(self._candidates(call, wide=False), call)
+
+    def _of(self, candidates: dict[int, Entry], call: Reading) -> Decision:
+        matching = taking(sorted(candidates.values(), key=attrgetter("order")), call)
         if not matching:
             return Decision("deny", "No rule lets the agent make this call.")
         try:
             return self._book.settle(call.subject, call, matching)
         except KeyError:  # a policy that is refused may name a tier that it does not have
             return Decision("deny", "A rule names what the policy does not have.")
-
-    def is_stopped(self, call: Reading) -> bool:
-        """Whether it falls under a rule that denies or holds."""
-        return any(taking((entry,), call) for entry in self._candidates(call, wide=True).values())
 
     def _candidates(self, call: Reading, *, wide: bool) -> dict[int, Entry]:
         """Entries of rules that may take the call, by their identity."""

@@ -51,6 +51,8 @@ class Placed:
     spot: Spot
     asks: frozenset[tuple[str, str]]
     """The kinds and names of all places in a call that it looks at."""
+    holes: tuple[int, ...]
+    """What it excepts: numbers, the same for the same matches."""
 
 
 @dataclass
@@ -64,6 +66,8 @@ class View:
     book: Rulebook = field(init=False)
     verdicts: Verdicts = field(init=False)
     _matchers: dict[str, list[list[Matcher]]] = field(init=False, default_factory=dict)
+    _numbers: dict[Match, int] = field(init=False, default_factory=dict)
+    _holes: dict[str, tuple[int, ...]] = field(init=False, default_factory=dict)
     _takes: dict[tuple[str, Body], bool] = field(init=False, default_factory=dict)
     _kinds: dict[Subject, tuple[object, ...]] = field(init=False, default_factory=dict)
 
@@ -159,11 +163,18 @@ class View:
             if rule.effect == "tunnel":
                 continue
             for match in rule.matches:
-                asks = _asks(match)
+                asks, holes = _asks(match), self.holes_of(rule)
                 for spot in Spot.all_of(match):
-                    placed = Placed(order, rule, spot, asks)
+                    placed = Placed(order, rule, spot, asks, holes)
                     for selector in rule.agents:
                         yield selector, placed
+
+    def holes_of(self, rule: Rule) -> tuple[int, ...]:
+        """What the rule excepts, as numbers: the same for the same matches."""
+        if rule.id not in self._holes:
+            numbers = [self._numbers.setdefault(m, len(self._numbers)) for m in rule.excepts]
+            self._holes[rule.id] = tuple(numbers)
+        return self._holes[rule.id]
 
     @cached_property
     def _below(self) -> dict[tuple[str, str], list[str]]:
@@ -213,11 +224,13 @@ class View:
         can show it."""
         tried = 0
         for request in calls(match, body):
+            if body is not None and request.body != body.content:
+                continue  # GraphQL by GET has none
             call = Reading(request, subject)
             if not all(self.falls(rule, call) for rule in under):
                 continue
-            stopped = runs and self.verdicts.is_stopped(call)
-            if not stopped and shows(self.verdicts.decide(call), request):
+            decision = self.verdicts.if_it_runs(call) if runs else self.verdicts.decide(call)
+            if decision is not None and shows(decision, request):
                 return Example(subject, request)
             tried += 1
             if tried == _MOST_DECIDED:
@@ -282,7 +295,11 @@ def _tests(match: Match) -> Iterator[tuple[str, ValueTest]]:
 
 
 def _asks(match: Match) -> frozenset[tuple[str, str]]:
-    return frozenset([(kind, test.name) for kind, test in _tests(match)])
+    found = [(kind, test.name) for kind, test in _tests(match)]
+    found += [("when", match.when)] if match.when is not None else []
+    found += [("body", "graphql")] if match.graphql is not None else []
+    found += [("body", "mcp")] if match.mcp is not None else []
+    return frozenset(found)
 
 
 def _demands(match: Match) -> list[tuple[str, str, Check]]:

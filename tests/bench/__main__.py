@@ -17,7 +17,7 @@ from tests.bench.rivals import (
     running_upstream,
 )
 
-PARTS = ("calls", "breakdown", "bodies", "held", "ledger", "decisions")
+PARTS = ("calls", "breakdown", "bodies", "held", "ledger", "decisions", "lint")
 BY_HAND = ("replay",)
 """Minutes long, so only where it is asked for."""
 
@@ -38,6 +38,7 @@ def main() -> int:
         parts.ledger(report, 5_000 if options.quick else 20_000)
     if "decisions" in chosen:
         parts.decisions(report)
+    if "lint" in chosen:
         parts.lint(report)
     if "replay" in chosen:
         past.replay(report, 10_000 if options.quick else 100_000)
