@@ -1,8 +1,8 @@
 """One operation's class, with the evidence: its method, its names, what goes in and comes out.
 
-Writes are never low unless both the name and the answer say that they only search; reads are low
-unless they give out secrets or many people's data. Where evidence is thin or contradicts itself,
-the stricter class stands, and a person is asked to look.
+Only what a call really has, its method and its path, makes a class milder; ids, summaries, texts,
+tags and schemas are but words of whoever wrote the description, and only make it stricter. Where
+evidence is thin or contradicts itself, the stricter class stands, and a person is asked to look.
 """
 
 from __future__ import annotations
@@ -32,21 +32,24 @@ from rules.openapi.lexicon import (
     spoken,
     word_set,
     words_of,
+    written,
 )
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 """Methods that change nothing (RFC 9110 9.2.1), if the service keeps to it."""
 
 DOUBTS = {
-    "read-by-post": "Allowed although it is no GET: the name says that it only searches or reads, "
+    "read-by-post": "Allowed although it is no GET: its path says that it only searches or reads, "
     "and it answers with data. Make sure that it changes nothing.",
-    "search-unproven": "The name says that it only searches, but the answer does not show it; so "
-    "it is held.",
+    "search-unproven": "The name says that it only searches or reads, but its path or its answer "
+    "does not show it; so it is held.",
     "acts-by-get": "A GET whose name says that it does something.",
     "secret-in-answer": "A read whose answer has a field named like a secret.",
     "contacts": "A read that lists e-mail addresses; allowed, since nothing says that the list is "
     "one of people.",
-    "mild-delete": "A DELETE that is medium: by its name it takes away a mark or an entry only.",
+    "mild-delete": "A DELETE that is medium: by its path it takes away a mark or an entry only.",
+    "mild-unproven": "A DELETE that is high, although its name says that it takes away a mark or "
+    "an entry only: its path does not show it.",
     "method-only": "Nothing but the method tells what it does.",
     "visibility": "Its body can change who sees something.",
 }
@@ -55,12 +58,26 @@ DOUBTS = {
 _VISIBILITY = frozenset({"visibility", "private", "public", "is_public", "is_private", "published"})
 _PARAMETER = re.compile(r"\{[^{}]*\}")
 _ACTS_BY_GET = word_set(
-    "delete destroy remove purge cancel send exec execute trigger logout attach portforward proxy "
-    "restart reboot stop deploy merge refund charge"
+    "delete destroy remove purge cancel send exec execute logout attach portforward proxy restart "
+    "reboot stop"
 )
-"""Last words of a path that make a GET suspicious; others are as often nouns (`/releases`)."""
+"""Last words of a path that make a GET suspicious; others are as often nouns (`/refund`)."""
 _AS_OFTEN_NOUNS = word_set("filter format view index head status info has is exist")
 """Of the verbs that search or read, those that say little where they stand alone."""
+_FETCHING = word_set("get list find retrieve describe")
+"""Of the verbs that read, those that a path is named by; `check`, `scan` or `watch` may start it,
+and `read` may mark as read."""
+_OF_A_THING = word_set("query list")
+"""What says nothing unless a path says before it what is listed: `/query` runs any statement, and a
+POST to `/list` may make one."""
+_AT_THE_END = word_set("search preview count")
+"""What says so at the end of other words too: `groups-search`; `answerQuery` answers one."""
+_ON_A_THING = word_set("validate convert classify rank translate summarize detect compute simulate")
+"""What acts, as often as not, where it follows an id: `/invoices/{id}/validate`."""
+_JOINING = word_set("and or then with")
+_OPENING = word_set("key url connection login rdp value")
+"""What is seldom fetched by POST but to get in somewhere with it."""
+_LITERAL = re.compile(r"[^{}*]+")
 _PREFERENCE = [
     "carrier", "money", "secret", "access", "guard", "channel", "send", "publish", "code",
     "delete", "admin", "run", "close", "remove", "create", "change",
@@ -78,6 +95,13 @@ class Verdict:
     doubts: list[str] = field(default_factory=list)
     final: bool = False
     """The description says that it cannot be undone."""
+
+
+def plain_risk(method: str) -> Risk:
+    """The class of a method of which nothing else is known."""
+    if method in READS:
+        return "low"
+    return "high" if method == "DELETE" else "medium"
 
 
 def classify(operation: Operation) -> Verdict:
@@ -101,12 +125,16 @@ class _Names:
     """Of what the path leads to: its last literal segments."""
     action: tuple[str, ...]
     """Of the last segment, if it is a literal: `merge`, `cancel`."""
+    last: tuple[str, ...]
+    """Of the last literal segment, wherever it stands."""
     summary: tuple[str, ...]
     path: tuple[str, ...]
     """Of all literal segments."""
     tags: tuple[str, ...]
     asking: str
-    """The verb by which it only searches or reads, where it surely is one; else empty."""
+    """The verb by which its path says that it only searches or reads; else empty."""
+    claimed: str
+    """The verb by which its id says so; else empty."""
 
     @classmethod
     def of(cls, operation: Operation) -> _Names:
@@ -115,11 +143,11 @@ class _Names:
         segments = [part for part in path.split("/") if part]
         runs: list[list[str]] = [[]]
         for segment in segments:
-            if _PARAMETER.search(segment):
-                runs.append([])
-            else:
+            if _LITERAL.fullmatch(segment):
                 runs[-1].append(segment)
-        literal = bool(segments) and not _PARAMETER.search(segments[-1])
+            else:
+                runs.append([])
+        literal = bool(segments) and bool(_LITERAL.fullmatch(segments[-1]))
         action = words_of(segments[-1]) if literal else ()
         filled = [run for run in runs if run]
         chosen = filled[-1:]
@@ -136,10 +164,12 @@ class _Names:
             id=named,
             resource=tuple(w for run in chosen for s in run for w in words_of(s)),
             action=action,
+            last=words_of(filled[-1][-1]) if filled else (),
             summary=words_of(operation.summary[:200]),
             path=tuple(w for run in filled for s in run for w in words_of(s)),
             tags=tuple(w for t in operation.tags if len(words_of(t)) <= 3 for w in words_of(t)),
-            asking=_asking(operation, segments[-1] if literal else ""),
+            asking=_asking(segments) if literal else "",
+            claimed=_claimed(operation.id),
         )
 
     @property
@@ -154,17 +184,41 @@ class _Names:
         return ""
 
 
-def _asking(operation: Operation, last: str) -> str:
-    """The verb that begins the id, or is the end of id or path, as it is written there: `lists`
-    and `postLists` are about lists, and list nothing."""
-    part = re.split(r"[/.]", operation.id)[-1]
-    first = re.match(r"[A-Z]?[a-z]+", part)
-    for word in (first[0] if first else "", re.split(r"[_-]", part)[-1]):
-        verb = word.lower()
+def _asking(segments: list[str]) -> str:
+    """The verb by which the last segment says that it only searches or reads, as it is written
+    there: `/lists` is about lists, and lists nothing."""
+    if segments[-1] == "raw" and len(segments) > 1 and _LITERAL.fullmatch(segments[-2]):
+        segments = segments[:-1]  # the same, in another format
+    last = re.split(r"[.:]", segments[-1])[-1]
+    words = written(last)
+    if not words or _JOINING & set(words):
+        return ""
+    before = segments[-2] if len(segments) > 1 else ""
+    of_something = last != segments[-1] or any(
+        _LITERAL.fullmatch(s) and not re.fullmatch(r"api|rest|v[0-9.]+|[0-9.]+", s.lower())
+        for s in segments[:-1]
+    )
+    for place, verb in enumerate((words[0], words[-1])):
+        searches = VERBS.get(verb) == "search" and verb not in _AS_OFTEN_NOUNS
+        searches = searches and (place == 0 or verb in _AT_THE_END)
+        fetches = verb in _FETCHING and place == 0 and not _OPENING & set(words_of(last))
+        if not searches and not fetches:
+            continue
+        if verb in _OF_A_THING and len(words) == 1 and not of_something:
+            continue
+        if verb in _ON_A_THING and before and not _LITERAL.fullmatch(before):
+            continue
+        return verb
+    return ""
+
+
+def _claimed(id: str) -> str:
+    """The verb that begins an id, or ends it after a stroke, as it is written there."""
+    part = re.split(r"[/.]", id)[-1]
+    for verb in (*written(part)[:1], re.split(r"[_-]", part)[-1].lower()):
         if VERBS.get(verb) in ("search", "read") and verb not in _AS_OFTEN_NOUNS:
             return verb
-    verb = last.lower()
-    return verb if VERBS.get(verb) == "search" and verb not in _AS_OFTEN_NOUNS else ""
+    return ""
 
 
 def _verbs(words: tuple[str, ...]) -> Iterator[tuple[str, Kind]]:
@@ -178,11 +232,8 @@ def _read(operation: Operation, names: _Names) -> Verdict:
     verdict = Verdict(KINDS["read"], "low", [operation.method])
     if operation.method in ("HEAD", "OPTIONS"):
         return verdict
-    reading = any(VERBS.get(word) in ("read", "search") for word in names.id)
-    acts: list[tuple[str, Kind]] = []
-    if not reading or VERBS.get(names.leading) == "channel":
-        acts += [(w, k) for w, k in _verbs(names.action[-1:]) if w in _ACTS_BY_GET]
-        acts += [(w, k) for w, k in _verbs(names.id) if w == names.leading]
+    acts = [(w, k) for w, k in _verbs(names.action[-1:]) if w in _ACTS_BY_GET]
+    acts += [(w, k) for w, k in _verbs(names.id) if w == names.leading]
     acts = [(w, k) for w, k in acts if k.name not in ("read", "search", "create", "change")]
     if acts:
         word, kind = max(acts, key=lambda act: ORDER[act[1].risk])
@@ -196,7 +247,7 @@ def _read(operation: Operation, names: _Names) -> Verdict:
 def _look_at_answer(operation: Operation, names: _Names, verdict: Verdict) -> None:
     """Raises a read that gives out secrets or personal data, by its names and its answer."""
     words = (*names.id, *names.resource)
-    nouns = nouns_in(words)
+    nouns = nouns_in(names.id) | nouns_in(names.resource)
     hidden = [noun for noun, kind in nouns.items() if kind == "secret" and noun not in READABLE]
     if names.resource[-2:] == ("public", "key"):
         hidden = []
@@ -227,24 +278,38 @@ def _look_at_answer(operation: Operation, names: _Names, verdict: Verdict) -> No
 
 
 def _search(operation: Operation, names: _Names) -> Verdict | None:
-    """The verdict on a POST that only searches, reads or renders; None if it does not say so."""
-    if operation.method != "POST" or _carries(names):
+    """The verdict on a POST that surely only searches, reads or renders; else None."""
+    if not _asks(operation, names) or not names.asking or not _answers(operation):
         return None
-    asking = names.asking
-    if not asking:
-        return None
-    others = [w for part in (names.id, names.action) for w, k in _verbs(part) if k.risk != "low"]
-    if others or nouns_in((*names.id, *names.resource)):
-        return None
-    verdict = Verdict(KINDS["search"], "low", [f'POST, but the name says "{asking}"'])
-    if operation.answers and not operation.statuses & {"201", "202", "204"}:
-        verdict.reasons.append("it answers 200 with data")
-        verdict.doubts.append("read-by-post")
-        _look_at_answer(operation, names, verdict)
-        return verdict
-    verdict.doubts.append("search-unproven")
-    why = "the answer does not show that it only reads"
-    return _raise(verdict, KINDS["change"], "medium", why)
+    verdict = Verdict(KINDS["search"], "low", [f'POST, but its path says "{names.asking}"'])
+    verdict.reasons.append("it answers 200 with data")
+    verdict.doubts.append("read-by-post")
+    _look_at_answer(operation, names, verdict)
+    return verdict
+
+
+def _asks(operation: Operation, names: _Names) -> bool:
+    """Whether it is a POST that says somewhere, and nowhere otherwise, that it only searches."""
+    said = names.asking or names.claimed
+    return (
+        operation.method == "POST" and bool(said) and not (_carries(names) or _contradicts(names))
+    )
+
+
+def _answers(operation: Operation) -> bool:
+    """Whether its answer is data, and nothing that was made, taken on or done."""
+    return operation.answers and not operation.statuses & {"201", "202", "204"}
+
+
+def _contradicts(names: _Names) -> bool:
+    """Whether something in the names speaks against a mere search. `/refunds/search` searches what
+    the words before it name; but no secret is searched for, and nothing that only an id names."""
+    about = set(names.path[: -len(names.action)]) if names.asking else set()
+    verbs = [w for part in (names.id, names.action) for w, k in _verbs(part) if k.risk != "low"]
+    nouns = nouns_in(names.id) | nouns_in(names.resource)
+    return any(verb not in about for verb in verbs) or any(
+        kind == "secret" or not set(noun.split()) <= about for noun, kind in nouns.items()
+    )
 
 
 def _write(operation: Operation, names: _Names) -> Verdict:
@@ -252,11 +317,19 @@ def _write(operation: Operation, names: _Names) -> Verdict:
     base = {"DELETE": "delete", "POST": "create"}.get(method, "change")
     verdict = Verdict(KINDS[base], KINDS[base].risk, [method])
     found = _evidence(operation, names)
-    if method == "DELETE" and (mild := _mild(operation, names, found)):
-        verdict.kind, verdict.risk = KINDS["detach"], "medium"
-        verdict.reasons.append(mild)
-        verdict.doubts.append("mild-delete")
-        return _finish(operation, verdict)
+    asks = _asks(operation, names)
+    if asks:
+        verdict.kind = KINDS["change"]
+        which = "the answer" if names.asking else "its path"
+        verdict.reasons.append(f"{which} does not show that it only reads")
+    if method == "DELETE" and not any(k.risk == "high" and k.name != "delete" for _, k in found):
+        if mild := _mild(names):
+            verdict.kind, verdict.risk = KINDS["detach"], "medium"
+            verdict.reasons.append(mild)
+            verdict.doubts.append("mild-delete")
+            return _finish(operation, verdict)
+        if _said_mild(operation, names):
+            verdict.doubts.append("mild-unproven")
     told = False
     for why, kind in sorted(found, key=_rank):
         told = True
@@ -269,7 +342,9 @@ def _write(operation: Operation, names: _Names) -> Verdict:
             if first or (method == "DELETE" and kind.name == "access"):
                 verdict.kind = kind
     known = any(word in VERBS for word in (*names.id, *names.summary[:1], *names.action))
-    if not told and not known and method != "DELETE":
+    if asks and verdict.risk == "medium":
+        verdict.doubts.append("search-unproven")
+    elif not told and not known and method != "DELETE":
         verdict.doubts.append("method-only")
     return _finish(operation, verdict)
 
@@ -291,12 +366,15 @@ def _evidence(operation: Operation, names: _Names) -> list[tuple[str, Kind]]:
         found.setdefault(f'it is about "{noun}": {KINDS[name].why}', KINDS[name])
     if "admin" in nouns_in(names.path).values():
         found.setdefault("its path is one of administration", KINDS["admin"])
+    fetched = names.action[:1] and names.action[0] in _FETCHING and names.action[-1] == "key"
+    if operation.method == "POST" and fetched:
+        found.setdefault("its path asks for keys", KINDS["secret"])
     if operation.method == "POST" and _carries(names):
         found.setdefault(f'its path ends in "{names.action[0]}"', KINDS["carrier"])
     for noun, name in nouns_in(names.tags).items():
         if name in ("secret", "access", "money", "admin") and noun not in nouns:
             found.setdefault(f'its tag says "{noun}": {KINDS[name].why}', KINDS[name])
-    fields = {f.name.lower() for f in operation.fields}
+    fields = {f.name.lower() for f in operation.fields if not f.place.startswith("query:")}
     if "currency" in fields and fields & {"amount", "total", "price", "value", "unit_amount"}:
         found.setdefault("its body names an amount and a currency", KINDS["money"])
     secrets = sorted(fields & SECRET_VALUES - {"token", "credentials"})
@@ -314,18 +392,20 @@ def _rank(entry: tuple[str, Kind]) -> tuple[int, int]:
     return -ORDER[kind.risk], place
 
 
-def _mild(operation: Operation, names: _Names, found: list[tuple[str, Kind]]) -> str:
-    """Why a DELETE takes away a mark or an entry only; empty if it may be more."""
-    if any(kind.risk == "high" and kind.name != "delete" for _, kind in found):
-        return ""
-    for word in (*names.id, *names.summary[:1]):
+def _mild(names: _Names) -> str:
+    """Why, by its path, a DELETE takes away a mark or an entry only; empty if it may be more."""
+    for word in names.action:
         if VERBS.get(word) == "detach":
-            return f'the name says "{word}": {KINDS["detach"].why}'
-    if names.resource and names.resource[-1] in MILD:
-        return f'it is about "{names.resource[-1]}", of which little is lost'
-    if names.leading == "remove" and " from " in operation.summary.lower():
-        return 'the summary says "remove ... from": an entry is taken out of a list'
+            return f'its path says "{word}": {KINDS["detach"].why}'
+    if len(names.last) == 1 and names.last[0] in MILD:
+        return f'it is about "{names.last[0]}", of which little is lost'
     return ""
+
+
+def _said_mild(operation: Operation, names: _Names) -> bool:
+    """Whether it says so in words."""
+    said = any(VERBS.get(word) == "detach" for word in (*names.id, *names.summary[:1]))
+    return said or (names.leading == "remove" and " from " in operation.summary.lower())
 
 
 def _finish(operation: Operation, verdict: Verdict) -> Verdict:

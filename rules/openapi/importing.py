@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from rules.checks import hosts_overlap
 from rules.errors import InvalidFile, Problem
 from rules.hosts import parse_pattern
-from rules.openapi.classify import Verdict, classify
+from rules.openapi.classify import READS, Verdict, classify, plain_risk
 from rules.openapi.document import Document, Operation, Unfit, split_server
+from rules.openapi.lexicon import ORDER
 from rules.openapi.pack import (
     Draft,
     Remark,
@@ -145,9 +146,10 @@ def _routes(
             continue
         wide = [operation.path] if wider else []
         path = base + operation.path
-        found.append(
-            Route(operation.method, host, [template], [operation], [path], verdict.risk, wide)
-        )
+        risk = verdict.risk
+        if wider and operation.method not in READS:  # calls that nothing was said of fall under it
+            risk = max(risk, plain_risk(operation.method), key=ORDER.__getitem__)
+        found.append(Route(operation.method, host, [template], [operation], [path], risk, wide))
     return found
 
 

@@ -216,7 +216,7 @@ BARE = frozenset({"get", "post", "put", "patch", "delete", "head", "options", "q
 NOUNS: Mapping[str, str] = _table(
     {
         "secret": "secret token credential password passphrase passwd apikey kubeconfig mfa "
-        "otp totp 2fa pin keypair jwk certificate cert accesskey",
+        "otp totp 2fa pin keypair jwk certificate cert accesskey connectionstring appsetting sas",
         "access": "collaborator member membership permission role acl invitation invite owner "
         "grant sso saml scim iam authorization policy rolebinding clusterrolebinding "
         "entitlement consent sharing impersonation ownership binding "
@@ -233,6 +233,16 @@ NOUNS: Mapping[str, str] = _table(
 
 PHRASES: Mapping[str, str] = {
     "api key": "secret",
+    "connection string": "secret",
+    "app setting": "secret",
+    "callback url": "secret",
+    "presigned url": "secret",
+    "signed url": "secret",
+    "list key": "secret",
+    "auth key": "secret",
+    "admin key": "secret",
+    "master key": "secret",
+    "shared key": "secret",
     "login link": "secret",
     "magic link": "secret",
     "access key": "secret",
@@ -294,7 +304,8 @@ CARRIERS = word_set("batch graphql jsonrpc xmlrpc multicall")
 
 MILD = word_set(
     "reaction star follow following follower like label bookmark favorite favourite vote upvote "
-    "downvote watch watcher pin mute highlight emoji assignee reminder"
+    "downvote watch watcher pin mute highlight emoji assignee reminder starred liked pinned "
+    "followed favorited favourited bookmarked watched muted"
 )
 """Nouns of which little is lost when one is deleted. Not among them: subscription, which may be
 one that is paid for, and tag, which may be all that keeps what it names."""
@@ -346,6 +357,11 @@ def words_of(text: str) -> tuple[str, ...]:
     """The words of a name or sentence in lower case and in the singular: `listDeployKeys` is
     list, deploy, key."""
     return tuple(singular(word.lower()) for word in _SPLIT.findall(text))
+
+
+def written(text: str) -> list[str]:
+    """The words of a name in lower case, each in the number in which it stands there."""
+    return [word.lower() for word in _SPLIT.findall(text)]
 
 
 def singular(word: str) -> str:

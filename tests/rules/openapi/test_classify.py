@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,8 +81,32 @@ def fields(*names: str) -> tuple[Field, ...]:
         ),
         # POSTs that only search
         (of("POST /search", "searchPets", **ANSWER), "low", "search", "it answers 200 with data"),
-        (of("POST /markdown", "render", **ANSWER), "low", "search", 'the name says "render"'),
-        (of("POST /db/{id}/query", **ANSWER), "low", "search", 'the name says "query"'),
+        (of("POST /markdown", "render", **ANSWER), "low", "search", 'its path says "markdown"'),
+        (of("POST /db/{id}/query", **ANSWER), "low", "search", 'its path says "query"'),
+        (of("POST /accounts/get", **ANSWER), "low", "search", 'its path says "get"'),
+        (of("POST /jobs:searchByUrl", **ANSWER), "low", "search", 'its path says "search"'),
+        (of("POST /payments/search", "searchPayments", **ANSWER), "low", "search", "search"),
+        (of("POST /transfer/list", "transferList", **ANSWER), "low", "search", '"list"'),
+        (of("POST /markdown/raw", "render-raw", **ANSWER), "low", "search", '"markdown"'),
+        (of("POST /groups-search", "searchGroups", **ANSWER), "low", "search", '"search"'),
+        # and POSTs that only seem to, or that only words say it of
+        (of("POST /items", "searchItems", **ANSWER), "medium", "change", "its path does not show"),
+        (of("POST /items", "x", summary="List items", **ANSWER), "medium", "create", "POST"),
+        (of("POST /refunds", "listRefunds", **ANSWER), "high", "money", '"refund"'),
+        (of("POST /query", "query", **ANSWER), "medium", "change", "its path does not show"),
+        (of("POST /api/v2/query", **ANSWER), "medium", "create", "POST"),
+        (of("POST /list", **ANSWER), "medium", "create", "POST"),
+        (of("POST /invoices/{id}/validate", **ANSWER), "high", "money", '"invoice"'),
+        (of("POST /leads/{id}/convert", **ANSWER), "medium", "create", "POST"),
+        (of("POST /find-and-modify", **ANSWER), "medium", "change", '"modify"'),
+        (of("POST /answerCallbackQuery", **ANSWER), "medium", "create", "POST"),
+        (of("POST /messages/{id}/read", **ANSWER), "medium", "create", "POST"),
+        (of("POST /accounts/{a}/listKeys", **ANSWER), "high", "secret", "asks for keys"),
+        (of("POST /workspaces/{w}/listWorkspaceKeys", **ANSWER), "high", "secret", "for keys"),
+        (of("POST /sites/{s}/config/connectionstrings/list", **ANSWER), "high", "secret", ""),
+        (of("POST /streams/getSessionURL", **ANSWER), "medium", "create", "POST"),
+        (of("POST /v1/*search", **ANSWER), "medium", "create", "POST"),
+        (of("POST /v1/search{", **ANSWER), "medium", "create", "POST"),
         (of("POST /search", "search"), "medium", "change", "does not show that it only reads"),
         (
             of("POST /search", "search", statuses=frozenset({"200", "202"}), answers=True),
@@ -137,15 +162,19 @@ def fields(*names: str) -> tuple[Field, ...]:
         # deletes
         (of("DELETE /pets/{id}", "deletePet"), "high", "delete", "DELETE"),
         (of("DELETE /repos/{r}/collaborators/{u}", "x"), "high", "access", '"collaborator"'),
-        (of("DELETE /user/starred/{r}", "unstar"), "medium", "detach", 'the name says "unstar"'),
+        (of("DELETE /user/starred/{r}", "unstar"), "medium", "detach", 'about "starred"'),
+        (of("DELETE /repos/{r}", "unstar"), "high", "delete", "DELETE"),
+        (of("DELETE /repos/label*", "x"), "high", "delete", "DELETE"),
+        (of("DELETE /networkWatchers/{n}"), "high", "delete", "DELETE"),
+        (of("DELETE /jobs/{n}/unassign"), "medium", "detach", 'its path says "unassign"'),
         (of("DELETE /v1/subscriptions/{id}"), "high", "delete", "DELETE"),
         (of("DELETE /star/systems/{id}"), "high", "delete", "DELETE"),
         (of("DELETE /c/{c}/reactions/{id}", "deleteReaction"), "medium", "detach", '"reaction"'),
         (
             of("DELETE /i/{i}/x/{id}", "removeX", summary="Remove x from an i"),
-            "medium",
-            "detach",
-            "taken out of a list",
+            "high",
+            "delete",
+            "DELETE",
         ),
         (
             of("DELETE /orgs/{o}/members/{u}", "removeMember", summary="Remove from the org"),
@@ -171,7 +200,9 @@ def test_every_class_has_its_evidence(
         (of("GET /jobs/{id}/cancel"), "acts-by-get"),
         (of("GET /a", "getA", gives=frozenset({"password"})), "secret-in-answer"),
         (of("GET /commits", "listCommits", items=frozenset({"email"})), "contacts"),
+        (of("POST /items", "searchItems", **ANSWER), "search-unproven"),
         (of("DELETE /star", "unstar"), "mild-delete"),
+        (of("DELETE /a/{a}/b/{b}", "x", summary="Remove a b from an a"), "mild-unproven"),
         (of("POST /widgets", "PostWidgets"), "method-only"),
         (of("PATCH /repos/{r}", "update", fields=fields("visibility")), "visibility"),
     ],
@@ -182,7 +213,11 @@ def test_a_person_is_asked_to_look(operation: Operation, doubt: str) -> None:
 
 
 TEXTS = st.text(alphabet="aB/{}:.-_ ?#é*", max_size=20) | st.sampled_from(
-    ["search", "deleteSecret", "/v1/{a}/merge", "list", "createToken", "GET", "unstar"]
+    [
+        *("search", "deleteSecret", "/v1/{a}/merge", "list", "createToken", "GET", "unstar"),
+        *("/a/search", "/public/keys", "/a/token", "/a/refunds/list", "/a/{b}/starred", "page"),
+        *("/api/keys", "/a/{b}/cancel", "getCancel", "secret", "/tokens/{a}", "next", "scanning"),
+    ]
 )
 OPERATIONS = st.builds(
     Operation,
@@ -213,3 +248,20 @@ def test_every_operation_has_one_class_and_says_why(operation: Operation) -> Non
             and operation.answers
             and not operation.statuses & {"201", "204"}
         )
+
+
+@given(OPERATIONS)
+def test_words_only_make_a_class_stricter(operation: Operation) -> None:
+    """Method, path and the form of the answer aside, nothing that is written lowers a class."""
+    silent = replace(
+        operation,
+        id="",
+        summary="",
+        text="",
+        tags=(),
+        fields=(),
+        gives=frozenset(),
+        within=frozenset(),
+        items=frozenset(),
+    )
+    assert ORDER[classify(operation).risk] >= ORDER[classify(silent).risk]

@@ -172,3 +172,21 @@ def test_too_many_rules_for_a_policy_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_names_of_packs(text: str, name: str) -> None:
     assert pack_name(text) == name
     assert pack_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "risk"),
+    [
+        ("post", "/v1/{name}:search", "medium"),
+        ("post", "/v1/{name}/search", "low"),
+        ("delete", "/v1/x/{id}.json/star?a=b", "high"),
+        ("delete", "/v1/x/{id}/star", "medium"),
+        ("get", "/v1/{name}.json", "low"),
+    ],
+)
+def test_a_rule_wider_than_its_operation_is_not_milder_than_its_method(
+    method: str, path: str, risk: str
+) -> None:
+    answer = {"responses": {"200": {"content": {"application/json": {}}}}}
+    found = made("a.example", paths={path: {method: answer}})
+    assert [rule.risk for rule in found.rules] == [risk]

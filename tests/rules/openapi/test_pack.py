@@ -139,7 +139,7 @@ def test_what_a_person_should_look_at_is_listed() -> None:
         {
             "/a/{id}.json": {"get": {"operationId": "getJson"}},
             "/a/{id}": {"get": {"operationId": "getSecret"}},
-            "/b/{x}/c": {"delete": {"operationId": "unstar"}},
+            "/b/{x}/star": {"delete": {"operationId": "unstar"}},
             "/b/y/{z}": {"delete": {"operationId": "deleteZ"}},
             "/c/{id}:undo": {"get": {"operationId": "getUndo"}},
             "/d/{filePath}": {"get": {"operationId": "getFile"}},

@@ -45,7 +45,7 @@ def test_the_whole_of_a_small_pack() -> None:
             "get": {"operationId": "getPet"},
             "delete": {"operationId": "deletePet", "summary": "Delete a pet"},
         },
-        "/pets/mine": {"delete": {"operationId": "unstarMine", "summary": "Unstar mine"}},
+        "/pets/star": {"delete": {"operationId": "unstarMine", "summary": "Unstar mine"}},
     }
     scheme = {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
     text = written(
