@@ -145,8 +145,8 @@ def _varying(node: _Node, named: bool) -> list[str]:
     if len({label for word in words for label in _labels(node.children[word])}) > 1:
         return []
     odd = [word for word in words if _is_odd(word)]
-    ids = [word for word in words if _ID.fullmatch(word) and not _is_version(word, named)]
-    plain = [word for word in words if word not in set(ids)]
+    ids = {word for word in words if _ID.fullmatch(word) and not _is_version(word, named)}
+    plain = [word for word in words if word not in ids]
     found = set(odd)
     if len(ids) > 1 or (ids and odd):
         found.update(ids)

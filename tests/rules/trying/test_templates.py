@@ -49,6 +49,11 @@ def test_segments_vary_by_evidence(paths: list[str], templates: list[str]) -> No
     assert found(*paths) == sorted(templates)
 
 
+def test_many_values_cost_little_more_than_few() -> None:
+    """Where each were looked up in all of the others, these would take many minutes."""
+    assert found(*[f"/charges/{number}" for number in range(60_000)]) == ["/charges/{id}"]
+
+
 def test_a_tree_that_is_walked_is_told_in_one_line() -> None:
     paths = [
         f"/repos/acme/site/contents/{a}{'/' + b if b else ''}{'/' + c if c else ''}"
