@@ -113,20 +113,26 @@ class Variables:
             "json": lambda: _document(json()),
         }
         self._values: dict[str, _Value | None] = {}
+        self._doubts: dict[str, str] = {}
 
     def value(self, name: str) -> _Value | None:
         """The variable `call.NAME`; None if it is in doubt."""
         if name not in self._values:
             try:
                 self._values[name] = self._sources[name]()
-            except Unreadable:
+            except Unreadable as error:
                 self._values[name] = None
+                self._doubts[name] = str(error)
         return self._values[name]
+
+    def doubt(self, names: Collection[str]) -> str | None:
+        """Why one of these variables is in doubt; None if none of them is known to be."""
+        return next((self._doubts[name] for name in sorted(names) if name in self._doubts), None)
 
     def _clear_query(self) -> Pairs:
         pairs, clear = self._query()
         if not clear:
-            raise Unreadable("a query of two readings")
+            raise Unreadable("its query is read in two ways")
         return pairs
 
 
@@ -356,7 +362,7 @@ class _Document(_Value):
         for value in _walk(document):
             nodes += 1
             if nodes > MAX_NODES:
-                raise Unreadable("too many values")
+                raise Unreadable("its JSON has too many values")
             if isinstance(value, str):
                 longest = max(longest, len(value))
             elif isinstance(value, Number):
@@ -419,7 +425,7 @@ def _untyped(value: Any) -> Any:
 def _pairs(pairs: Pairs, *, beside: Sequence[str] = (), hidden: Sequence[str] = ()) -> _Value:
     found = list(pairs)
     if len(found) > MAX_NODES:
-        raise Unreadable("too many fields")
+        raise Unreadable("it has too many fields")
     return _Fields(found, beside, hidden)
 
 

@@ -34,5 +34,8 @@ class Expression:
         if looks is not plain and self.when.reads_body:
             answer = answer if self.when.holds(looks, wide=wide) is answer else None
         if answer is None:
+            doubt = plain.doubt(self.when.names) or looks.doubt(self.when.names)
+            if doubt is not None:
+                raise Unreadable(doubt)
             raise Undecided("an expression has no clear answer for it")
         return answer

@@ -646,7 +646,8 @@ rules:
     [
         ("/small", b'{"amount": 50}', "allow", ""),
         ("/small", b"{}", "deny", "policy_denied"),  # the expression fails
-        ("/small", b'{"amount": 1', "deny", "policy_denied"),
+        ("/small", b'{"amount": 1, "amount": 51}', "deny", "request_ambiguous"),
+        ("/small", b'{"amount": 1', "deny", "request_ambiguous"),
         ("/pay", b'{"amount": 50}', "allow", ""),
         ("/pay", b'{"amount": 51}', "deny", "policy_denied"),
         ("/pay", b'{"amount": 1, "amount": 51}', "deny", "request_ambiguous"),
