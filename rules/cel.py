@@ -9,9 +9,8 @@ that are true in Python.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
 from itertools import product
@@ -19,17 +18,11 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from rules.errors import Unreadable
-from rules.members import asked, in_doubt
-from rules.reading.json import Json, Number
-from rules.request import Request
+from rules.members import asked
+from rules.variables import MAX_NODES, MAX_READINGS, Value, Variables
 
 MAX_LENGTH = 2_000
 """Characters of one expression."""
-MAX_NODES = 10_000
-"""Values in one variable; the library stops after as many rounds of `all` and the like."""
-MAX_READINGS = 16
-"""Readings of one call that are tried."""
 _MAX_STEPS = 3_500_000
 """About 40 ms; see `_steps`."""
 _PATTERN_STEPS = 20_000
@@ -66,74 +59,6 @@ _PATTERN = re.compile(r"\bmatches\s*\(\s*[rR]?(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\
 _HAS_ALL = re.compile(r"\bhas\s*\(\s*\.?\s*call\s*\.\s*(\w+)\s*\)")
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*?)(?: \(in container ''\))?(?:\n|$)")
 _UNDECLARED = re.compile(r"undeclared reference to '(?:call\.)?([^']*)'")
-
-_DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]{1,3})?")
-_WORDS = {"true": True, "false": False, "null": None}
-_MAX_DIGITS = 40
-
-type Pairs = Iterable[tuple[str, str]]
-
-
-class Variables:
-    """What one call offers to expressions, each made when an expression first asks for it.
-
-    `query` gives the pairs and whether they have one reading; `form` and `json` give what the body
-    is as such, nothing (None, no pairs) if it is something else or there is none. `files` gives the
-    names of what a form has besides, `beside_query` those that servers merge with the query's. They
-    may raise Unreadable. `at` has a time zone.
-    """
-
-    def __init__(
-        self,
-        request: Request,
-        *,
-        query: Callable[[], tuple[Pairs, bool]],
-        form: Callable[[], Pairs],
-        json: Callable[[], Json | None],
-        files: Callable[[], Sequence[str]] = tuple,
-        beside_query: Callable[[], Sequence[str]] = tuple,
-        agent: str,
-        tags: Collection[str],
-        at: datetime,
-    ) -> None:
-        self._request = request
-        self._query = query
-        self._sources: dict[str, Callable[[], _Value]] = {
-            "method": lambda: _Value(request.method),
-            "scheme": lambda: _Value(request.scheme),
-            "host": lambda: _Value(request.host),
-            "port": lambda: _Value(request.port),
-            "path": lambda: _Value(request.path),
-            "agent": lambda: _Value(agent),
-            "tags": lambda: _Value(sorted(tags)),
-            "time": lambda: _Value(at),
-            "query": lambda: _pairs(self._clear_query(), beside=beside_query()),
-            "headers": lambda: _pairs(_headers(request)),
-            "form": lambda: _pairs(form(), beside=_names(self._clear_query()), hidden=files()),
-            "json": lambda: _document(json()),
-        }
-        self._values: dict[str, _Value | None] = {}
-        self._doubts: dict[str, str] = {}
-
-    def value(self, name: str) -> _Value | None:
-        """The variable `call.NAME`; None if it is in doubt."""
-        if name not in self._values:
-            try:
-                self._values[name] = self._sources[name]()
-            except Unreadable as error:
-                self._values[name] = None
-                self._doubts[name] = str(error)
-        return self._values[name]
-
-    def doubt(self, names: Collection[str]) -> str | None:
-        """Why one of these variables is in doubt; None if none of them is known to be."""
-        return next((self._doubts[name] for name in sorted(names) if name in self._doubts), None)
-
-    def _clear_query(self) -> Pairs:
-        pairs, clear = self._query()
-        if not clear:
-            raise Unreadable("its query is read in two ways")
-        return pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +125,7 @@ class When:
             return None
         return answer if isinstance(answer, bool) else None
 
-    def _steps(self, values: Collection[_Value]) -> int:
+    def _steps(self, values: Collection[Value]) -> int:
         """About how much work an evaluation is at most: all values and the longest text, looked at
         by every operation in every round of every macro."""
         nodes = sum(value.nodes for value in values)
@@ -285,216 +210,3 @@ def _sentence(message: str) -> str:
     near = get_close_matches(name, sorted(NAMES), n=1)
     hint = f"did you mean call.{near[0]}?" if near else f"there are call.{', '.join(sorted(NAMES))}"
     return f'the expression names "{unknown[0][25:-1]}" at {where}, which is not there; {hint}'
-
-
-# -- Values
-
-
-class _Value:
-    """What a variable holds, with its size; the one reading that most values have."""
-
-    def __init__(self, plain: object, *, longest: int = 0, widest: int = 0, nodes: int = 1) -> None:
-        self.plain = plain
-        self.longest = max(longest, len(plain) if isinstance(plain, str) else 0)
-        """Characters of the longest text."""
-        self.widest = max(widest, len(plain) if isinstance(plain, list) else 0)
-        """Members of the largest list or object."""
-        self.nodes = max(nodes, self.widest)
-
-    def readings(self, words: frozenset[str]) -> list[object]:
-        """All that it may be taken for, as far as an expression with these words can see."""
-        return [self.plain]
-
-    def lenient_readings(self) -> list[object]:
-        """What readers take it for who do not heed types."""
-        return [self.plain]
-
-    def in_doubt(self, wanted: frozenset[str] | None) -> bool:
-        """Whether there is something else that may be one of the members."""
-        return False
-
-
-class _Fields(_Value):
-    """Names with text. A name given several times may be any of its values, and one in another
-    letter case may be the one that is asked for."""
-
-    def __init__(
-        self, pairs: list[tuple[str, str]], beside: Sequence[str], hidden: Sequence[str]
-    ) -> None:
-        longest = max([len(text) for pair in pairs for text in pair], default=0)
-        super().__init__({}, longest=longest, widest=len(pairs), nodes=2 * len(pairs))
-        self._pairs = pairs
-        self._beside, self._hidden = beside, hidden
-
-    def in_doubt(self, wanted: frozenset[str] | None) -> bool:
-        return in_doubt(_names(self._pairs), wanted, self._beside, self._hidden)
-
-    def readings(self, words: frozenset[str]) -> list[object]:
-        alike = {_fold(word): word for word in words}
-        values: dict[str, dict[str | None, None]] = {}
-        for name, value in self._pairs:
-            values.setdefault(name, {})[value] = None
-        for name, value in self._pairs:
-            word = alike.get(_fold(name), name)
-            if word != name and name not in words:
-                # As it stands it is another name: then the one asked for is not there.
-                values.setdefault(word, {None: None})[value] = None
-        count = 1
-        for each in values.values():
-            count *= len(each)
-            if count > MAX_READINGS:
-                return [{}] * (MAX_READINGS + 1)
-        return [
-            {name: value for name, value in zip(values, chosen, strict=True) if value is not None}
-            for chosen in product(*values.values())
-        ]
-
-
-class _Document(_Value):
-    """A JSON value. An integer that a double does not keep may be the double next to it, and a
-    member in another letter case the one that is asked for."""
-
-    def __init__(self, document: Json) -> None:
-        self._document = document
-        self._names: dict[str, set[str]] = {}
-        self._rounds = False
-        longest = widest = nodes = 0
-        for value in _walk(document):
-            nodes += 1
-            if nodes > MAX_NODES:
-                raise Unreadable("its JSON has too many values")
-            if isinstance(value, str):
-                longest = max(longest, len(value))
-            elif isinstance(value, Number):
-                self._rounds = self._rounds or _reads_two_ways(value)
-            elif isinstance(value, list | dict):
-                widest = max(widest, len(value))
-                if isinstance(value, dict):
-                    for name in value:
-                        longest = max(longest, len(name))
-                        self._names.setdefault(_fold(name), set()).add(name)
-        super().__init__(_plain(document), longest=longest, widest=widest, nodes=nodes)
-
-    def readings(self, words: frozenset[str]) -> list[object]:
-        renamed: dict[str, str] = {}
-        for word in words:
-            for name in self._names.get(_fold(word), ()):
-                if name not in words:
-                    renamed[name] = word
-        found = [self.plain]
-        if self._rounds:
-            found.append(_plain(self._document, rounds=True))
-        if renamed:
-            found.append(_plain(self._document, renamed=renamed))
-        if renamed and self._rounds:
-            found.append(_plain(self._document, rounds=True, renamed=renamed))
-        return found
-
-    def lenient_readings(self) -> list[object]:
-        return [_retyped(self.plain, _typed), _retyped(self.plain, _untyped)]
-
-
-def _retyped(value: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(value, list):
-        return [_retyped(each, change) for each in value]
-    if isinstance(value, dict):
-        return {name: _retyped(each, change) for name, each in value.items()}
-    return change(value)
-
-
-def _typed(value: Any) -> Any:
-    """Text that looks like something else, as that."""
-    if not isinstance(value, str) or len(value) > _MAX_DIGITS:
-        return value
-    word = value.strip().casefold()
-    if word in _WORDS:
-        return _WORDS[word]
-    if not _DECIMAL.fullmatch(word):
-        return value
-    number = _integer(Number(word.removeprefix("+")))
-    return float(word) if number is None else number
-
-
-def _untyped(value: Any) -> Any:
-    """What is no text, as it would be written."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _pairs(pairs: Pairs, *, beside: Sequence[str] = (), hidden: Sequence[str] = ()) -> _Value:
-    found = list(pairs)
-    if len(found) > MAX_NODES:
-        raise Unreadable("it has too many fields")
-    return _Fields(found, beside, hidden)
-
-
-def _names(pairs: Pairs) -> list[str]:
-    return list(dict.fromkeys(name for name, _ in pairs))
-
-
-def _headers(request: Request) -> Pairs:
-    """The header lines; several of one name are also the list that they stand for."""
-    names = [name for name, _ in request.headers]
-    lists = {name for name in names if names.count(name) > 1}
-    return [*request.headers, *((name, ", ".join(request.values(name))) for name in lists)]
-
-
-def _document(document: Json | None) -> _Value:
-    return _Document({} if document is None else document)
-
-
-def _walk(document: Json) -> Iterator[Json]:
-    ahead: list[Json] = [document]
-    while ahead:
-        value = ahead.pop()
-        yield value
-        if isinstance(value, list):
-            ahead += value
-        elif isinstance(value, dict):
-            ahead += value.values()
-
-
-_NOTHING: Mapping[str, str] = {}
-
-
-def _plain(value: Json, *, rounds: bool = False, renamed: Mapping[str, str] = _NOTHING) -> Any:
-    """The value for the library. Raises Unreadable for a number that readers differ about."""
-    match value:
-        case Number():
-            return _number(value, rounds)
-        case list():
-            return [_plain(each, rounds=rounds, renamed=renamed) for each in value]
-        case dict():
-            # Of two names that are one to the reader, the later one counts.
-            return {
-                renamed.get(name, name): _plain(each, rounds=rounds, renamed=renamed)
-                for name, each in value.items()
-            }
-        case _:
-            return value
-
-
-def _number(number: Number, rounds: bool) -> int | float:
-    integer = _integer(number)
-    if integer is not None:
-        return int(float(integer)) if rounds else integer
-    # Raises unless a double keeps it.
-    return float(number.value)
-
-
-def _integer(number: Number) -> int | None:
-    """The integer that the library holds exactly; None if it is none such."""
-    if len(number.text) > 20 or not number.text.lstrip("-").isdigit():
-        return None
-    integer = int(number.text)
-    return integer if -(2**63) <= integer < 2**63 else None
-
-
-def _reads_two_ways(number: Number) -> bool:
-    integer = _integer(number)
-    return integer is not None and int(float(integer)) != integer
-
-
-def _fold(name: str) -> str:
-    return name.strip().casefold()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from rules.errors import Unreadable
 from rules.media import type_name
@@ -18,9 +18,7 @@ from rules.reading.jsonrpc import Rpc, read_jsonrpc
 from rules.reading.mcp import read_mcp
 from rules.reading.multipart import Part, read_multipart
 from rules.request import Request
-
-if TYPE_CHECKING:
-    from rules.cel import Variables
+from rules.variables import Variables
 
 NOBODY = Subject("")
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -175,8 +173,6 @@ class Reading:
         return found
 
     def _new_variables(self, *, wide: bool) -> Variables:
-        from rules.cel import Variables  # as in rules.matching
-
         return Variables(
             self.request,
             query=lambda: self.query,

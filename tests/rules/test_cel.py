@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.cel import MAX_LENGTH, MAX_NODES, NAMES, Variables, compile_when
+from rules.cel import MAX_LENGTH, NAMES, compile_when
 from rules.errors import Unreadable
 from rules.reading.json import Number, read_json
 from rules.request import Request
+from rules.variables import MAX_NODES, Variables
 
 NOW = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
 
