@@ -497,10 +497,12 @@ def say(
     answers: int = 1,
     patience: float = 10.0,
     linger: float = 0.0,
+    first: float = 0.0,
 ) -> Got:
     """Sends, and reads until `answers` answers are whole, the peer closes or falls silent.
 
-    `patience`: seconds of silence before the first answers are there, `linger`: thereafter.
+    `patience`: seconds of silence before these answers are there, `linger`: thereafter; `first`: at
+    least so many before the first byte of them, which is sure to come.
     """
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
         sock.sendall(data)
@@ -510,7 +512,7 @@ def say(
             whole = count_answers(got) >= answers
             if whole and not linger:
                 break
-            sock.settimeout(linger if whole else patience)
+            sock.settimeout(linger if whole else patience if got else max(patience, first))
             chunk = sock.recv(65536)
             if not chunk:
                 break

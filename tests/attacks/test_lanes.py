@@ -54,7 +54,7 @@ def test_framing_behind_a_plain_call(stage: Stage, case: Case) -> None:
     """In one write: the plain call is answered, the odd one goes to the other lane, and no part of
     it becomes a request there either."""
     data = spell(stage, GOOD, "tunnel") + spell(stage, case, "tunnel")
-    got = stage.ask(data, answers=2, patience=0.3, linger=0.02)
+    got = stage.ask(data, answers=2, patience=0.3, linger=0.02, first=10)
     assert leak(got.data) is None
     assert got.statuses[:1] == [404]
     # What is behind a body of no length may be a request of its own; it is judged, and denied.

@@ -45,9 +45,13 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 def refused(kb: Program, *arguments: str, lines: int = 1) -> str:
     """What the command (default: up) says on stderr when it refuses; checks its form."""
-    done = kb.run(*(arguments or ("up", "--json")))
+    command = arguments or ("up", "--json")
+    done = kb.run(*command)
     assert done.returncode not in (0, None), done.stderr
-    assert done.stdout == ""
+    if "--json" in command:
+        assert json.loads(done.stdout)["error"] in done.stderr.replace("keybroker: ", "")
+    else:
+        assert done.stdout == ""
     assert "Traceback" not in done.stderr and "this should not happen" not in done.stderr
     said = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
     assert len(said) == lines, done.stderr
@@ -89,7 +93,7 @@ def test_a_broken_policy_is_told_with_all_its_problems(kb: Program) -> None:
     with replaced(file, broken):
         done = kb.run("up", "--json")
         said = done.stderr.splitlines()
-        assert done.returncode == 1 and done.stdout == ""
+        assert done.returncode == 1 and list(json.loads(done.stdout)) == ["error"]
         assert len(said) >= 2 and all(f"{file}:" in line for line in said)
         assert 'did you mean "effect"' in done.stderr
     for content, words in (

@@ -121,8 +121,8 @@ paths:
         kb.start()
         try:
             assert kb.curl(bot, f"{upstream.url}/echo/1").status == 200
-            assert kb.curl(bot, f"{upstream.url}/echo/1", "-d", "x=1").status == 200
-            for path in ("/echo/all", "/echo/ALL", "/echo/all/"):
+            # That it searches is said by its name only, which makes nothing milder.
+            for path in ("/echo/1", "/echo/all", "/echo/ALL", "/echo/all/"):
                 held = kb.curl(bot, upstream.url + path, "-d", "x=1")
                 assert (held.status, held.code) == (503, "approval_pending"), path
             denied = kb.curl(bot, f"{upstream.url}/echo/1", "-X", "DELETE")
