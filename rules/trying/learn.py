@@ -222,13 +222,10 @@ def _clashing(proposal: Proposal, seen: Mapping[_Key, _Calls]) -> list[_Key]:
         if decision.effect == "deny" and decision.rules:
             denied[place, method].append(key)
     losing = []
-    for keys in denied.values():
+    for (_, method), keys in denied.items():
         stays = max(keys, key=lambda key: seen[key].tally.calls)
-        losing += (
-            [key for key in keys if seen[key].held is None]
-            or [key for key in keys if seen[key].use != seen[stays].use]
-            or keys
-        )
+        allowed = [key for key in keys if method in READS and seen[key].held is None]
+        losing += allowed or [key for key in keys if seen[key].use != seen[stays].use] or keys
     return losing
 
 

@@ -247,6 +247,18 @@ def test_paths_that_a_hold_reads_as_one_do_not_clash() -> None:
     ]
 
 
+def test_of_writes_that_clash_one_keeps_its_rule() -> None:
+    calls = [
+        seen("POST", "/a", credentials=("api",)),
+        seen("POST", "/a/", credentials=("login",)),
+    ]
+    text, policy = learnt(*calls)
+    assert "1 call left out" in text
+    trial = Replay(policy, lambda _: None)
+    changes = map(trial.take, calls)
+    assert [change and change.outcome for change in changes] == ["hold", "hold"]
+
+
 def test_a_tunnel_beside_calls_to_its_host_is_left_out() -> None:
     text, policy = learnt(seen(), seen("CONNECT", "", "tunnel"))
     assert [rule.effect for rule in policy.rules] == ["allow"]
