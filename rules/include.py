@@ -103,6 +103,8 @@ class _Placed(Source):
             return self.policy.place((*self.override, *path[2:]))
         if name in _OF_INCLUDE:
             return self.policy.place((*self.include, *path[2:]))
+        if self.override is not None and not name:
+            return self.policy.place(self.override)
         return self.policy.place(self.include)
 
     def note(

@@ -90,6 +90,8 @@ def read_whole(
     own_ids = [item["id"] for item in items if isinstance(item, dict) and "id" in item]
     expansion = expand(root, fields, own_ids, sources)
     written += expansion.rules
+    for at, _ in expansion.rules:
+        source.origins[at.rule] = f"{at.source.file}:{at.source.lines.at(at.path)}"
     rules = []
     for at, item in written:
         rule = schema.read_rule(at, item)

@@ -25,6 +25,8 @@ class Source:
     file: str
     lines: Lines
     problems: list[Problem] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
+    """Of rules by id that come from another file: where in it they stand, for people."""
     _hints: int = 0
 
     def place(self, path: Path) -> int:

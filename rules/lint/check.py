@@ -7,7 +7,7 @@ from it would make findings that are none; its errors get examples where what wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rules.errors import InvalidFile, Problem
 from rules.include import Sources
@@ -22,6 +22,7 @@ from rules.lint.view import Accounts, View
 from rules.lint.within import Spot
 from rules.load import read_whole
 from rules.model import Policy
+from rules.source import Source
 from rules.yamlfile import Lines
 
 
@@ -54,7 +55,7 @@ def check(
     view = View(policy, file, accounts)
     refused = any(problem.severity == "error" for problem in problems)
     told = [Finding.of(problem, _example(view, problem)) for problem in problems]
-    found = [] if refused else list(lint(view, source.lines))
+    found = [] if refused else [_with_origin(f, source) for f in lint(view, source.lines)]
     return Report(_sorted([*told, *found]), len(policy.rules))
 
 
@@ -66,6 +67,13 @@ def lint(view: View, lines: Lines) -> Iterator[Finding]:
     yield from credentials(view)
     yield from measures(view)
     yield from people(view, lines)
+
+
+def _with_origin(finding: Finding, source: Source) -> Finding:
+    """The finding with the place of an included rule: its own line is that of the include or the
+    override, which is what the user of a pack can mend."""
+    origin = source.origins.get(finding.rule)
+    return finding if origin is None else replace(finding, message=f"{finding.message} ({origin})")
 
 
 def lint_policy(

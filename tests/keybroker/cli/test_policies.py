@@ -177,3 +177,33 @@ def test_headers_and_body_count(run: Run, tmp_path: Path) -> None:
     assert run("policy", "explain", "--as", "bot", "--header", "none", "GET", url).status == 2
     missing = run("policy", "explain", "--as", "bot", "--body", tmp_path / "no", "GET", url)
     assert missing.status == 1
+
+
+def test_a_finding_about_an_included_rule_stands_where_the_user_can_mend_it(
+    run: Run, policy: Path
+) -> None:
+    never = "match: {method: POST, path: /v1/x, json: {/a: {gt: 5, lt: 3}}}"
+    (policy.parent / "own.yaml").write_text(
+        "pack: own\ntitle: Own\nabout: Ours.\nhosts: [a.example]\nrules:\n"
+        f"  - {{id: odd, class: low, {never}}}\n"
+    )
+    policy.write_text(
+        "version: 1\n"
+        "credentials:\n"
+        '  stripe: {secret: "kv/stripe#api_key", hosts: ["*.stripe.com"], inject: bearer}\n'
+        "include:\n"
+        "  - {pack: stripe, agents: [bot], use: [stripe]}\n"
+        "  - {file: ./own.yaml, agents: [bot]}\n"
+        "override:\n"
+        "  stripe.people-read:\n"
+        f"    {never}\n"
+    )
+    found = run("policy", "check", "--json").json["findings"]
+    assert {finding["file"] for finding in found} == {str(policy)}
+    nevers = {f["rule"]: f for f in found if f["code"] == "never-matches"}
+    assert {rule: finding["line"] for rule, finding in nevers.items()} == {
+        "own.odd": 6,
+        "stripe.people-read": 8,
+    }
+    assert nevers["own.odd"]["message"].endswith("(./own.yaml:6)")
+    assert "stripe.yaml:" in nevers["stripe.people-read"]["message"]
