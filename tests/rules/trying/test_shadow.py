@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rules.decide import Rulebook
 from rules.errors import InvalidFile
@@ -15,6 +17,7 @@ BOT = Subject("bot", frozenset(), "alice")
 ALLOW = "id: allow, agents: [bot], match: {host: a.example}, effect: allow"
 DENY = "id: deny, agents: [bot], match: {host: a.example, path: /x}, effect: deny"
 HOLD = "id: hold, agents: [bot], match: {host: a.example, path: /x}, effect: hold"
+OTHER = "id: other, agents: [bot], match: {host: b.example}, effect: allow"
 SHADOW = ", mode: shadow"
 
 
@@ -111,3 +114,31 @@ def test_the_file_says_what_is_not_in_force() -> None:
 def test_other_modes_are_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidFile, match=says):
         load_policy("version: 1\n" + text + "\n")
+
+
+RULES = st.lists(
+    st.tuples(
+        st.sampled_from(["allow", "hold", "deny"]),
+        st.sampled_from(["/x", "/y", "/**"]),
+        st.booleans(),
+    ),
+    max_size=5,
+)
+
+
+@given(RULES, st.sampled_from(["/x", "/y", "/z"]))
+def test_no_rule_in_shadow_ever_decides(rules: list[tuple[str, str, bool]], path: str) -> None:
+    lines = [
+        (
+            f"id: r{number}, agents: [bot], match: {{host: a.example, path: {place}}},"
+            f" effect: {effect}" + (", limit: {calls: 5, per: 1m}" if effect != "deny" else ""),
+            shadow,
+        )
+        for number, (effect, place, shadow) in enumerate(rules)
+    ]
+    mixed = policy(OTHER, *(line + SHADOW * shadow for line, shadow in lines))
+    plain = policy(OTHER, *(line for line, shadow in lines if not shadow))
+    one, other = (Rulebook(each).decide(BOT, request(path)) for each in (mixed, plain))
+    assert one == other
+    in_force = {f"r{number}" for number, (_, _, shadow) in enumerate(rules) if not shadow}
+    assert {demand.rule for demand in one.limits} <= in_force
