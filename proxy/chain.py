@@ -89,6 +89,14 @@ class ChainedTunnel(_upstream_proxy.HttpUpstreamProxy):
             if self.tunnel_state is TunnelState.ESTABLISHING:
                 yield from self._fail(SAID + "did not answer in time")
             return
+        if (
+            isinstance(event, events.DataReceived)
+            and event.connection == self.tunnel_connection
+            and self.tunnel_state is TunnelState.CLOSED
+        ):
+            # It was hung up on, and this was under way. Below nobody expects anything from a
+            # connection that never came about: the agent's would be torn down.
+            return
         yield from super()._handle_event(event)
 
     def start_handshake(self) -> Commands:

@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mitmproxy.connection import Client, Server
+from mitmproxy.options import Options
+from mitmproxy.proxy import events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import CommandGenerator, Layer
+from mitmproxy.proxy.tunnel import TunnelState
 
-from proxy.chain import Chain, Credentials
+from proxy.chain import Chain, ChainedTunnel, Credentials, stack_to
 from proxy.patience import Timeouts
 from tests.proxy.harness import RawH2, Worker, connect_head, exchange, wait_until
 from tests.support.connect_proxy import ConnectProxy
@@ -52,6 +58,33 @@ def test_by_name_it_is_asked_for_the_name() -> None:
 def test_the_password_is_in_nothing_that_is_shown() -> None:
     assert PASSWORD not in repr(CHAIN)
     assert "bWU6" not in repr(CHAIN)
+
+
+class Child(Layer):
+    """Notes what comes to it."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.got: list[events.Event] = []
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        self.got.append(event)
+        yield from ()
+
+
+@pytest.mark.parametrize("state", [TunnelState.CLOSED, TunnelState.OPEN])
+def test_what_it_sends_once_it_was_hung_up_on_goes_nowhere(state: TunnelState) -> None:
+    client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0)
+    context = Context(client, Options())
+    context.server = Server(address=("a.example", 443), via=CHAIN.via)
+    tunnel = stack_to(context)[0]
+    assert isinstance(tunnel, ChainedTunnel)
+    tunnel.child_layer = child = Child(context)
+    tunnel.tunnel_state = state
+    assert list(tunnel.handle_event(events.Start())) == []
+    assert list(tunnel.handle_event(events.DataReceived(tunnel.tunnel_connection, b"more"))) == []
+    came = [event for event in child.got if isinstance(event, events.DataReceived)]
+    assert len(came) == (state is TunnelState.OPEN)
 
 
 # --- through a real one --------------------------------------------------------------------------
