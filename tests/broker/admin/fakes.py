@@ -376,6 +376,7 @@ def refund(name: str = "ap_01", *, seconds: float = 840, **changes: Any) -> dict
             "host": "api.stripe.com",
             "port": 443,
             "path": "/v1/refunds",
+            "run": "t-01kjpy53vjx8q2m4z7d9r0n6ce",
         },
         "request": {
             "method": "POST",
@@ -569,6 +570,8 @@ def history() -> FakeLedger:
         "host": "api.stripe.com",
         "port": 443,
         "path": "/v1/refunds",
+        "via": "gateway",
+        "run": "t-01kjpy53vjx8q2m4z7d9r0n6ce",
     }
     common = {"call": "c_058", "agent": "billing-bot"}
     records = [

@@ -70,6 +70,7 @@ async def test_the_order_of_the_card_is_law(client: Browser) -> None:
         "Who and why",
         "billing-bot",
         "owned by alice",
+        "In the run t-01kjpy53vjx8q2m4z7d9r0n6ce",
         "unverified",
         "The customer wrote twice",
         "Which rule",
@@ -258,6 +259,7 @@ async def test_a_calls_records(client: Browser) -> None:
     text = text_of((await client.get("/history/c_058")).text)
     assert text.index("approval.opened") < text.index("call.sent") < text.index("call.completed")
     assert "kv/stripe#api_key" in text.replace("&#34;", '"')
+    assert "by the gateway in the run t-01kjpy53vjx8q2m4z7d9r0n6ce" in text
     assert (await client.get("/history/c_nope")).status_code == 404
 
 
