@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.bao import free_port
-from tests.support.program import Program, environment, wait_until
+from tests.support.program import AgentKey, Program, environment, wait_until
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.e2e
@@ -33,6 +33,8 @@ rules:
   - {id: read, agents: [bot], match: {method: GET, host: "$HOST", path: /**}, effect: allow,
      use: [pay]}
   - {id: write, agents: [bot], match: {method: POST, host: "$HOST", path: /**}, effect: hold}
+  - {id: in-runs, agents: [bot], match: {method: PUT, host: "$HOST", source: {run: true}},
+     effect: allow}
   - {id: pass, agents: [bot], match: {host: "opaque.localhost:$TUNNEL"}, effect: tunnel}
 """
 CLIENTS = {
@@ -68,6 +70,8 @@ CLIENTS = {
 class Setup:
     kb: Program
     tunnel: Upstream
+    bot: AgentKey
+    """With a token that is no run's."""
 
     def run(
         self, *command: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None
@@ -81,8 +85,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         policy = POLICY.replace("$TUNNEL", str(tunnel.port))
         with Program(tmp_path_factory.mktemp("run"), upstream, policy=policy) as kb:
             kb.secret("kv/pay", "api_key", SECRET)
-            kb.agent("bot", "--owner", "owen")
-            yield Setup(kb, tunnel)
+            yield Setup(kb, tunnel, kb.agent("bot", "--owner", "owen"))
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -132,6 +135,24 @@ def test_the_token_ends_with_the_run(at: Setup) -> None:
     assert left.stdout == "407"
     types = [r["type"] for r in at.kb.records(agent="bot") if r["type"].startswith("agent.token")]
     assert types.count("agent.token") == types.count("agent.token_ended") > 0
+
+
+def test_a_rule_about_runs_is_for_them_only(at: Setup) -> None:
+    """Whose token it is says which run it is; nothing that a call claims does."""
+    url = at.kb.upstream.url + "/echo"
+    done = at.run("curl", "-s", "-o", os.devnull, "-w", "%{http_code}", "-X", "PUT", url)
+    assert done.stdout == "200"
+    run = at.kb.records(type="call.sent", agent="bot")[-1]["data"]["what"]["run"]
+    begun = [r["data"]["run"] for r in at.kb.records(type="agent.token", agent="bot")]
+    assert begun[-1] == run
+    count = len(at.kb.upstream.requests)
+    for claim in ("Keybroker-Run", "X-Keybroker-Run", "Keybroker-Token", "X-Run-Id"):
+        outside = at.kb.curl(at.bot, url, "-X", "PUT", "-H", f"{claim}: {run}")
+        assert outside.code == "policy_denied", (claim, outside)
+    for name in (run, f"bot+{run}", f"bot;run={run}"):
+        claimed = replace(at.bot, proxy_url=at.bot.proxy_url.replace("//bot:", f"//{name}:"))
+        assert at.kb.curl(claimed, url, "-X", "PUT").status != 200
+    assert len(at.kb.upstream.requests) == count
 
 
 def test_the_command_gets_no_key_to_keybroker_or_the_vault(at: Setup) -> None:
