@@ -166,7 +166,7 @@ _FOUND: Mapping[str, tuple[Severity, str, str]] = {
     ),
     "credentials-together": (
         "note",
-        "the upstream gets both",
+        "the upstream gets both; of several such rules one is named",
         "part the rules with `except:` if only one is meant",
     ),
     "wildcard-beside-host": (

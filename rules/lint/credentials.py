@@ -138,7 +138,7 @@ def _clashes(view: View) -> Iterator[Finding]:
     for order, rule in enumerate(view.policy.rules):
         if not rule.use or rule.effect == "deny":
             continue
-        tried = 0
+        tried, together = 0, False
         for match in rule.matches:
             for spot in Spot.all_of(match):
                 for selector in rule.agents:
@@ -154,20 +154,28 @@ def _clashes(view: View) -> Iterator[Finding]:
                         ):
                             continue
                         tried += 1
+                        if together and not _want_one_slot(view, rule, other):
+                            continue  # of those that go together the first is enough
                         both = meet(spot.only(), placed.spot.only())
                         if both is None:
                             continue
                         finding = _clash(view, rule, other, both, subject)
                         if finding is not None:
+                            together = together or finding.code == "credentials-together"
                             told.add((other.id, rule.id))
                             yield finding
 
 
-def _clash(view: View, rule: Rule, other: Rule, both: Match, subject: Subject) -> Finding | None:
-    where = f'rule "{other.id}" (line {other.line})'
+def _want_one_slot(view: View, rule: Rule, other: Rule) -> bool:
+    """Whether two credentials of theirs go into one header."""
     known = view.policy.credentials
     slots = {known[name].inject.header for name in rule.use}
-    if any(known[name].inject.header in slots for name in set(other.use) - set(rule.use)):
+    return any(known[name].inject.header in slots for name in set(other.use) - set(rule.use))
+
+
+def _clash(view: View, rule: Rule, other: Rule, both: Match, subject: Subject) -> Finding | None:
+    where = f'rule "{other.id}" (line {other.line})'
+    if _want_one_slot(view, rule, other):
         example = view.find(
             both,
             subject,
@@ -191,7 +199,7 @@ def _clash(view: View, rule: Rule, other: Rule, both: Match, subject: Subject) -
     if example is None:
         return None
     message = (
-        f"calls that fall under it and under {where} carry the credentials of both: "
+        f"calls that fall under it and under {where}, to name one, carry the credentials of both: "
         f"{', '.join(sorted(wanted))}"
     )
     return view.finding("credentials-together", "note", rule, message, example)

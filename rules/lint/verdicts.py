@@ -9,12 +9,12 @@ learns at the first rule that stops one. Each rule that is left is looked at as 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 from operator import attrgetter
 from typing import cast
 
-from rules.bodies import Field, Member
+from rules.bodies import Field, Member, Operations, RpcCalls, ToolCalls
 from rules.conditions import Header, Parameter, checks_of
 from rules.decide import Rulebook, taking
 from rules.errors import Unreadable
@@ -29,7 +29,10 @@ from rules.reading.json import Number, pointer_steps
 from rules.values import fold, lenient_decimal
 
 Word = tuple[str, str, str | Decimal | None]
-"""A kind of place in a call (`json`, `field`, `header`), a name there, and a value; None: any."""
+"""A kind of place in a call (`json`, `field`, `header`), a name there, and a value; None: any. Of
+root fields, tools and methods (`root`, `tool`, `rpc`) the name is how they begin."""
+_LONGEST = 40
+"""Characters of a beginning; what begins alike for longer is looked at together."""
 _ANYWHERE = "/**"
 
 type _Shelf = dict[Word | None, list[Entry]]
@@ -47,6 +50,7 @@ class Verdicts:
     def _fill(self, policy: Policy) -> None:
         entries = [(key, entry, words_of(entry.matcher)) for key, entry in _entries(policy)]
         common = Counter(word for _, _, lists in entries for words in lists for word in words)
+        self._kinds = frozenset(word[0] for word in common)
         shelves: dict[tuple[str, str, bool, str], _Shelf] = {}
         for key, entry, lists in entries:
             # The rarest, so that few rules share a word.
@@ -87,7 +91,7 @@ class Verdicts:
     def _candidates(self, call: Reading, *, wide: bool) -> dict[int, Entry]:
         """Entries of rules that may take the call, by their identity."""
         request = call.request
-        words, doubtful = words_in(call)
+        words, doubtful = words_in(call, self._kinds)
         found: dict[int, Entry] = {}
         for selector in names_of(call.subject):
             for key in host_keys(request.host):
@@ -130,7 +134,18 @@ def words_of(matcher: Matcher) -> list[list[Word]]:
                 found.append(_with_values("field", plain_name(test.name), test))
             case Header(test) if _must_be_there(test):
                 found.append([("header", test.name, None)])
+            case Operations(operations) if operations.fields:
+                found.append(_beginnings("root", operations.fields))
+            case ToolCalls(tools) if tools.tools:
+                found.append(_beginnings("tool", tools.tools))
+            case RpcCalls(calls) if calls.methods:
+                found.append(_beginnings("rpc", calls.methods))
     return found
+
+
+def _beginnings(kind: str, globs: Sequence[str]) -> list[Word]:
+    heads = [fold(glob).partition("*")[0].strip()[:_LONGEST] for glob in globs]
+    return [(kind, head, None) for head in dict.fromkeys(heads)]
 
 
 def _with_values(kind: str, name: str, test: ValueTest | None) -> list[Word]:
@@ -164,14 +179,15 @@ def _must_be_there(test: ValueTest) -> bool:
     return test.exists
 
 
-def words_in(call: Reading) -> tuple[list[Word | None], bool]:
-    """The words in a call, with None for rules that want none, and whether it has parts that
-    cannot be read: then it may fall under rules with other words too."""
+def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], bool]:
+    """The words of these kinds in a call, with None for rules that want none, and whether it has
+    parts that cannot be read: then it may fall under rules with other words too."""
     try:
         document = call.document(wide=True)
         query, clear = call.query
         fields = [*query, *call.form_pairs(wide=True)]
         doubtful = not clear or bool(call.form_files)
+        named = list(_named(call, kinds))
     except Unreadable:
         return [None], True
     found: list[Word | None] = [None]
@@ -185,4 +201,20 @@ def words_in(call: Reading) -> tuple[list[Word | None], bool]:
         found.append(("field", plain_name(name), None))
         found.append(("field", plain_name(name), _alike(text)))
     found += [("header", name, None) for name, _ in call.request.headers]
+    for kind, name in named:
+        whole = fold(name)
+        found += [(kind, whole[:end], None) for end in range(min(len(whole), _LONGEST) + 1)]
     return list(dict.fromkeys(found)), doubtful
+
+
+def _named(call: Reading, kinds: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The root fields, tools and methods that it runs, by either reading. Raises Unreadable."""
+    for wide in (False, True):
+        if "root" in kinds and not (call.has_no_body and not call.request.query):
+            yield from (("root", name) for op in call.graphql(wide=wide) for name in op.fields)
+        if call.has_no_body:
+            continue
+        if "tool" in kinds:
+            yield from (("tool", rpc.tool) for rpc in call.mcp(wide=wide) if rpc.tool is not None)
+        if "rpc" in kinds:
+            yield from (("rpc", rpc.method) for rpc in call.jsonrpc(wide=wide))

@@ -151,3 +151,15 @@ def test_what_the_example_of_an_expression_shows_is_said(match: str, shows: str)
     text = policy_of(f"id: r, agents: [bot], match: {{host: a.example, {match}}}, effect: allow")
     finding = _only(confirm(text), "opaque-condition")
     assert f"({shows})" in finding.message or not shows
+
+
+def test_of_many_credentials_in_one_call_each_rule_tells_once() -> None:
+    names = [f"k{number}" for number in range(5)]
+    head = "version: 1\ncredentials:\n" + "".join(
+        f"  {name}: {{secret: kv/k#k, hosts: [api.example.com], inject: {{header: X-{name}}}}}\n"
+        for name in names
+    )
+    match = "match: {method: GET, host: api.example.com}, effect: allow"
+    rules = [f"id: r-{name}, agents: [bot], {match}, use: [{name}]" for name in names]
+    found = [f for f in confirm(policy_of(*rules, head=head)).findings if "together" in f.code]
+    assert [finding.rule for finding in found] == [f"r-{name}" for name in names[1:]]

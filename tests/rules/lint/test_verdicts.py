@@ -59,7 +59,14 @@ rules:
      effect: hold}
   - {id: none, agents: [bot], match: {host: a.example, path: /n, json: {/kind: {not_in: [x]}}},
      effect: deny}
+  - {id: root, agents: [bot], match: {host: a.example, path: /g, graphql: {fields: [Delete*]}},
+     effect: hold}
+  - {id: tool, agents: [bot], match: {host: a.example, path: /m, mcp: {tool: "*file"}},
+     effect: hold}
+  - {id: rpc, agents: [bot], match: {host: a.example, path: /r, jsonrpc: {method: eth_*}},
+     effect: hold}
 """
+RPC = '{"jsonrpc": "2.0", "id": 1, "method": %s, "params": {"name": "read-file", "arguments": {}}}'
 
 
 def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
@@ -77,6 +84,17 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         ("/f?a%20b=x", form, "c=1", "hold"),
         ("/f", form, "c=xy", "allow"),
         ("/n", "application/json", "{}", "deny"),
+        ("/g", "application/json", '{"query": "mutation {a: deleteRepo{id}}"}', "hold"),
+        ("/g", "text/plain", '{"query": "{star DELETE_all}"}', "hold"),
+        ("/g", "application/graphql", "{delete}", "hold"),
+        ("/g", "application/json", '{"query": "{star}"}', "allow"),
+        ("/g", "application/json", '{"id": "x"}', "hold"),
+        ("/g", "text/plain", "{", "hold"),
+        ("/m", "application/json", RPC % '"tools/call"', "hold"),
+        ("/m", "application/json", RPC % '"tools/list"', "allow"),
+        ("/m", "text/plain", f"[{RPC % '"x"'}, {RPC % '"tools/call"'}]", "hold"),
+        ("/r", "application/json", RPC % '"ETH_call"', "hold"),
+        ("/r", "application/json", RPC % '"net"', "allow"),
     ):
         target, _, query = path.partition("?")
         headers = (("content-type", kind),)
