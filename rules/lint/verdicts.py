@@ -135,30 +135,37 @@ def words_of(matcher: Matcher) -> list[list[Word]]:
             case Header(test) if _must_be_there(test):
                 found.append([("header", test.name, None)])
             case Operations(operations) if operations.fields:
-                found.append(_beginnings("root", operations.fields))
+                found.append(beginnings("root", operations.fields))
             case ToolCalls(tools) if tools.tools:
-                found.append(_beginnings("tool", tools.tools))
+                found.append(beginnings("tool", tools.tools))
             case RpcCalls(calls) if calls.methods:
-                found.append(_beginnings("rpc", calls.methods))
+                found.append(beginnings("rpc", calls.methods))
     return found
 
 
-def _beginnings(kind: str, globs: Sequence[str]) -> list[Word]:
+def beginnings(kind: str, globs: Sequence[str]) -> list[Word]:
+    """How what is like one of the globs begins."""
     heads = [fold(glob).partition("*")[0].strip()[:_LONGEST] for glob in globs]
     return [(kind, head, None) for head in dict.fromkeys(heads)]
+
+
+def all_beginnings(kind: str, text: str) -> list[Word]:
+    """The beginnings of all globs that the text may be like."""
+    whole = fold(text)
+    return [(kind, whole[:end], None) for end in range(min(len(whole), _LONGEST) + 1)]
 
 
 def _with_values(kind: str, name: str, test: ValueTest | None) -> list[Word]:
     """The name with each value that it may have, if these are listed; else alone."""
     for check in checks_of(test) if test is not None else ():
         if check.op == "eq":
-            return [(kind, name, _alike(cast(Scalar, check.value)))]
+            return [(kind, name, alike(cast(Scalar, check.value)))]
         if check.op == "in":
-            return [(kind, name, _alike(v)) for v in cast(tuple[Scalar, ...], check.value)]
+            return [(kind, name, alike(v)) for v in cast(tuple[Scalar, ...], check.value)]
     return [(kind, name, None)]
 
 
-def _alike(value: Scalar) -> str | Decimal:
+def alike(value: Scalar) -> str | Decimal:
     """The same for any two values of which a lenient reader takes one for the other."""
     match value:
         case None:
@@ -196,14 +203,13 @@ def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], 
             found.append(("json", fold(name), None))
             if not isinstance(value, list | dict):
                 plain = value.value if isinstance(value, Number) else value
-                found.append(("json", fold(name), _alike(plain)))
+                found.append(("json", fold(name), alike(plain)))
     for name, text in fields:
         found.append(("field", plain_name(name), None))
-        found.append(("field", plain_name(name), _alike(text)))
+        found.append(("field", plain_name(name), alike(text)))
     found += [("header", name, None) for name, _ in call.request.headers]
     for kind, name in named:
-        whole = fold(name)
-        found += [(kind, whole[:end], None) for end in range(min(len(whole), _LONGEST) + 1)]
+        found += all_beginnings(kind, name)
     return list(dict.fromkeys(found)), doubtful
 
 

@@ -8,19 +8,30 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 from rules.bodies import Body as Whole
-from rules.bodies import Field, Member
+from rules.bodies import Field, Member, Operations, RpcCalls
 from rules.conditions import checks_of
 from rules.decide import Rulebook
 from rules.describe import describe_host
 from rules.lint.finding import Example, Finding, Severity
 from rules.lint.paths import PathIndex
-from rules.lint.verdicts import Verdicts
+from rules.lint.verdicts import Verdicts, Word, alike, all_beginnings, beginnings
 from rules.lint.within import Spot
 from rules.lint.witness import Body, calls
 from rules.matching import Matcher, all_hold, is_wide
-from rules.model import Check, Decision, HostPattern, Match, Policy, Rule, Subject, ValueTest
+from rules.model import (
+    Check,
+    Decision,
+    HostPattern,
+    Match,
+    Policy,
+    Rule,
+    Scalar,
+    Subject,
+    ValueTest,
+)
 from rules.reading.call import Reading
 from rules.request import Request
 
@@ -150,12 +161,13 @@ class View:
         return dict(found)
 
     @cached_property
-    def _by_demand(self) -> dict[tuple[str, str, object], PathIndex[Placed]]:
-        """The same, parted by the first value that a rule wants to be equal to something."""
-        found: defaultdict[tuple[str, str, object], PathIndex[Placed]] = defaultdict(PathIndex)
+    def _by_word(self) -> dict[tuple[str, str, Word | None], PathIndex[Placed]]:
+        """The same, parted by words of which every narrower match has one."""
+        found: defaultdict[tuple[str, str, Word | None], PathIndex[Placed]]
+        found = defaultdict(PathIndex)
         for selector, placed in self._all_placed():
-            demand = next(iter(_demands(placed.spot.match)), None)
-            found[selector, host_key(placed.spot.host), demand].add(placed.spot.path, placed)
+            for word in _listed(placed.spot.match) or (None,):
+                found[selector, host_key(placed.spot.host), word].add(placed.spot.path, placed)
         return dict(found)
 
     def _all_placed(self) -> Iterator[tuple[str, Placed]]:
@@ -190,8 +202,8 @@ class View:
         those that look at something which this one does not."""
         asks = _asks(spot.match)
         for key in keys_above(host_key(spot.host)):
-            for demand in (None, *_demands(spot.match)):
-                index = self._by_demand.get((selector, key, demand))
+            for word in (None, *_words(spot.match)):
+                index = self._by_word.get((selector, key, word))
                 if index is not None:
                     yield from (p for p in index.around(spot.path) if p.asks <= asks)
 
@@ -274,7 +286,8 @@ def _may_take(matcher: Matcher, call: Reading) -> bool:
     """Whether the body of the call is no reason why the matcher would not hold narrowly."""
     if any(test.name.startswith("content-") for test in matcher.match.headers):
         return True  # which makes another body of it
-    of_body = [c for c in matcher.conditions if isinstance(c, Whole | Field | Member)]
+    read = Whole | Field | Member | Operations | RpcCalls
+    of_body = [condition for condition in matcher.conditions if isinstance(condition, read)]
     return all_hold(of_body, call, wide=False)
 
 
@@ -302,14 +315,36 @@ def _asks(match: Match) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def _demands(match: Match) -> list[tuple[str, str, Check]]:
-    """The values that the match wants to be equal to something."""
-    return [
-        (kind, test.name, check)
-        for kind, test in _tests(match)
-        for check in checks_of(test)
-        if check.op == "eq"
-    ]
+def _listed(match: Match) -> list[Word]:
+    """A word for each value of the first list (of values, root fields or tools) to which the match
+    keeps, so that a narrower one keeps to some of them; none if there is no list."""
+    for kind, test in _tests(match):
+        for check in checks_of(test):
+            if check.op in ("eq", "in"):
+                return [(kind, test.name, alike(value)) for value in _values(check)]
+    if match.graphql is not None and match.graphql.fields:
+        return beginnings("root", match.graphql.fields)
+    if match.mcp is not None and match.mcp.tools:
+        return beginnings("tool", match.mcp.tools)
+    return []
+
+
+def _words(match: Match) -> list[Word]:
+    """One word of each list to which the match keeps: a wider one has it too, if any list."""
+    found: list[Word] = []
+    for kind, test in _tests(match):
+        for check in checks_of(test):
+            if check.op in ("eq", "in"):
+                found += [(kind, test.name, alike(value)) for value in _values(check)[:1]]
+    if match.graphql is not None and match.graphql.fields:
+        found += all_beginnings("root", match.graphql.fields[0])
+    if match.mcp is not None and match.mcp.tools:
+        found += all_beginnings("tool", match.mcp.tools[0])
+    return list(dict.fromkeys(found))
+
+
+def _values(check: Check) -> tuple[Scalar, ...]:
+    return cast(tuple[Scalar, ...], check.value if check.op == "in" else (check.value,))
 
 
 def host_key(host: HostPattern | None) -> str:
