@@ -80,6 +80,7 @@ class View:
     _numbers: dict[Match, int] = field(init=False, default_factory=dict)
     _holes: dict[str, tuple[int, ...]] = field(init=False, default_factory=dict)
     _takes: dict[tuple[str, Body], bool] = field(init=False, default_factory=dict)
+    _bodies: dict[Body, Reading] = field(init=False, default_factory=dict)
     _kinds: dict[Subject, tuple[object, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -253,14 +254,17 @@ class View:
         """Whether some call with the body may fall under an allow, as far as the body tells."""
         key = rule.id, body
         if key not in self._takes:
-            call = Reading(
-                Request(
-                    "POST", "https", "x", 443, "/", None, (("content-type", body.kind),),
-                    body.content,
-                )
-            )  # fmt: skip
+            call = self._with_body(body)
             self._takes[key] = any(_may_take(m, call) for m in self._of(rule)[0])
         return self._takes[key]
+
+    def _with_body(self, body: Body) -> Reading:
+        """Some call with the body, which is read once for all rules."""
+        if body not in self._bodies:
+            headers = (("content-type", body.kind),)
+            request = Request("POST", "https", "x", 443, "/", None, headers, body.content)
+            self._bodies[body] = Reading(request)
+        return self._bodies[body]
 
     def _of(self, rule: Rule) -> list[list[Matcher]]:
         known = self._matchers.get(rule.id)
