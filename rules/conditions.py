@@ -178,7 +178,7 @@ class Header(OfHead):
         if not checks:
             return True
         if wide:
-            return any_holds(checks, sorted(_elements(values)))
+            return any_holds(checks, sorted(elements_of(values)))
         return all_hold(checks, values)
 
 
@@ -249,7 +249,7 @@ def any_glob(globs: Sequence[str], text: str, wide: bool) -> bool:
     return any(glob_holds(glob, text) for glob in globs)
 
 
-def _elements(values: Iterable[str]) -> set[str]:
+def elements_of(values: Iterable[str]) -> set[str]:
     """Header values as a lenient server may take them: whole, by element, without parameters."""
     found = set()
     for value in values:

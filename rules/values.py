@@ -21,6 +21,8 @@ NUMERIC = ("gt", "gte", "lt", "lte")
 """Operators that compare numbers."""
 _MOST_DIGITS = 400
 """Longer text is no number to anybody."""
+_FIRST = "+-.0123456789iInN"
+"""How numbers begin in ASCII, infinity included: a quick look that settles most text."""
 
 type Value = str | Decimal | bool | list[Json] | dict[str, Json] | None
 """Text, a number, or what else JSON has."""
@@ -34,7 +36,7 @@ def plain_decimal(text: str) -> Decimal | None:
 def lenient_decimal(text: str) -> Decimal | None:
     """The number that some reader may take `text` for; None if nobody does."""
     text = text.strip().replace(",", "").replace("_", "")
-    if not text or len(text) > _MOST_DIGITS:
+    if not text or len(text) > _MOST_DIGITS or (text[0].isascii() and text[0] not in _FIRST):
         return None
     try:
         if text.lower().startswith(("0x", "0o", "0b", "-0x", "-0o", "-0b")):

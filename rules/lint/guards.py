@@ -146,23 +146,24 @@ def _avoidable(view: View, rule: Rule) -> Iterator[Finding]:
         bodies = {"hold-avoidable": _disguises(match)}
         if any(_compares(test) for test in match.json + match.form):
             bodies["comparison-avoidable"] = _unlike_numbers(match)
+        fitting: dict[str, dict[str, list[Body]]] = {}
         for selector, subject in view.callers(rule, match):
             for spot in Spot.all_of(match):
                 for placed in _some(view.meeting(subject, spot)):
                     other = placed.rule
                     if other.effect != "allow" or _same_pack(view, rule, other):
                         continue
-                    fitting = {
-                        code: [body for body in some if view.may_take(other, body)]
-                        for code, some in bodies.items()
-                        if code not in found
-                    }
-                    if not any(fitting.values()):
-                        continue
-                    both = meet(without_body(spot.only()), placed.spot.only())
+                    if other.id not in fitting:
+                        fitting[other.id] = {
+                            code: taken
+                            for code, some in bodies.items()
+                            if (taken := [body for body in some if view.may_take(other, body)])
+                        }
+                    left = {c: some for c, some in fitting[other.id].items() if c not in found}
+                    both = meet(without_body(spot.only()), placed.spot.only()) if left else None
                     if both is None:
                         continue
-                    for code, some in fitting.items():
+                    for code, some in left.items():
                         example = _through(view, other, both, selector, some)
                         if example is not None:
                             found[code] = placed, example

@@ -8,29 +8,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
 
 from rules.bodies import Body as Whole
 from rules.bodies import Field, Member, Operations, RpcCalls
-from rules.conditions import checks_of
 from rules.decide import Rulebook
 from rules.describe import describe_host
 from rules.lint.finding import Example, Finding, Severity
 from rules.lint.paths import PathIndex
-from rules.lint.verdicts import Verdicts, Word, alike, all_beginnings, beginnings
+from rules.lint.verdicts import Verdicts
 from rules.lint.within import Spot
 from rules.lint.witness import Body, calls
+from rules.lint.words import Word, listed, tests_of, under
 from rules.matching import Matcher, all_hold, is_wide
 from rules.model import (
-    Check,
     Decision,
     HostPattern,
     Match,
     Policy,
     Rule,
-    Scalar,
     Subject,
-    ValueTest,
 )
 from rules.reading.call import Reading
 from rules.request import Request
@@ -167,7 +163,7 @@ class View:
         found: defaultdict[tuple[str, str, Word | None], PathIndex[Placed]]
         found = defaultdict(PathIndex)
         for selector, placed in self._all_placed():
-            for word in _listed(placed.spot.match) or (None,):
+            for word in listed(placed.spot.match) or (None,):
                 found[selector, host_key(placed.spot.host), word].add(placed.spot.path, placed)
         return dict(found)
 
@@ -203,7 +199,7 @@ class View:
         those that look at something which this one does not."""
         asks = _asks(spot.match)
         for key in keys_above(host_key(spot.host)):
-            for word in (None, *_words(spot.match)):
+            for word in (None, *under(spot.match)):
                 index = self._by_word.get((selector, key, word))
                 if index is not None:
                     yield from (p for p in index.around(spot.path) if p.asks <= asks)
@@ -300,55 +296,15 @@ def selectors_of(subject: Subject) -> list[str]:
     return [subject.name, *(f"tag:{tag}" for tag in sorted(subject.tags))]
 
 
-def _tests(match: Match) -> Iterator[tuple[str, ValueTest]]:
-    for kind, tests in (
-        ("query", match.query),
-        ("headers", match.headers),
-        ("json", match.json),
-        ("form", match.form),
-    ):
-        for test in tests:
-            yield kind, test
-
-
 def _asks(match: Match) -> frozenset[tuple[str, str]]:
-    found = [(kind, test.name) for kind, test in _tests(match)]
+    found = [(kind, test.name) for kind, test in tests_of(match)]
     found += [("when", match.when)] if match.when is not None else []
     found += [("body", "graphql")] if match.graphql is not None else []
-    found += [("body", "mcp")] if match.mcp is not None else []
+    if match.mcp is not None:
+        found += [("body", "mcp"), *(("argument", test.name) for test in match.mcp.arguments)]
+    if match.jsonrpc is not None:
+        found += [("body", "jsonrpc"), *(("param", test.name) for test in match.jsonrpc.params)]
     return frozenset(found)
-
-
-def _listed(match: Match) -> list[Word]:
-    """A word for each value of the first list (of values, root fields or tools) to which the match
-    keeps, so that a narrower one keeps to some of them; none if there is no list."""
-    for kind, test in _tests(match):
-        for check in checks_of(test):
-            if check.op in ("eq", "in"):
-                return [(kind, test.name, alike(value)) for value in _values(check)]
-    if match.graphql is not None and match.graphql.fields:
-        return beginnings("root", match.graphql.fields)
-    if match.mcp is not None and match.mcp.tools:
-        return beginnings("tool", match.mcp.tools)
-    return []
-
-
-def _words(match: Match) -> list[Word]:
-    """One word of each list to which the match keeps: a wider one has it too, if any list."""
-    found: list[Word] = []
-    for kind, test in _tests(match):
-        for check in checks_of(test):
-            if check.op in ("eq", "in"):
-                found += [(kind, test.name, alike(value)) for value in _values(check)[:1]]
-    if match.graphql is not None and match.graphql.fields:
-        found += all_beginnings("root", match.graphql.fields[0])
-    if match.mcp is not None and match.mcp.tools:
-        found += all_beginnings("tool", match.mcp.tools[0])
-    return list(dict.fromkeys(found))
-
-
-def _values(check: Check) -> tuple[Scalar, ...]:
-    return cast(tuple[Scalar, ...], check.value if check.op == "in" else (check.value,))
 
 
 def host_key(host: HostPattern | None) -> str:

@@ -126,6 +126,14 @@ def adversarial(rules: int) -> dict[str, str]:
         "root fields": lambda n: (
             f"match: {{host: x.example, path: /g, graphql: {{kind: mutation, fields: ['f{n}*']}}}}"
         ),
+        "headers": lambda n: f"match: {{{where}, headers: {{x-key: v{n}}}}}",
+        "prefixes in JSON": lambda n: (
+            f"match: {{method: POST, {where}, json: {{/name: {{prefix: p{n}}}}}}}"
+        ),
+        "tools": lambda n: (
+            f"match: {{method: POST, host: x.example, path: /m, mcp: {{tool: 't{n}*', "
+            f"arguments: {{/a{n}: {{prefix: x}}}}}}}}"
+        ),
         "parameters": lambda n: f"match: {{{where}, query: {{k{n}: {{gt: {n}}}}}}}",
     }
     return {
