@@ -119,6 +119,7 @@ def schemathesis(
     *options: str,
     token: str | None,
     document: str | None = None,
+    examples: int = EXAMPLES,
 ) -> Run:
     """All checks in all phases but the stateful one, which would find the run's own token in a
     list, revoke it, and learn nothing more."""
@@ -128,7 +129,7 @@ def schemathesis(
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         "--config-file", str(config), "run", where, "--url", stage.kb.admin_url,
-        "--seed", "1", "--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing",
+        "--seed", "1", "--max-examples", str(examples), "--phases", "examples,coverage,fuzzing",
         "--checks", "all", "--request-timeout", "20", "--no-color", "--no-shrink",
         "--continue-on-failure", "--warnings", "off", "--report-har-path", str(har), *options,
     ]  # fmt: skip
@@ -216,7 +217,7 @@ def test_a_viewer(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_nobody(stage: Stage, tmp_path: Path) -> None:
-    run = schemathesis(stage, tmp_path, token=None)
+    run = schemathesis(stage, tmp_path, token=None, examples=2)  # nearly all end at the door
     assert run.status == 0, run.said
     operations = described(stage)[1]
     open_to_all = {name for name, one in operations.items() if "401" not in one["responses"]}

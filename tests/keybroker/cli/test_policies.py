@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.keybroker.cli.conftest import Run
+from tests.rules.lint.test_check import CASES, HEADS
+from tests.support.linting import policy_of
 
 POLICY = """
 version: 1
@@ -207,3 +209,28 @@ def test_a_finding_about_an_included_rule_stands_where_the_user_can_mend_it(
     }
     assert nevers["own.odd"]["message"].endswith("(./own.yaml:6)")
     assert "stripe.yaml:" in nevers["stripe.people-read"]["message"]
+
+
+def test_every_finding_comes_by_the_command_too(run: Run, policy: Path) -> None:
+    """In a workspace with people: each code, with its place, what it means and a call."""
+    run("user", "add", "vera", "--role", "viewer")
+    for name in ("olga", "paul", "quinn"):
+        run("user", "add", name, "--role", "approver")
+    run("agent", "add", "bot", "--tag", "ci", "--owner", "olga")
+    run("agent", "add", "second")
+    for case in CASES["findings"]:
+        head = HEADS.get(case.get("head", ""), "version: 1\n")
+        policy.write_text(policy_of(*case["rules"], head=head))
+        done = run("policy", "check", "--json")
+        found = {
+            (finding["code"], finding["rule"]): finding
+            for finding in json.loads(done.out)["findings"]
+        }
+        finding = found.get((case["code"], case.get("rule", "")))
+        if case.get("accounts") == "nobody":
+            continue  # what is told where there are no people
+        assert finding is not None, (case, sorted(found))
+        assert finding["file"] == str(policy) and finding["line"] > 0, finding
+        assert finding["message"] and (finding["example"] or finding["severity"] == "error")
+        errors = any(each["severity"] == "error" for each in found.values())
+        assert done.status == int(errors), (case["code"], done.status)
