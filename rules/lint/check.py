@@ -67,6 +67,24 @@ def lint(view: View, lines: Lines) -> Iterator[Finding]:
     yield from credentials(view)
     yield from measures(view)
     yield from people(view, lines)
+    yield from _in_part(view)
+
+
+def _in_part(view: View) -> Iterator[Finding]:
+    """What was not looked at, once for all rules."""
+    for rule in view.in_part.values():
+        for match in rule.matches:
+            subject = view.subject(rule.agents[0], match)
+            example = view.find(match, subject, lambda _, __: True, rule)
+            if example is not None:
+                more = len(view.in_part) - 1
+                beside = f", as do {more} other rules," if more else ""
+                message = (
+                    f"it{beside} shares calls with more rules than are compared; what is wrong "
+                    "between it and the others is not found"
+                )
+                yield view.finding("looked-at-in-part", "note", rule, message, example)
+                return
 
 
 def _with_origin(finding: Finding, source: Source) -> Finding:

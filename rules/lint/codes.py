@@ -221,6 +221,11 @@ _FOUND: Mapping[str, tuple[Severity, str, str]] = {
         "whoever steers the agent approves its calls",
         "`exclude: [owner]`",
     ),
+    "looked-at-in-part": (
+        "note",
+        "many rules are about one place, and comparing them all would take long",
+        "part them by path or host, or try such calls with tests",
+    ),
     "hold-tells-nobody": (
         "warning",
         "held calls wait until they are denied",

@@ -150,9 +150,11 @@ def _clashes(view: View) -> Iterator[Finding]:
                             or not other.use
                             or set(other.use) == set(rule.use)
                             or (other.id, rule.id) in told
-                            or tried > _PAIRS_PER_RULE
                         ):
                             continue
+                        if tried > _PAIRS_PER_RULE:
+                            view.cut_short(rule)
+                            break
                         tried += 1
                         if together and not _want_one_slot(view, rule, other):
                             continue  # of those that go together the first is enough

@@ -4,7 +4,7 @@ otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -102,11 +102,11 @@ def _wide_host(view: View, order: int, rule: Rule) -> Iterator[Finding]:
             if spot.host is not None and not spot.host.wildcard:
                 continue
             for selector, subject in view.callers(rule, match):
-                for placed in _some(view.meeting(subject, spot)):
+                for placed in _some(view, rule, view.meeting(subject, spot), _is_host_rule):
                     host = placed.spot.host
-                    if placed.rule is rule or host is None or host.wildcard or host.host in told:
+                    if placed.rule is rule or not _is_host_rule(placed):
                         continue
-                    if placed.rule.effect == "deny":
+                    if host is None or host.host in told:
                         continue
                     example = _past(view, rule, placed, match, selector)
                     if example is None:
@@ -118,6 +118,12 @@ def _wide_host(view: View, order: int, rule: Rule) -> Iterator[Finding]:
                         f'"{placed.rule.id}" (line {placed.rule.line}), which is about that host'
                     )
                     yield view.finding("wildcard-beside-host", "note", rule, message, example)
+
+
+def _is_host_rule(placed: Placed) -> bool:
+    """Whether it lets calls to one host through."""
+    host = placed.spot.host
+    return host is not None and not host.wildcard and placed.rule.effect != "deny"
 
 
 def _past(view: View, rule: Rule, placed: Placed, match: Match, selector: str) -> Example | None:
@@ -140,6 +146,10 @@ def _past(view: View, rule: Rule, placed: Placed, match: Match, selector: str) -
 def _avoidable(view: View, rule: Rule) -> Iterator[Finding]:
     """A hold on what stands in a body, beside an allow that does not look there."""
     found: dict[str, tuple[Placed, Example]] = {}
+
+    def lets_through(placed: Placed) -> bool:
+        return placed.rule.effect == "allow" and not _same_pack(view, rule, placed.rule)
+
     for match in rule.matches:
         if not looks_at_body(match):
             continue
@@ -149,9 +159,9 @@ def _avoidable(view: View, rule: Rule) -> Iterator[Finding]:
         fitting: dict[str, dict[str, list[Body]]] = {}
         for selector, subject in view.callers(rule, match):
             for spot in Spot.all_of(match):
-                for placed in _some(view.meeting(subject, spot)):
+                for placed in _some(view, rule, view.meeting(subject, spot), lets_through):
                     other = placed.rule
-                    if other.effect != "allow" or _same_pack(view, rule, other):
+                    if not lets_through(placed):
                         continue
                     if other.id not in fitting:
                         fitting[other.id] = {
@@ -247,11 +257,16 @@ def _bound(test: ValueTest) -> Decimal:
     return max(bounds) + 1 if bounds else Decimal(1)
 
 
-def _some(placed: Iterator[Placed]) -> list[Placed]:
-    """The first few, each rule once."""
+def _some(
+    view: View, rule: Rule, placed: Iterator[Placed], counts: Callable[[Placed], bool]
+) -> list[Placed]:
+    """The first few beside the rule, each rule once; if there are more that count, the view is
+    told."""
     found: dict[str, Placed] = {}
     for one in placed:
-        if len(found) == _PER_RULE:
+        if len(found) < _PER_RULE:
+            found.setdefault(one.rule.id, one)
+        elif one.rule.id not in found and counts(one):
+            view.cut_short(rule)
             break
-        found.setdefault(one.rule.id, one)
     return list(found.values())

@@ -72,6 +72,8 @@ class View:
     """None: not known."""
     book: Rulebook = field(init=False)
     verdicts: Verdicts = field(init=False)
+    in_part: dict[str, Rule] = field(init=False, default_factory=dict)
+    """Rules that were not compared with all others."""
     _matchers: dict[str, list[list[Matcher]]] = field(init=False, default_factory=dict)
     _numbers: dict[Match, int] = field(init=False, default_factory=dict)
     _holes: dict[str, tuple[int, ...]] = field(init=False, default_factory=dict)
@@ -82,6 +84,10 @@ class View:
     def __post_init__(self) -> None:
         self.book = Rulebook(self.policy)
         self.verdicts = Verdicts(self.book)
+
+    def cut_short(self, rule: Rule) -> None:
+        """Notes that the rule shares calls with more rules than were looked at."""
+        self.in_part.setdefault(rule.id, rule)
 
     def finding(
         self,

@@ -175,6 +175,7 @@ SHOWS: Mapping[str, Callable[[Case], bool]] = {
     "user-may-not-approve": lambda c: c.decision.effect == "hold",
     "quorum-lacks-people": lambda c: c.decides and c.decision.effect == "hold",
     "owner-may-approve": lambda c: c.decides and c.decision.effect == "hold",
+    "looked-at-in-part": lambda c: c.falls,
     "hold-tells-nobody": lambda c: c.decides and c.decision.effect == "hold",
     "no-effect": lambda c: c.decides,
     "loosened": lambda c: c.decides,

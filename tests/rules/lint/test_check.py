@@ -60,7 +60,7 @@ def test_a_finding_is_shown_by_its_example(case: dict[str, Any]) -> None:
 
 def test_every_code_has_its_example() -> None:
     found = {case["code"] for case in CASES["findings"]}
-    later = {"loosened"}
+    later = {"loosened", "looked-at-in-part"}
     assert {n for n, code in CODES.items() if code.severity != "error"} == set(SHOWS) - {
         "wider-than-credential",
         "quorum-cannot-be-met",
@@ -163,3 +163,15 @@ def test_of_many_credentials_in_one_call_each_rule_tells_once() -> None:
     rules = [f"id: r-{name}, agents: [bot], {match}, use: [{name}]" for name in names]
     found = [f for f in confirm(policy_of(*rules, head=head)).findings if "together" in f.code]
     assert [finding.rule for finding in found] == [f"r-{name}" for name in names[1:]]
+
+
+def test_of_rules_that_were_not_compared_with_all_others_that_is_said() -> None:
+    match = "match: {method: POST, host: a.example, path: /x"
+    hold = f"id: ask, agents: [bot], {match}, json: {{/n: {{gt: 5}}}}}}, effect: hold"
+    allows = [
+        f"id: r{n}, agents: [bot], {match}, query: {{k{n}: {{exists: true}}}}}}, effect: allow"
+        for n in range(22)
+    ]
+    for count, told in ((15, []), (22, [("looked-at-in-part", "ask")])):
+        report = confirm(policy_of(hold, *allows[:count]))
+        assert [pair for pair in codes(report) if pair[0] == "looked-at-in-part"] == told
