@@ -236,3 +236,33 @@ def test_every_example_is_confirmed(old: list[tuple[str, str]], new: list[tuple[
         for rules in (old, new)
     )
     confirmed(one, other)
+
+
+@settings(max_examples=40)
+@given(RULES)
+def test_of_equal_policies_nothing_is_said(rules: list[tuple[str, str]]) -> None:
+    one = policy(*(f"match: {match}, effect: {effect}" for match, effect in rules))
+    assert compare(one, policy(*(f"match: {m}, effect: {e}" for m, e in rules))).differences == ()
+
+
+def of_pack(name: str, more: str = "") -> Policy:
+    return load_policy(f"version: 1\ninclude: [{{pack: {name}, agents: bot}}]\n{more}")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "changes"),
+    [
+        ("pypi", "", set()),
+        ("crates-io", "override: {crates-io.publish: {effect: deny}}", {("hold", "deny")}),
+        ("slack", "override: {slack.message: {effect: allow}}", {("hold", "allow")}),
+        (
+            "slack",
+            "override: {slack.message: {match: {method: POST, path: /api/chat.postMessage}}}",
+            {("hold", "deny")},  # the rest leaves to it what the pack gave it
+        ),
+    ],
+)
+def test_packs_and_overrides_are_compared_as_what_they_make(
+    name: str, more: str, changes: set[tuple[str, str]]
+) -> None:
+    assert told(of_pack(name), of_pack(name, more)) == changes
