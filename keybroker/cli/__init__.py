@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from keybroker.cli.frame import App, LazyGroup, guarded
+from keybroker.cli.frame import EXIT_INTERRUPTED, App, LazyGroup, guarded
 
 COMMANDS = {
     "init": ("keybroker.cli.setup:init", "Make a new workspace."),
@@ -55,4 +55,8 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits with its status."""
-    raise SystemExit(guarded(cli, arguments))
+    try:
+        status = guarded(cli, arguments)
+    except KeyboardInterrupt:  # before or after the command itself
+        status = EXIT_INTERRUPTED
+    raise SystemExit(status)
