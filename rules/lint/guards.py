@@ -102,11 +102,12 @@ def _wide_host(view: View, order: int, rule: Rule) -> Iterator[Finding]:
             if spot.host is not None and not spot.host.wildcard:
                 continue
             for selector, subject in view.callers(rule, match):
-                for placed in _some(view, rule, view.meeting(subject, spot), _is_host_rule):
+                beside = view.meeting(subject, spot, one_host=True)
+                for placed in _some(view, rule, beside, _lets_through):
                     host = placed.spot.host
-                    if placed.rule is rule or not _is_host_rule(placed):
+                    if placed.rule is rule or host is None or host.host in told:
                         continue
-                    if host is None or host.host in told:
+                    if not _lets_through(placed):
                         continue
                     example = _past(view, rule, placed, match, selector)
                     if example is None:
@@ -120,10 +121,8 @@ def _wide_host(view: View, order: int, rule: Rule) -> Iterator[Finding]:
                     yield view.finding("wildcard-beside-host", "note", rule, message, example)
 
 
-def _is_host_rule(placed: Placed) -> bool:
-    """Whether it lets calls to one host through."""
-    host = placed.spot.host
-    return host is not None and not host.wildcard and placed.rule.effect != "deny"
+def _lets_through(placed: Placed) -> bool:
+    return placed.rule.effect != "deny"
 
 
 def _past(view: View, rule: Rule, placed: Placed, match: Match, selector: str) -> Example | None:

@@ -210,8 +210,9 @@ class View:
                 if index is not None:
                     yield from (p for p in index.around(spot.path) if p.asks <= asks)
 
-    def meeting(self, subject: Subject, spot: Spot) -> Iterator[Placed]:
-        """The rules of the subject whose place may have calls in common with the spot."""
+    def meeting(self, subject: Subject, spot: Spot, *, one_host: bool = False) -> Iterator[Placed]:
+        """The rules of the subject whose place may have calls in common with the spot; `one_host`:
+        those alone that are about a host, and not about all below a wildcard."""
         key = host_key(spot.host)
         for selector in selectors_of(subject):
             if key == "":
@@ -219,6 +220,8 @@ class View:
             else:
                 keys = keys_above(key) + self._below.get((selector, key), [])
             for one in keys:
+                if one_host and (not one or one.startswith("*.")):
+                    continue
                 index = self.places.get((selector, one))
                 if index is not None:
                     yield from index.meeting(spot.path)
