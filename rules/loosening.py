@@ -6,14 +6,16 @@ shipped rule without being told.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 
-from rules.model import Match, Rule, Tier
+from rules.model import ANYONE, Match, Rule, Tier
 
 _FORCE = {"tunnel": 0, "allow": 1, "hold": 2, "deny": 3}
 _TEXTS = frozenset(("id", "line", "summary", "impact", "undo", "confirm", "use"))
-"""What is said to people, and what goes in: neither changes which calls run without them."""
+"""What is said to people, and what goes in: neither changes which calls run without them. What
+they retype is looked at by itself."""
 _JUDGED = frozenset(("effect", "risk", "agents", "matches", "excepts", "shadow"))
 _LISTS = ("methods", "hosts", "paths")
 """Fields of a match any of whose values will do, so that more of them match more."""
@@ -27,18 +29,25 @@ def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
         return f"shipped as {_asks(shipped)}, now only tried (mode: shadow)"
     if _FORCE[now.effect] < _FORCE[shipped.effect]:
         return f"shipped as {_asks(shipped)}, now {_asks(now)}"
-    if now.effect == shipped.effect:
-        one, other = tiers.get(shipped.tier or ""), tiers.get(now.tier or "")
-        if one is not None and other is not None and _asks_less(one, other):
-            return f"shipped as {_asks(shipped)}, now {_asks(now)}"
+    one, other = tiers.get(shipped.tier or ""), tiers.get(now.tier or "")
+    if one is not None and other is not None and _asks_less(one, other):
+        return f"shipped as {_asks(shipped)}, now {_asks(now)}"
+    retyped = one is not None and one.confirm == "retype" and shipped.confirm
+    if now.effect == "hold" and retyped and now.confirm != shipped.confirm:
+        return f"shipped with {shipped.confirm} to be retyped, now {now.confirm or 'the path'}"
     if now.effect != "deny" and not set(now.agents) <= set(shipped.agents):
         return "it is for more agents than the include"
+    if shipped.effect != "allow" and not set(shipped.agents) <= set(now.agents):
+        return "it is for fewer agents than the include, and others may be allowed such calls"
     same = now.matches == shipped.matches and now.excepts == shipped.excepts
-    if now.effect == "allow":
-        if not (_within(now.matches, shipped.matches) and _within(shipped.excepts, now.excepts)):
-            return "it allows other calls than shipped"
-    elif not same and shipped.effect != "allow":
+    if shipped.effect == "allow":
+        within = _within(now.matches, shipped.matches) and _within(shipped.excepts, now.excepts)
+        if now.effect != "deny" and not within:
+            return f"it {_lets(now)} other calls than shipped"
+    elif not same:
         return f"it is about other calls than shipped, which this rule {_asks(shipped)}"
+    if now.effect == "deny":
+        return None
     for field in fields(Rule):
         name = field.name
         if name in _TEXTS | _JUDGED or getattr(now, name) == getattr(shipped, name):
@@ -56,18 +65,30 @@ def _asks(rule: Rule) -> str:
     )
 
 
+def _lets(rule: Rule) -> str:
+    return "holds" if rule.effect == "hold" else "allows"
+
+
 def _asks_less(one: Tier, other: Tier) -> bool:
     """Whether the second tier leaves out something that the first asks for."""
     people = [sum(entry.count for entry in tier.quorum) for tier in (one, other)]
-    groups = [{entry.group for entry in tier.quorum} - {"any"} for tier in (one, other)]
     return (
         people[1] < people[0]
-        or not groups[0] <= groups[1]
+        or not _of_groups(one) <= _of_groups(other)
         or not set(one.exclude) <= set(other.exclude)
         or (one.confirm, other.confirm) == ("retype", "none")
         or (one.reason, other.reason) == ("required", "optional")
         or other.denials > one.denials
     )
+
+
+def _of_groups(tier: Tier) -> Counter[str]:
+    """How many people of each group it asks for."""
+    found: Counter[str] = Counter()
+    for entry in tier.quorum:
+        if entry.group != ANYONE:
+            found[entry.group] += entry.count
+    return found
 
 
 def _within(inner: tuple[Match, ...], outer: tuple[Match, ...]) -> bool:

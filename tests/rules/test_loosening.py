@@ -21,6 +21,12 @@ TIERS = {
     "alone": replace(BUILT_IN["high"], name="alone", quorum=(Quorum("any", 1),)),
     "own": replace(BUILT_IN["medium"], name="own", exclude=()),
     "money": replace(BUILT_IN["high"], name="money", quorum=(Quorum("finance", 2),)),
+    "both": replace(
+        BUILT_IN["high"], name="both", quorum=(Quorum("finance", 2), Quorum("security", 1))
+    ),
+    "other": replace(
+        BUILT_IN["high"], name="other", quorum=(Quorum("finance", 1), Quorum("security", 2))
+    ),
 }
 
 NARROWER = (
@@ -72,11 +78,49 @@ def test_effects_have_an_order() -> None:
         ("medium", "own", True),
         ("high", "money", False),
         ("money", "high", True),
+        ("both", "other", True),
+        ("money", "both", False),
     ],
 )
 def test_tiers_are_compared_by_what_they_ask(one: str, other: str, looser: bool) -> None:
     found = loosened(replace(HOLD, risk=one), replace(HOLD, risk=other), TIERS)
     assert (found is not None) is looser
+
+
+@pytest.mark.parametrize("match", WIDER)
+def test_a_hold_of_calls_that_were_denied_is_named(match: Match) -> None:
+    assert loosened(ALLOW, replace(HOLD, matches=(match,)), TIERS) == (
+        "it holds other calls than shipped"
+    )
+    assert loosened(replace(ALLOW, excepts=(match,)), HOLD, TIERS) is not None
+    assert loosened(ALLOW, replace(ALLOW, matches=(match,), effect="deny"), TIERS) is None
+
+
+def test_a_guard_of_fewer_agents_is_named() -> None:
+    """The others may be allowed elsewhere what it guards."""
+    shipped = replace(HOLD, agents=("bot", "tag:ci"))
+    for effect in ("hold", "deny"):
+        fewer = replace(shipped, agents=("bot",), effect=effect)
+        assert loosened(shipped, fewer, TIERS) is not None
+    assert loosened(replace(shipped, effect="allow"), ALLOW, TIERS) is None
+    assert loosened(HOLD, replace(shipped, effect="deny"), TIERS) is None
+
+
+def test_another_value_to_retype_is_named() -> None:
+    shipped = replace(HOLD, risk="high", confirm="form:amount")
+    assert loosened(shipped, replace(shipped, confirm=None), TIERS) == (
+        "shipped with form:amount to be retyped, now the path"
+    )
+    assert loosened(shipped, replace(shipped, effect="deny", confirm=None), TIERS) is None
+    unasked = replace(shipped, risk="medium")
+    assert loosened(unasked, replace(unasked, confirm=None), TIERS) is None
+
+
+def test_what_was_held_beyond_a_limit_only_is_not_held_by_fewer_people() -> None:
+    limited = replace(ALLOW, limits=(Limit(Decimal(5), 60, over="hold"),), risk="high")
+    held = replace(limited, effect="hold")
+    assert loosened(limited, held, TIERS) is None
+    assert loosened(limited, replace(held, risk="medium"), TIERS) is not None
 
 
 def test_agents_and_streaming() -> None:
