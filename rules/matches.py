@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -72,13 +73,28 @@ _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
 
 
-def read_matches(at: Section, value: object) -> tuple[Match, ...]:
-    """One match, or a list of them, any of which counts."""
+def read_matches(
+    at: Section, value: object, schemes: Sequence[str] = (SCHEMES[0],)
+) -> tuple[Match, ...]:
+    """One match, or a list of them, any of which counts. Those that name no scheme are about each
+    of `schemes`."""
+    items = [(at, value)]
     if isinstance(value, list):
         if not value:
             at.error("an empty list matches nothing; leave it out or fill it in")
-        return tuple(_read_match(at.at(i), item) for i, item in enumerate(value))
-    return (_read_match(at, value),)
+        items = [(at.at(i), item) for i, item in enumerate(value)]
+    found: list[Match] = []
+    for here, item in items:
+        match = _read_match(here, item)
+        if isinstance(item, dict) and "scheme" in item:
+            found.append(match)
+        else:
+            found += [replace(match, scheme=_scheme(scheme)) for scheme in schemes]
+    return tuple(found)
+
+
+def _scheme(word: str | None) -> Literal["http", "https"]:
+    return "http" if word == "http" else "https"
 
 
 def _read_match(at: Section, value: object) -> Match:
@@ -92,12 +108,12 @@ def _read_match(at: Section, value: object) -> Match:
     methods = _several(at, fields, "method", parse_method)
     hosts = _several(at, fields, "host", parse_pattern)
     paths = _several(at, fields, "path", lambda text: parse_template(text).text)
-    scheme = at.at("scheme").choice(fields.get("scheme", "https"), SCHEMES)
+    scheme = at.at("scheme").choice(fields.get("scheme", SCHEMES[0]), SCHEMES)
     return Match(
         methods=frozenset(methods),
         hosts=hosts,
         paths=paths,
-        scheme="http" if scheme == "http" else "https",
+        scheme=_scheme(scheme),
         query=part("query", _read_texts) or (),
         headers=part("headers", _read_headers) or (),
         json=part("json", _read_json) or (),
@@ -172,7 +188,7 @@ def _read_operators(
     if not fields:
         at.error(f"{name}: write a value, or an operator such as {{exists: true}}, {{gt: 100}}")
     exists = fields.get("exists")
-    if exists is not None and not isinstance(exists, bool):
+    if "exists" in fields and not isinstance(exists, bool):
         at.at("exists").error("exists must be true or false")
     if exists is False and len(fields) > 1:
         at.error(f"{name}: what must not exist cannot be compared with anything")
@@ -191,7 +207,7 @@ def _read_operators(
         elif op in NUMERIC:
             checks.append(Check(cast(Op, op), _read_number(here, fields[op])))
         elif op in TEXTS:
-            text = here.text(fields[op], 1000) or ""
+            text = _read_text(here, fields[op])
             if op == "glob" and "**" in text:
                 here.error("`*` is any run of characters already; write one")
             checks.append(Check(cast(Op, op), text))
@@ -209,7 +225,17 @@ def _read_scalar(at: Section, value: object, *, typed: bool) -> Scalar:
         case "":
             return ""
         case _:
-            return at.text(value, 1000) or ""
+            return _read_text(at, value)
+
+
+def _read_text(at: Section, value: object) -> str:
+    """Text to the letter: a blank at its end is a part of what is asked for."""
+    text = at.text(value, 1000)
+    if text is None or not isinstance(value, str):
+        return ""
+    if value.strip(" ") != text:
+        at.error("it begins or ends with a blank that cannot be seen; take it out")
+    return value
 
 
 def _number_text(at: Section, value: float) -> str:

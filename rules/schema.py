@@ -11,7 +11,7 @@ from typing import cast
 
 from rules.hosts import parse_pattern
 from rules.limit_schema import LIMIT, read_limits
-from rules.matches import MATCH, read_matches
+from rules.matches import MATCH, SCHEMES, read_matches
 from rules.model import (
     ANYONE,
     DEFAULT_RISK,
@@ -272,7 +272,9 @@ def read_rule(at: Section, value: object) -> Rule | None:
     if at.has(fields, "match", "; match: {} stands for every call"):
         matches = read_matches(at.at("match"), fields["match"])
     if "except" in fields:
-        excepts = read_matches(at.at("except"), fields["except"])
+        # What is excepted is a part of what matches: it is about the same schemes.
+        schemes = tuple(dict.fromkeys(match.scheme for match in matches)) or SCHEMES[:1]
+        excepts = read_matches(at.at("except"), fields["except"], schemes)
         if fields["except"] == {} or (
             isinstance(fields["except"], list) and {} in fields["except"]
         ):

@@ -70,8 +70,11 @@ def holds(check: Check, value: Value, *, wide: bool) -> bool:
         case "in":
             return any(_equal(value, one, wide) for one in cast(tuple[Scalar, ...], wanted))
         case "not_in":
+            others = cast(tuple[Scalar, ...], wanted)
+            if not wide and not any(type(value) is type(other) for other in others):
+                return False  # a list may hold one of them, and a number be written like one
             # Wide is what may be another: only what is certainly one of them is none.
-            return not any(_equal(value, o, not wide) for o in cast(tuple[Scalar, ...], wanted))
+            return not any(_equal(value, other, not wide) for other in others)
         case "gt" | "gte" | "lt" | "lte":
             return _compares(check.op, value, cast(Decimal, wanted), wide)
         case "prefix" | "suffix" | "glob":

@@ -6,7 +6,7 @@ import pytest
 
 from rules.errors import InvalidFile
 from rules.load import load_policy
-from rules.model import Injection, ValueTest, Variable
+from rules.model import Injection, Match, ValueTest, Variable
 from rules.schema import BUILT_IN
 from rules.shapes import DEFAULT_SHAPE
 
@@ -181,3 +181,46 @@ def test_value_tests() -> None:
         ValueTest("c", equals="x"),
         ValueTest("d", exists=False),
     )
+
+
+def match_of(fields: str) -> Match:
+    text = "version: 1\n" + rule(f"match: {{host: a.example, {fields}}}, effect: allow")
+    return load_policy(text)[0].rules[0].matches[0]
+
+
+def test_what_is_asked_of_a_value_keeps_its_blanks() -> None:
+    """`git status ` begins no `git status; rm`."""
+    [test] = match_of('json: {/cmd: {prefix: "git status ", glob: " *x "}}').json
+    assert [check.value for check in test.checks] == ["git status ", " *x "]
+    assert match_of('query: {q: " a "}').query[0].equals == " a "
+    assert match_of('json: {/q: {in: ["a "]}}').json[0].checks[0].value == ("a ",)
+
+
+@pytest.mark.parametrize("end", ["\\n", "\\t", "\\u2003", "\\u200b"])
+def test_other_blanks_at_the_end_of_a_value_are_refused(end: str) -> None:
+    fields = f'match: {{host: a.example, query: {{q: "a{end}"}}}}, effect: allow'
+    assert problems(rule(fields))
+
+
+def test_whether_something_exists_is_said() -> None:
+    """An operator without a value would ask for nothing."""
+    for written in ("exists: ", "exists: ~", "exists: null, in: [a]"):
+        fields = f"match: {{host: a.example, query: {{debug: {{{written}}}}}}}, effect: allow"
+        assert "exists must be true or false" in problems(rule(fields))
+
+
+@pytest.mark.parametrize(
+    ("match", "hole", "schemes"),
+    [
+        ("{scheme: http, host: a.example}", "{path: /admin/**}", ["http"]),
+        ("{host: a.example}", "{path: /admin/**}", ["https"]),
+        ("[{host: a.example}, {scheme: http}]", "{path: /admin/**}", ["https", "http"]),
+        ("[{host: a.example}, {scheme: http}]", "{scheme: http, path: /a}", ["http"]),
+        ("{scheme: http, host: a.example}", "[{path: /a}, {path: /b}]", ["http", "http"]),
+    ],
+)
+def test_what_is_excepted_is_of_the_schemes_of_the_rule(
+    match: str, hole: str, schemes: list[str]
+) -> None:
+    text = "version: 1\n" + rule(f"match: {match}, except: {hole}, effect: allow")
+    assert [hole.scheme for hole in load_policy(text)[0].rules[0].excepts] == schemes
