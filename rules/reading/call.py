@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,7 +12,15 @@ from rules.errors import Unreadable
 from rules.media import type_name
 from rules.model import Subject
 from rules.places import Place
-from rules.reading.forms import FORM, MULTIPART, Pairs, looks_like_fields, read_form, read_pairs
+from rules.reading.forms import (
+    FORM,
+    MULTIPART,
+    Pairs,
+    guess_fields,
+    looks_like_fields,
+    read_form,
+    read_pairs,
+)
 from rules.reading.graphql import GraphQL, read_graphql
 from rules.reading.json import Json, json_text, looks_like_json, pointer_steps, read_json, step_into
 from rules.reading.jsonrpc import Rpc, read_jsonrpc
@@ -23,7 +32,12 @@ from rules.variables import Variables
 NOBODY = Subject("")
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """Never looked at: who asks for the time makes sure that it is known."""
-_CHARSETS = ("utf-8", "us-ascii")
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_KEEPS_ASCII = re.compile(
+    r"utf-?8|(?:us-)?ascii|iso-8859-[0-9]+|latin-?1|windows-125[0-9]|gbk|gb2312|gb18030|big5"
+    r"|euc-jp|euc-kr|koi8-[ru]"
+)
+"""Character sets in which ASCII is what it looks like."""
 
 
 class Reading:
@@ -116,9 +130,9 @@ class Reading:
             return self._once("form", self._read_form)
         if self.request.unread:
             raise Unreadable("its body has not been read")
-        if wide and looks_like_fields(self.request.body):
-            return self._once("fields", self._guess_fields)
-        return ()
+        if wide and self._is_veiled:
+            self._check_encoding()
+        return self._guessed_fields if wide and self._may_be_form else ()
 
     @cached_property
     def form_files(self) -> tuple[Part, ...]:
@@ -130,9 +144,14 @@ class Reading:
     @property
     def form_beside_query(self) -> Pairs:
         """The fields that servers merge with the query's. Raises Unreadable."""
-        if self.request.unread or not self._is_form:
+        if self.request.unread or self.has_no_body:
             return ()
-        return self.form_pairs(wide=False)
+        if self._is_form:
+            return self.form_pairs(wide=False)
+        # Rack takes these for forms too.
+        if not self.media_type or self.media_type.startswith("multipart/"):
+            return self._guessed_fields
+        return ()
 
     def document(self, *, wide: bool) -> Json | None:
         """The JSON body; None if it is none. Raises Unreadable.
@@ -143,7 +162,7 @@ class Reading:
             return None
         if self.request.unread:
             raise Unreadable("its body has not been read")
-        if self._is_json or (wide and looks_like_json(self.request.body)):
+        if self._is_json or (wide and self._may_be_json):
             return self._once("json", self._read_json)
         return None
 
@@ -191,10 +210,29 @@ class Reading:
     @property
     def _looks_otherwise(self) -> bool:
         """Whether the body looks like something that its Content-Type does not say."""
-        body = self.request.body
-        return (not self._is_form and looks_like_fields(body)) or (
-            not self._is_json and looks_like_json(body)
+        if self.has_no_body:
+            return False
+        return (not self._is_form and self._may_be_form) or (
+            not self._is_json and self._may_be_json
         )
+
+    @cached_property
+    def _may_be_form(self) -> bool:
+        """Whether there are servers that look for fields in the body, whatever its Content-Type. If
+        it says nothing, Rack does."""
+        return not self.media_type or self._is_veiled or looks_like_fields(self.request.body)
+
+    @cached_property
+    def _may_be_json(self) -> bool:
+        """Likewise, that read it as JSON."""
+        return self._is_veiled or looks_like_json(self.request.body)
+
+    @cached_property
+    def _is_veiled(self) -> bool:
+        """Whether its looks say nothing of what is in the body."""
+        if self._is_compressed:
+            return True
+        return not all(map(_KEEPS_ASCII.fullmatch, self._charsets))
 
     @cached_property
     def _is_form(self) -> bool:
@@ -222,8 +260,10 @@ class Reading:
         content_type = self.request.header("content-type") or ""
         return self._once("parts", lambda: read_multipart(content_type, self.request.body))
 
-    def _guess_fields(self) -> Pairs:
-        return read_pairs(self.request.body.decode("utf-8", "replace"))[0]
+    @property
+    def _guessed_fields(self) -> Pairs:
+        kind, body = self.request.header("content-type") or "", self.request.body
+        return self._once("fields", lambda: guess_fields(kind, body))
 
     def _json_by_type(self, *, wide: bool) -> Json:
         document = self.document(wide=wide)
@@ -236,13 +276,21 @@ class Reading:
         return read_json(self.request.body)
 
     def _check_encoding(self) -> None:
-        if self.request.header("content-encoding") not in (None, "identity"):
+        if self._is_compressed:
             raise Unreadable("its body is compressed")
+        if not self._charsets <= _CHARSETS:
+            raise Unreadable("its body is not in UTF-8")
+
+    @property
+    def _is_compressed(self) -> bool:
+        return self.request.header("content-encoding") not in (None, "identity")
+
+    @property
+    def _charsets(self) -> frozenset[str]:
+        """Those that its Content-Type names, lower case."""
         _, *parameters = (self.request.header("content-type") or "").lower().split(";")
-        for parameter in parameters:
-            name, _, value = parameter.strip().partition("=")
-            if name == "charset" and value.strip('"') not in _CHARSETS:
-                raise Unreadable("its body is not in UTF-8")
+        pairs = [parameter.strip().partition("=") for parameter in parameters]
+        return frozenset(value.strip('"') for name, _, value in pairs if name == "charset")
 
     def _once[T](self, name: str, read: Callable[[], T]) -> T:
         """What `read` returns or raises, the same each time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from rules.errors import Unreadable
 from rules.reading.json import looks_like_json
@@ -17,13 +17,16 @@ MAX_FIELDS = 1_000
 """The most that all servers take: PHP, Express and Django stop there."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_FIELDS = re.compile(rb"[^\x00-\x20=&{\[<]+=")
+_OTHER = re.compile(rb"[\x00-\x20]*+[{\[<]")
+"""How JSON, XML and HTML begin. Links in them look like fields."""
+_NAMED_PART = re.compile(rb"content-(?:disposition|id)[ \t]*+:", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]|%00")
 _BRACKETED = "[].\0 "
 _WELL_FORMED = re.compile(r"[^\[\]]+(?:\[[^\[\]]*\])*")
 _NO_LETTERS = re.compile(r"[\W_]+")
-_MOST_GUESSED = 1 << 20
-"""Bytes of a body that is looked at for fields though it says that it is something else."""
+_MOST_GUESSED = 100_000
+"""Separators and escapes of a body that is looked at for fields though it does not say that it is a
+form: of megabytes of them, which keep everybody waiting; 8 MiB of what is no text have as many."""
 
 
 def read_pairs(text: str) -> tuple[Pairs, bool]:
@@ -104,4 +107,31 @@ def read_form(body: bytes) -> Pairs:
 
 def looks_like_fields(body: bytes) -> bool:
     """Whether a server that does not look at the Content-Type may take the body for a form."""
-    return len(body) <= _MOST_GUESSED and _FIELDS.match(body) is not None
+    return bool(body) and _OTHER.match(body) is None
+
+
+def guess_fields(content_type: str, body: bytes) -> Pairs:
+    """All that servers may find in a body that does not say that it is a form. Raises Unreadable if
+    there is no telling.
+    """
+    if body.startswith(b"--") or "multipart" in content_type.lower():
+        # Rack finds fields in multipart/mixed and multipart/related, formidable in all that is
+        # called so, and both only where a part has a name.
+        if _NAMED_PART.search(body):
+            raise Unreadable("its body has parts with names, as a form has")
+        return ()
+    if sum(map(body.count, (b"&", b";", b"%"))) > _MOST_GUESSED:
+        raise Unreadable("its body is too large to be looked at for fields")
+    pieces = body.removeprefix(b"?").split(b"&")
+    if b";" in body:
+        pieces += [inner for piece in pieces if b";" in piece for inner in piece.split(b";")]
+    # A name that is not UTF-8 is nobody's; what is no text has thousands of them.
+    pairs = map(_guess_field, pieces)
+    return tuple([pair for pair in pairs if "\ufffd" not in pair[0].partition("[")[0]])
+
+
+def _guess_field(piece: bytes) -> tuple[str, str]:
+    name, _, value = piece.replace(b"+", b" ").partition(b"=")
+    if b"%" in piece:
+        name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+    return name.decode("utf-8", "replace"), value.decode("utf-8", "replace")

@@ -54,7 +54,7 @@ class Number:
 
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
-_BLANKS = b"\xef\xbb\xbf \t\r\n"
+_BLANKS = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"
 
 type Json = bool | str | Number | list[Json] | dict[str, Json] | None
 
@@ -87,7 +87,8 @@ def read_json(body: bytes) -> Json:
 
 
 def looks_like_json(body: bytes) -> bool:
-    """Whether a server that does not look at the Content-Type may take the body for JSON."""
+    """Whether a server that does not look at the Content-Type may take the body for JSON, in UTF-8,
+    UTF-16 or UTF-32."""
     return body.lstrip(_BLANKS)[:1] in (b"{", b"[")
 
 

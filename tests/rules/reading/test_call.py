@@ -136,7 +136,7 @@ UPLOAD = ("content-type", "multipart/form-data; boundary=b")
         (request(b'{"method": "a"}', JSON), lambda c: c.jsonrpc(wide=True), "read_jsonrpc"),
         (request(b'{"method": 1}', JSON), lambda c: c.mcp(wide=True), "read_mcp"),
         (request(b"no form", UPLOAD), lambda c: c.form_files, "read_multipart"),
-        (request(b"a=1"), lambda c: c.form_pairs(wide=True), "read_pairs"),
+        (request(b"a=1"), lambda c: c.form_pairs(wide=True), "guess_fields"),
     ],
 )
 def test_each_part_is_read_once_however_many_rules_look(

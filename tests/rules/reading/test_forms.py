@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rules.errors import Unreadable
-from rules.reading.forms import MAX_FIELDS, may_be, read_form, read_pairs
+from rules.reading.forms import MAX_FIELDS, guess_fields, may_be, read_form, read_pairs
 
 
 def test_pairs_tell_whether_they_are_clear() -> None:
@@ -74,3 +74,25 @@ def test_what_is_no_form_to_everybody(body: bytes, reason: str) -> None:
 def test_names_that_are_one_to_somebody(name: str, wanted: str, same: bool) -> None:
     assert may_be(name, wanted) is same
     assert may_be(wanted, name) is same
+
+
+def test_what_may_be_fields_is_found_whatever_is_around_it() -> None:
+    assert guess_fields("", b"?a=1&b;c=%32&=3&d+e=") == (
+        ("a", "1"),
+        ("b;c", "2"),
+        ("", "3"),
+        ("d e", ""),
+        ("b", ""),
+        ("c", "2"),
+    )
+    assert guess_fields("image/png", b"\xff\xfe=1&a=\xff&b[\xff]=2") == (
+        ("a", "\ufffd"),
+        ("b[\ufffd]", "2"),
+    )
+    assert guess_fields("multipart/mixed; boundary=b", b"--b\r\n\r\na=1\r\n--b--") == ()
+
+
+@pytest.mark.parametrize("filler", [b"&", b";", b"%41"])
+def test_guessing_is_bounded(filler: bytes) -> None:
+    with pytest.raises(Unreadable, match="too large"):
+        guess_fields("", filler * 100_001)
