@@ -160,7 +160,8 @@ class Pipeline:
     def _canonical(self, client: Client, raw: RawRequest) -> Request:
         """The request in its one form, and when and from which run it came."""
         parts = self._parts
-        return canonicalise(raw, moment=parts.clock(), run=parts.agents.run_of(client))
+        run = parts.agents.run_of(client)
+        return canonicalise(raw, moment=parts.clock(), run=run, slashes=True)
 
     async def _answer_to(self, error: Exception, journey: Journey, raw: RawRequest) -> Answer:
         """What the agent is told of whatever kept its call from leaving."""

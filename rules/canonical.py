@@ -1,7 +1,8 @@
 """From the request as it came to its one canonical form, or to Ambiguous.
 
 Total and pure: whatever the engine read, the result is one `Request` or a sentence that says
-what is odd and what to write instead. Nothing is repaired; only the case of host names is folded.
+what is odd and what to write instead. Nothing is repaired; only the case of host names is
+folded, and that of the escape for a slash where one may stand.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rules.errors import Ambiguous
 from rules.headers import read_headers
 from rules.hosts import parse_authority, parse_host, shown
 from rules.media import read_media_type
-from rules.paths import MAX_TARGET, check_path, check_query
+from rules.paths import ENCODED_SLASH, MAX_TARGET, check_path, check_query
 from rules.request import DEFAULT_PORTS, Headers, RawRequest, Request
 
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
@@ -33,11 +34,16 @@ _NOWHERE = (None, None, None, None)
 
 
 def canonicalise(
-    raw: RawRequest, *, moment: datetime | None = None, run: str | None = None
+    raw: RawRequest,
+    *,
+    moment: datetime | None = None,
+    run: str | None = None,
+    slashes: bool = False,
 ) -> Request:
     """The canonical form of a request. Raises Ambiguous, and nothing else, when there is none.
 
-    `moment` and `run` are kept with it (see `Request`).
+    `moment` and `run` are kept with it (see `Request`). `slashes` lets encoded slashes pass in the
+    path, for a rulebook to say whether they may stand there.
     """
     version = _VERSIONS.get(raw.http_version)
     if version is None:
@@ -45,7 +51,7 @@ def canonicalise(
     if raw.has_trailers:
         raise Ambiguous("The request has trailers; send everything in its headers.")
     _check_method(raw.method)
-    path, query = _split_target(raw.target)
+    path, query = _split_target(raw.target, slashes)
     length = None if raw.unread else len(raw.body)
     fields = read_headers(raw.headers, http_version=version, body_length=length)
     host, port = _destination(raw, fields.host, version)
@@ -96,13 +102,15 @@ def _check_method(method: str) -> None:
         raise Ambiguous(f"The method {method} is never forwarded; use GET to read.")
 
 
-def _split_target(target: str) -> tuple[str, str | None]:
+def _split_target(target: str, slashes: bool) -> tuple[str, str | None]:
     if len(target) > MAX_TARGET:
         raise Ambiguous(f"Path and query are longer than {MAX_TARGET} characters; send less.")
     if target == "*":
         raise Ambiguous("The target `*` names no resource; write a path.")
     path, mark, query = target.partition("?")
-    check_path(path)
+    if slashes and "%2" in path:
+        path = path.replace(ENCODED_SLASH.lower(), ENCODED_SLASH)
+    check_path(path, slashes=slashes)
     if not mark:
         return path, None
     check_query(query)

@@ -84,7 +84,8 @@ class When:
         In doubt is what fails (a member that is not there, an order between different types) and
         what could not be read; what has several readings, such as a name given twice, if it holds
         for some of them only; and what would cost too much. Widely, it is also in doubt if it would
-        hold for a reader who takes the text "5" for the number 5, or the other way round.
+        hold for a reader who takes the text "5" for the number 5, or the other way round, or
+        decodes a slash in the path.
         """
         values = {name: variables.value(name) for name in self.names}
         found = {
@@ -102,10 +103,11 @@ class When:
         if len(answers) != 1:
             return None
         answer = answers.pop()
-        document = found.get("json")
-        if wide and answer is False and document is not None:
-            choices["json"] = document.lenient_readings()
-            return None if True in self._answers(choices) else False
+        if wide and answer is False:
+            loose = {name: value.lenient_readings() for name, value in found.items()}
+            loose = {name: readings for name, readings in loose.items() if len(readings) > 1}
+            if loose and True in self._answers(choices | loose):
+                return None
         return answer
 
     def _answers(self, choices: Mapping[str, list[object]]) -> set[bool | None]:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from rules.errors import Unreadable
 from rules.model import Check, GrpcTest, SourceTest, TimeTest, ValueTest
-from rules.paths import Template, parse_template
+from rules.paths import ENCODED_SLASH, Template, parse_template
 from rules.reading.call import Reading
 from rules.reading.forms import may_be
 from rules.reading.grpc import read_grpc
@@ -143,7 +143,8 @@ class GrpcMethod(OfHead):
         if grpc is not None:
             service, method = grpc.service, grpc.method
         elif wide:  # a server that looks at the path alone takes it for one
-            service, _, method = call.request.path[1:].partition("/")
+            path = call.request.path.replace(ENCODED_SLASH, "/")
+            service, _, method = path[1:].partition("/")
         else:
             return False
         return any_glob(test.services, service, wide) and any_glob(test.methods, method, wide)

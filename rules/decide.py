@@ -15,10 +15,10 @@ from rules.counting import demands_of, doubt_about
 from rules.errors import Unreadable
 from rules.index import Entry, Index, host_key, host_keys
 from rules.limits import Demand, Over, sums_body
-from rules.matching import host_holds
+from rules.matching import host_holds, takes_path
 from rules.model import Credential, Decision, Policy, Rule, Subject, Tier
 from rules.nearest import what_is_missing, what_would_pass
-from rules.paths import wide_texts
+from rules.paths import ENCODED_SLASH, SLASH_REFUSED, wide_texts
 from rules.places import parse_place
 from rules.reading.call import Reading
 from rules.request import Request
@@ -33,6 +33,7 @@ from rules.words import (
     say_held,
 )
 
+_AMBIGUOUS = "request_ambiguous"
 MAX_RETYPED = 120
 """Characters; what is longer, or hides something, cannot be retyped and the path stands in."""
 
@@ -95,6 +96,10 @@ class Rulebook:
 
     def _decide(self, subject: Subject, call: Reading) -> Decision:
         matching = self._matching(subject, call)
+        if ENCODED_SLASH in call.request.path:
+            here = self.index.candidates(subject, call.request.host)
+            if not takes_path([entry.rule for entry in here], call.request.path):
+                return _slash_refused(self._definitions.basis(subject, ()))
         if not matching:
             return self._nothing_matches(subject, call, self._definitions.basis(subject, ()))
         decision = self._settle(subject, call, matching)
@@ -122,6 +127,8 @@ class Rulebook:
                 rules=_ids(denying),
                 basis=basis,
             )
+        if not takes_path(matching, request.path):
+            return _slash_refused(basis, _ids(matching))
         credentials = self._credentials(matching, request)
         refusal = _unfit(credentials, request) if credentials else None
         if refusal is not None:
@@ -274,19 +281,24 @@ def _failed(error: Exception) -> Decision:
     return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
 
 
+def _slash_refused(basis: str, rules: tuple[str, ...] = ()) -> Decision:
+    """A deny of a path that no rule would let go as it is written."""
+    return Decision("deny", SLASH_REFUSED, rules=rules, code=_AMBIGUOUS, basis=basis)
+
+
 def _in_doubt(entry: Entry, call: Reading, basis: str) -> Decision | None:
     """The denial of a call that the rule would allow but for what is in doubt about it."""
-    code, doubt = "request_ambiguous", entry.doubt(call)
+    code, doubt = _AMBIGUOUS, entry.doubt(call)
     if doubt is None and entry.rule.limits and entry.covers(call):
         try:
             code, doubt = "policy_denied", doubt_about(entry.rule.limits, call)
         except Unreadable as error:
-            code, doubt = "request_ambiguous", str(error)
+            code, doubt = _AMBIGUOUS, str(error)
     if doubt is None:
         return None
     what = describe_call(call.request)
     sentence = f'Rule "{entry.rule.id}" cannot tell whether it allows {what}: {doubt}.'
-    if code == "request_ambiguous":
+    if code == _AMBIGUOUS:
         sentence += " Send it in the one way in which everybody reads it alike."
     return Decision("deny", sentence, rules=(entry.rule.id,), code=code, basis=basis)
 

@@ -103,11 +103,11 @@ class Index:
             self._add(order, rule)
 
     def _add(self, order: int, rule: Rule) -> None:
-        excepts = tuple(Matcher.of(match) for match in rule.excepts)
+        matchers, excepts = Matcher.all_of(rule)
         for agent in rule.agents:
             self._rules[agent].append(order)
-        for match in rule.matches:
-            matcher = Matcher.of(match)
+        for matcher in matchers:
+            match = matcher.match
             for host in match.hosts or (None,):
                 entry = Entry.of(order, rule, host, matcher, excepts)
                 for agent in rule.agents:

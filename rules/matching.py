@@ -8,7 +8,7 @@ What matches narrowly always matches widely.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rules.bodies import Body, Field, Member, Operations, RpcCalls, ToolCalls
 from rules.conditions import (
@@ -26,8 +26,11 @@ from rules.conditions import (
 from rules.errors import Undecided, Unreadable
 from rules.hosts import pattern_matches
 from rules.model import HostPattern, Match, Rule
+from rules.paths import ENCODED_SLASH, parse_template
 from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS
+
+_PLAIN = ("/**",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,18 @@ class Matcher:
     def of(cls, match: Match) -> Matcher:
         conditions = tuple(_conditions(match))
         return cls(match, conditions, any(condition.needs_body for condition in conditions))
+
+    @classmethod
+    def all_of(cls, rule: Rule) -> tuple[tuple[Matcher, ...], tuple[Matcher, ...]]:
+        """The rule's matches, and its exceptions."""
+        excepts = tuple([cls.of(match) for match in rule.excepts])
+        if is_wide(rule):
+            return tuple([cls.of(match) for match in rule.matches]), excepts
+        # Where encoded slashes may be, what permits has to say; without a path it does not.
+        plain = [replace(match, paths=match.paths or _PLAIN) for match in rule.matches]
+        return tuple(
+            [replace(cls.of(p), match=match) for p, match in zip(plain, rule.matches, strict=True)]
+        ), excepts
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
         """Whether all but the host is as the match wants it."""
@@ -132,6 +147,18 @@ def _conditions(match: Match) -> Iterator[Condition]:
         from rules.expressions import Expression
 
         yield Expression.of(match.when)
+
+
+def takes_path(rules: Iterable[Rule], path: str) -> bool:
+    """Whether one of the rules says that the encoded slashes of the path, if any, may be where they
+    are: what lets a call go, asked or not, has to say so, and a wide reading says nothing."""
+    return ENCODED_SLASH not in path or any(
+        parse_template(text).matches(path)
+        for rule in rules
+        if rule.effect in ("allow", "hold")
+        for match in rule.matches
+        for text in match.paths
+    )
 
 
 def host_holds(pattern: HostPattern, host: str, port: int, scheme: str) -> bool:

@@ -31,6 +31,7 @@ from rules.errors import Unreadable
 from rules.expressions import Expression
 from rules.matching import Matcher, is_wide
 from rules.model import Match, Rule, ValueTest
+from rules.paths import ENCODED_SLASH
 from rules.reading.call import Reading
 from rules.reading.forms import may_be
 from rules.reading.grpc import read_grpc
@@ -213,7 +214,8 @@ def _found(condition: Condition, call: Reading, show: _Show) -> str:
         case Methods():
             return f"it is {visible(request.method)}"
         case Paths():
-            return f"it is {visible(request.path, MAX_SHOWN)}"
+            slash = ", with an encoded slash" if ENCODED_SLASH in request.path else ""
+            return f"it is {visible(request.path, MAX_SHOWN)}{slash}"
         case Upgrade():
             return "it asks for a WebSocket" if request.upgrade else "it asks for no upgrade"
         case Source():

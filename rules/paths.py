@@ -24,6 +24,8 @@ MAX_TARGET = 16_384
 _RAW = r"A-Za-z0-9\-._~!$&'()*+,=:@"
 _PLAIN_PATH = re.compile(rf"/[{_RAW}/]*")
 _ENCODED_PATH = re.compile(rf"/(?:[{_RAW}/]|%[0-9A-F]{{2}})*")
+ENCODED_SLASH = "%2F"
+"""Part of a name to some servers, a separator to others: only where a rule says so."""
 _DOTS = re.compile(r"/\.+(?=/|$)")
 _ODD_IN_PATH = re.compile(rf"[^{_RAW}/%]|%(?![0-9A-F]{{2}})")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
@@ -41,16 +43,26 @@ _ALIKE = frozenset("/\\%\u2044\u2215\u2216\u29f5\u29f8\u29f9")
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
+SLASH_REFUSED = (
+    "The path holds `%2F`, an encoded slash, which servers read in two ways and no rule takes here "
+    "(with `{+name}` in its path); use a plain `/` between segments, or another endpoint."
+)
 _DOTTED = (
     "The path holds a look-alike of `/`, `\\`, `%` or a dot segment, which some servers turn into "
     "the real one; leave it out."
 )
 
-_VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+_VARIABLE = re.compile(r"\{(\+?)[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-def check_path(path: str) -> None:
-    """Returns if the path is in canonical form; otherwise raises Ambiguous with what to write."""
+def check_path(path: str, *, slashes: bool = False) -> None:
+    """Returns if the path is in canonical form; otherwise raises Ambiguous with what to write.
+
+    With `slashes` it may have encoded slashes if it is in canonical form for who decodes them, too.
+    """
+    if slashes and ENCODED_SLASH in path and path.startswith("/"):
+        check_path(path.replace(ENCODED_SLASH, "/"))
+        return
     if "%" not in path:
         if not _PLAIN_PATH.fullmatch(path):
             raise Ambiguous(_odd_path(path))
@@ -97,6 +109,8 @@ class Template:
     """The same as `matches(..., ignore_case=True)` compares them."""
     rest: bool
     """The template ends in `**`."""
+    slashed: frozenset[int]
+    """The segments that may have encoded slashes; if there are any, so may what `**` stands for."""
     literal_prefix: str
     """What every path that matches (with case) begins with."""
     wide_prefix: str
@@ -108,14 +122,25 @@ class Template:
         `ignore_case` asks for the widest reading, for rules that restrict: letter case,
         compatibility forms of letters (NFKC), invisible characters, dots and spaces at the end of a
         segment, a slash at the end, and what follows an encoded `?` or `#` do not count, since
-        some servers ignore them. What matches without it matches with it.
+        some servers ignore them; an encoded slash is part of its segment to some and a plain one to
+        others. What matches without it matches with it.
         """
         if ignore_case:
-            if _match(self.wide_segments, self.rest, _wide(path)):
-                return True
-            cut = _DELIMITER.split(path, maxsplit=1)[0]
-            return cut != path and _match(self.wide_segments, self.rest, _wide(cut))
-        return _match(self.segments, self.rest, path.split("/")[1:])
+            return any(
+                _match(self.wide_segments, self.rest, _wide(text)) for text in _spellings(path)
+            )
+        segments = path.split("/")[1:]
+        return _match(self.segments, self.rest, segments) and (
+            ENCODED_SLASH not in path or self._takes_slashes_of(segments)
+        )
+
+    def _takes_slashes_of(self, segments: list[str]) -> bool:
+        if not self.slashed:
+            return False
+        return not any(
+            ENCODED_SLASH in segment and index not in self.slashed
+            for index, segment in enumerate(segments[: len(self.segments)])
+        )
 
 
 @lru_cache(maxsize=16_384)
@@ -131,16 +156,21 @@ def parse_template(text: str) -> Template:
         parts.pop()
     segments: list[str | None] = []
     names: set[str] = set()
-    for part in parts:
+    slashed: set[int] = set()
+    for index, part in enumerate(parts):
+        variable = _VARIABLE.fullmatch(part)
         if part == "**":
             raise ValueError(f"{shown(text)}: `**` may only be the last segment")
         if part == "*":
             segments.append(None)
-        elif _VARIABLE.fullmatch(part):
-            if part in names:
-                raise ValueError(f"{shown(text)}: {part} occurs twice")
-            names.add(part)
+        elif variable:
+            name = part.replace("+", "")
+            if name in names:
+                raise ValueError(f"{shown(text)}: {name} occurs twice")
+            names.add(name)
             segments.append(None)
+            if variable[1]:
+                slashed.add(index)
         elif "*" in part or "{" in part or "}" in part:
             raise ValueError(
                 f"{shown(text)}: `*`, `**` and `{{name}}` must be whole segments, "
@@ -152,6 +182,11 @@ def parse_template(text: str) -> Template:
     try:
         check_path(literal)
     except Ambiguous as error:
+        if ENCODED_SLASH in literal.upper():
+            raise ValueError(
+                f"{shown(text)}: write `{{+name}}` for a segment that may have encoded slashes "
+                "(`%2F`); what they stand between is left to `when`"
+            ) from error
         raise ValueError(
             f"{shown(text)} can match no path that Keybroker accepts: {error.sentence}"
         ) from error
@@ -163,6 +198,7 @@ def parse_template(text: str) -> Template:
         segments=tuple(segments),
         wide_segments=tuple(wide),
         rest=rest,
+        slashed=frozenset(slashed),
         literal_prefix=_literal_prefix(segments),
         wide_prefix="/" + "/".join(takewhile(lambda part: part is not None, wide)),  # type: ignore[arg-type]
     )
@@ -171,11 +207,17 @@ def parse_template(text: str) -> Template:
 @lru_cache(maxsize=256)
 def wide_texts(path: str) -> tuple[str, ...]:
     """The path as `matches(..., ignore_case=True)` compares it, in one piece: for a quick look."""
-    whole = "/" + "/".join(_wide(path))
+    return tuple(["/" + "/".join(_wide(text)) for text in _spellings(path)])
+
+
+def _spellings(path: str) -> list[str]:
+    """The path, and what else lenient servers take it for: that is cut at an encoded `?` or `#`, or
+    has its encoded slashes decoded."""
     if "%" not in path:
-        return (whole,)
-    cut = _DELIMITER.split(path, maxsplit=1)[0]
-    return (whole,) if cut == path else (whole, "/" + "/".join(_wide(cut)))
+        return [path]
+    found = [path, _DELIMITER.split(path, maxsplit=1)[0]]
+    found += [text.replace(ENCODED_SLASH, "/") for text in found]
+    return list(dict.fromkeys(found))
 
 
 def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:
@@ -209,6 +251,8 @@ def _fold(segment: str) -> str:
     """The segment as the most lenient of servers would read it."""
     if "%" not in segment:
         text = segment.lower()
+    elif ENCODED_SLASH in segment:
+        text = ENCODED_SLASH.join(map(_fold, segment.split(ENCODED_SLASH)))
     else:
         whole = unicodedata.normalize("NFKC", unquote(segment).casefold()).casefold()
         text = "".join(c for c in whole if unicodedata.category(c) != "Cf") or whole
@@ -244,10 +288,12 @@ def _check_escapes(path: str) -> None:
 
 def _odd_escape(escape: str) -> str:
     character = chr(int(escape, 16))
-    if escape in {"2F", "5C"}:
+    if escape == "2F":
+        return SLASH_REFUSED
+    if escape == "5C":
         return (
-            f"The path holds `%{escape}`, an encoded {'slash' if escape == '2F' else 'backslash'}, "
-            "which servers read in two ways; use a plain `/` between segments, or another endpoint."
+            "The path holds `%5C`, an encoded backslash, which servers read in two ways; use a "
+            "plain `/` between segments, or another endpoint."
         )
     if escape == "25":
         return "The path holds `%25`: doubly encoded text is read in two ways; encode it once."

@@ -14,6 +14,7 @@ from typing import Any
 
 from rules.errors import Unreadable
 from rules.members import in_doubt
+from rules.paths import ENCODED_SLASH
 from rules.reading.json import Json, Number
 from rules.request import Request
 
@@ -58,7 +59,7 @@ class Variables:
             "scheme": lambda: Value(request.scheme),
             "host": lambda: Value(request.host),
             "port": lambda: Value(request.port),
-            "path": lambda: Value(request.path),
+            "path": lambda: _Path(request.path),
             "agent": lambda: Value(agent),
             "tags": lambda: Value(sorted(tags)),
             "time": lambda: Value(at),
@@ -107,12 +108,20 @@ class Value:
         return [self.plain]
 
     def lenient_readings(self) -> list[object]:
-        """What readers take it for who do not heed types."""
+        """What readers take it for who are less strict."""
         return [self.plain]
 
     def in_doubt(self, wanted: frozenset[str] | None) -> bool:
         """Whether there is something else that may be one of the members."""
         return False
+
+
+class _Path(Value):
+    """Whoever decodes an encoded slash reads another path."""
+
+    def lenient_readings(self) -> list[object]:
+        path = str(self.plain)
+        return list(dict.fromkeys((path, path.replace(ENCODED_SLASH, "/"))))
 
 
 class _Fields(Value):

@@ -104,8 +104,7 @@ def _entries(policy: Policy) -> Iterator[tuple[str, Entry]]:
     for order, rule in enumerate(policy.rules):
         if rule.effect == "tunnel":
             continue
-        excepts = tuple(Matcher.of(match) for match in rule.excepts)
-        for match in rule.matches:
-            matcher = Matcher.of(match)
-            for host in match.hosts or (None,):
+        matchers, excepts = Matcher.all_of(rule)
+        for matcher in matchers:
+            for host in matcher.match.hosts or (None,):
                 yield host_key(host), Entry.of(order, rule, host, matcher, excepts)

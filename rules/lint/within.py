@@ -87,6 +87,8 @@ def _host_within(inner: Spot, outer: Spot) -> bool:
 
 def path_within(inner: Template, outer: Template, reading: Reading) -> bool:
     """Whether every path under the one is under the other."""
+    if reading != "wide" and not _slashes_within(inner, outer):
+        return False
     if outer.rest and not outer.segments:
         return True
     if reading == "exact":
@@ -94,6 +96,16 @@ def path_within(inner: Template, outer: Template, reading: Reading) -> bool:
     if reading == "narrow":
         return _segments_within(inner, outer, inner.segments, outer.segments)
     return _segments_within(inner, outer, inner.wide_segments, outer.wide_segments)
+
+
+def _slashes_within(inner: Template, outer: Template) -> bool:
+    """Whether encoded slashes that the one takes are taken by the other; none are by one that
+    stands for a match without a path."""
+    if not inner.slashed:
+        return True
+    return bool(outer.slashed) and all(
+        index in outer.slashed or index >= len(outer.segments) for index in inner.slashed
+    )
 
 
 def _segments_within(

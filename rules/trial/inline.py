@@ -50,8 +50,7 @@ class _Trial:
         names = [agent for agent in rule.agents if not agent.startswith("tag:")]
         self._rule = rule
         self._subject = Subject(names[0] if names else "", tags)
-        self._matchers = [Matcher.of(match) for match in rule.matches]
-        self._holes = [Matcher.of(match) for match in rule.excepts]
+        self._matchers, self._holes = Matcher.all_of(rule)
 
     def failure(self, written: Written, *, wanted: bool) -> str | None:
         """What is not as wanted, as a clause; None if all is well."""

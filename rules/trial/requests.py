@@ -69,7 +69,7 @@ class Written:
         raw = raw_request(
             self.method, self.url, self.headers, self.body, target=self.target, via=self.via
         )
-        return canonicalise(raw, moment=self.moment, run=self.run)
+        return canonicalise(raw, moment=self.moment, run=self.run, slashes=True)
 
 
 def raw_request(

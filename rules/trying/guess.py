@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rules.describe import describe_match
-from rules.matching import Matcher, host_holds, is_wide
+from rules.matching import Matcher, host_holds, is_wide, takes_path
 from rules.model import Effect, Policy, Rule, Subject
 from rules.request import DEFAULT_PORTS, Request
 from rules.trying.glimpse import Glimpse, Look
@@ -73,12 +73,7 @@ class Guesser:
         """Whether the size of a body may count, beyond there being one."""
         self._by_host: defaultdict[str, list[_Entry]] = defaultdict(list)
         for order, rule in enumerate(policy.rules):
-            entry = _Entry(
-                order,
-                rule,
-                tuple([Matcher.of(match) for match in rule.matches]),
-                tuple([Matcher.of(match) for match in rule.excepts]),
-            )
+            entry = _Entry(order, rule, *Matcher.all_of(rule))
             for key in _keys_of(rule):
                 self._by_host[key].append(entry)
 
@@ -131,9 +126,11 @@ class Guesser:
         sure = {rule.effect for rule in certain}
         may = {rule.effect for rule in possible}
         effects: set[Effect] = set()
-        if "deny" in may or not sure & {"hold", "allow"} or self._clash(possible, request):
+        goes = sure & {"hold", "allow"} and takes_path(certain, request.path)
+        if "deny" in may or not goes or self._clash(possible, request):
             effects.add("deny")
-        if "deny" not in sure and not self._clash(certain, request):
+        refused = "deny" in sure or not takes_path(possible, request.path)
+        if not refused and not self._clash(certain, request):
             if "hold" in may:
                 effects.add("hold")
             if "allow" in may and "hold" not in sure:

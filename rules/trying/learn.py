@@ -20,13 +20,13 @@ from rules.matching import host_holds
 from rules.model import Effect, Policy, Subject
 from rules.openapi.classify import READS, classify
 from rules.openapi.document import Operation
-from rules.paths import check_path, parse_template
+from rules.paths import ENCODED_SLASH, check_path, parse_template
 from rules.request import DEFAULT_PORTS, Scheme
 from rules.spellings import parse_method
 from rules.trying.glimpse import Glimpse
 from rules.trying.proposal import How, Place, Proposal, ProposedRule
 from rules.trying.replay import Seen
-from rules.trying.templates import Tally, Templates
+from rules.trying.templates import MOST_DEPTH, Tally, Templates
 
 MOST_PATHS = 100_000
 """Different paths that are kept; of what is seen beyond them only the number."""
@@ -241,7 +241,9 @@ def _can_be_written(place: Place, method: str, path: str, said: Effect) -> bool:
             return False
         if said != "tunnel":
             parse_method(method)
-            check_path(path)
+            check_path(path, slashes=True)
+            if ENCODED_SLASH in path and path.count("/") > MOST_DEPTH:
+                return False  # in what would be `**`
     except (Ambiguous, ValueError):
         return False
     return place.scheme in DEFAULT_PORTS

@@ -9,10 +9,12 @@ calls; what cannot be written down otherwise is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote
+
+from rules.paths import ENCODED_SLASH
 
 MOST_DEPTH = 40
 """Segments; what lies deeper is `**`."""
@@ -55,6 +57,8 @@ _KEY = re.compile(
 _VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)*|api|rest", re.IGNORECASE)
 _VARIABLE = "{}"
 """The key of the segment that varies; no canonical path has a brace."""
+_SLASHED = "{+}"
+"""That of one in which there were encoded slashes."""
 
 
 @dataclass(slots=True)
@@ -109,7 +113,9 @@ class Templates[Label]:
             if not left:
                 tallies += node.ends.values()
                 continue
-            keys = (left[0], _VARIABLE) if left[0] else ("",)
+            keys = (left[0], _VARIABLE, _SLASHED) if left[0] else ("",)
+            if ENCODED_SLASH in left[0]:
+                keys = (_SLASHED,)
             pending += [(node.children[k], left[1:]) for k in keys if k in node.children]
         return tallies
 
@@ -129,14 +135,20 @@ def _simplify(node: _Node, *, named: bool) -> None:
         one = _Node()
         for segment in merged:
             _join(one, node.children.pop(segment))
-        node.children[_VARIABLE] = one
+        slashed = any(ENCODED_SLASH in segment for segment in merged)
+        node.children[_SLASHED if slashed else _VARIABLE] = one
     for segment, child in node.children.items():
         _simplify(child, named=named or not _VERSION.fullmatch(segment))
     if named and len(_labels(node)) == 1:
         below = list(_all(node, ()))
         depths = {len(steps) for steps, *_ in below}
-        if len(below) > MOST_TEMPLATES and len(depths) >= _DEPTHS:
+        if len(below) > MOST_TEMPLATES and len(depths) >= _DEPTHS and not _has_slashes(below):
             _cut(node)
+
+
+def _has_slashes(ways: Iterable[tuple[tuple[str, ...], bool, object, Tally]]) -> bool:
+    """Whether an encoded slash is in one of them, which `**` would not take."""
+    return any(s == _SLASHED or ENCODED_SLASH in s for steps, *_ in ways for s in steps)
 
 
 def _varying(node: _Node, named: bool) -> list[str]:
@@ -157,7 +169,7 @@ def _varying(node: _Node, named: bool) -> list[str]:
 
 def _is_odd(segment: str) -> bool:
     """Whether a template cannot, or must not, hold it as it is."""
-    if "*" in segment or len(segment) > LONGEST_SEGMENT:
+    if "*" in segment or ENCODED_SLASH in segment or len(segment) > LONGEST_SEGMENT:
         return True
     return len(segment) >= _SHORTEST_KEY and bool(_KEY.fullmatch(unquote(segment)))
 
@@ -223,9 +235,10 @@ def _written(steps: tuple[str, ...], rest: bool) -> str:
     names: list[str] = []
     count = 0
     for step in steps:
-        if step == _VARIABLE:
+        if step in (_VARIABLE, _SLASHED):
             count += 1
-            names.append("{id}" if count == 1 else f"{{id{count}}}")
+            name = "id" if count == 1 else f"id{count}"
+            names.append(f"{{+{name}}}" if step == _SLASHED else f"{{{name}}}")
         else:
             names.append(step)
     if rest:

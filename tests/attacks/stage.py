@@ -93,6 +93,19 @@ rules:
     agents: [bot]
     match: {{host: "localhost:{port}", path: "/open/held/**"}}
     effect: hold
+  - id: named
+    agents: [bot]
+    match: {{host: "localhost:{port}", path: "/named/{{+name}}/**"}}
+    effect: allow
+    use: [bearer]
+  - id: named-private
+    agents: [bot]
+    match: {{host: "localhost:{port}", path: ["/named/private/**", "/named/{{name}}/private"]}}
+    effect: deny
+  - id: named-held
+    agents: [bot]
+    match: {{host: "localhost:{port}", path: "/named/held/{{name}}"}}
+    effect: hold
   - id: read-only
     agents: [bot]
     match: {{method: [GET, HEAD], host: "localhost:{port}", path: "/read/**"}}

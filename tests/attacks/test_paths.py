@@ -33,6 +33,43 @@ def test_control(stage: Stage, name: str, path: str) -> None:
     assert [r.target for r in stage.arrived] == [path]
 
 
+SLASHED = [
+    ("allowed", "/named/a%2Fb", None),
+    ("small letters", "/named/a%2fb", None),
+    ("behind the name", "/named/a%2Fb/c%2Fd", None),
+    ("denied, decoded", "/named/private%2Fx", DENIED),
+    ("denied, decoded behind", "/named/a%2Fprivate", DENIED),
+    ("denied, in another case", "/named/PRIVATE%2fx", DENIED),
+    ("denied, with a second slash", "/named/private%2Fx%2Fy", DENIED),
+    ("denied, as a whole", "/named/a%2Fb/private", DENIED),
+    ("held, decoded", "/named/held%2Fx", PENDING),
+    ("held, with a plain slash behind", "/named/held%2Fx/", PENDING),
+    ("before the name", "/named%2Fa/b", ODD),
+    ("no rule takes it", "/open/a%2Fb", ODD),
+    ("nor beside a rule that denies", "/open/private%2Fx", ODD),
+    ("dots", "/named/a%2F..%2Fprivate", ODD),
+    ("dots at the end", "/named/private%2F.", ODD),
+    ("two of them", "/named/a%2F%2Fprivate", ODD),
+    ("beside a plain one", "/named/%2Fprivate/x", ODD),
+    ("backslash", "/named/a%5Cb", ODD),
+    ("twice encoded", "/named/a%252Fb", ODD),
+    ("look-alike", "/named/a%EF%BC%8Fb", ODD),
+    ("parameter", "/named/a%2F;private", ODD),
+    ("NUL", "/named/a%2F%00", ODD),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "code"), SLASHED, ids=[name for name, *_ in SLASHED])
+def test_an_encoded_slash(stage: Stage, name: str, path: str, code: str | None) -> None:
+    """A rule that takes one lets no other spelling through, and no reading of what it takes."""
+    got = stage.ask(stage.get(path, "Prefer: respond-async"))
+    if code is None:
+        assert got.status == 404
+        assert [r.target for r in stage.arrived] == [path.replace("%2f", "%2F")]
+    else:
+        stage.held(got, code)
+
+
 TARGETS = [
     ("the-denied-itself", "/open/private/x", DENIED),
     ("the-denied-root", "/open/private", DENIED),

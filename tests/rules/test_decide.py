@@ -668,3 +668,71 @@ def test_what_has_two_readings_goes_out_where_no_rule_reads_it(
     if effect == "deny":
         assert decision.code == code
         assert ("reads it alike" in decision.sentence) == (code == "request_ambiguous")
+
+
+NAMED = (
+    HEAD
+    + """
+  - id: projects
+    agents: [bot]
+    match: {method: GET, host: git.example, path: "/p/{+project}/issues"}
+    effect: allow
+  - id: all-of-it
+    agents: [bot]
+    match: {method: [GET, POST], host: git.example}
+    effect: allow
+  - id: comment
+    agents: [bot]
+    match: {method: POST, host: git.example, path: "/p/{+project}/notes"}
+    effect: hold
+  - id: ask
+    agents: [bot]
+    match: {method: [POST, PUT], host: git.example, path: "/p/{project}/**"}
+    except: {path: "/p/acme/x/issues"}
+    effect: hold
+  - id: not-this
+    agents: [bot]
+    match: {host: git.example, path: /p/secret/**}
+    effect: deny
+  - id: nor-that
+    agents: [bot]
+    match: {host: git.example, when: 'call.path.startsWith("/p/hidden/")'}
+    effect: deny
+  - id: elsewhere
+    agents: [bot]
+    match: {host: other.example}
+    effect: allow
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "path", "effect", "rules"),
+    [
+        ("GET", "git.example", "/p/acme%2Fsite/issues", "allow", ("projects",)),
+        ("GET", "git.example", "/p/7/issues", "allow", ("projects", "all-of-it")),
+        ("GET", "git.example", "/p/acme%2Fsite/members", "ambiguous", ()),
+        ("POST", "git.example", "/p/acme%2Fsite/notes", "hold", ("comment", "ask")),
+        # A rule with such a path, but not for this method: none takes it.
+        ("POST", "git.example", "/p/acme%2Fsite/issues", "ambiguous", ("ask",)),
+        ("PUT", "git.example", "/p/acme%2Fx/issues", "ambiguous", ("ask",)),
+        ("GET", "git.example", "/p/secret%2Fsite/issues", "deny", ("not-this",)),
+        ("GET", "git.example", "/p/SECRET%2Fa%2Fb/issues", "deny", ("not-this",)),
+        ("GET", "git.example", "/p/hidden%2Fsite/issues", "deny", ("nor-that",)),
+        ("GET", "git.example", "/p/secret%2Fsite/members", "ambiguous", ()),
+        ("GET", "other.example", "/a%2Fb", "ambiguous", ()),
+        ("GET", "third.example", "/a%2Fb", "ambiguous", ()),
+        ("DELETE", "git.example", "/p/acme%2Fsite/issues", "deny", ()),
+    ],
+)
+def test_an_encoded_slash_goes_where_a_rule_says_so(
+    method: str, host: str, path: str, effect: str, rules: tuple[str, ...]
+) -> None:
+    rulebook = Rulebook(load_policy(NAMED)[0])
+    decision = rulebook.decide(BOT, Request(method, "https", host, 443, path, None, (), b""))
+    assert decision.rules == rules
+    if effect == "ambiguous":
+        assert (decision.effect, decision.code) == ("deny", "request_ambiguous")
+    else:
+        assert decision.effect == effect
+        assert decision.code != "request_ambiguous"

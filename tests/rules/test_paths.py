@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -223,16 +224,70 @@ def test_the_literal_prefix(template: str, prefix: str) -> None:
         ("/a//**", "`//`"),
         ("/v1/../x", "can match no path"),
         ("/v1/a b", "can match no path"),
-        ("/v1/%2F", "can match no path"),
+        ("/v1/%2F", "write `{+name}`"),
+        ("/@acme%2fx", "write `{+name}`"),
+        ("/v1/{+}", "whole segments"),
+        ("/v1/{+id}/{id}", "twice"),
         ("/v1?x=y", "can match no path"),
     ],
 )
 def test_an_odd_template_is_refused(template: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason.replace("*", r"\*")):
+    with pytest.raises(ValueError, match=re.escape(reason)):
         parse_template(template)
 
 
-_segments = st.sampled_from(["a", "A", "\uff21", "*", "b", "%3F", "a.", "", "c%23d"])
+@pytest.mark.parametrize(
+    ("template", "path", "narrow", "wide"),
+    [
+        ("/p/{+id}", "/p/a%2Fb", True, True),
+        ("/p/{+id}", "/p/7", True, True),
+        ("/p/{+id}", "/p/a/b", False, False),
+        ("/p/{+id}", "/p/", False, False),
+        ("/p/{id}", "/p/a%2Fb", False, True),
+        ("/p/*", "/p/a%2Fb", False, True),
+        ("/p/**", "/p/a%2Fb", False, True),
+        ("/p/{+id}/**", "/p/a%2Fb/c%2Fd", True, True),
+        ("/p/{+id}/x/{name}", "/p/a%2Fb/x/c%2Fd", False, True),
+        ("/p/{+id}/x/{+name}", "/p/a%2Fb/x/c%2Fd", True, True),
+        ("/p/{+id}/x", "/p%2Fa/x", False, True),
+        ("/p/a/b", "/p/a%2Fb", False, True),
+        ("/p/a/b", "/p/A%2Fb/", False, True),
+        ("/p/a/**", "/p/a%2Fb", False, True),
+        ("/p/a/c", "/p/a%2Fb", False, False),
+        ("/p/{+id}/b", "/p/a%2Fb", False, True),
+        ("/p/q", "/p/q%23a%2Fb", False, True),
+    ],
+)
+def test_an_encoded_slash_is_where_the_template_says(
+    template: str, path: str, narrow: bool, wide: bool
+) -> None:
+    parsed = parse_template(template)
+    check_path(path, slashes=True)
+    assert parsed.matches(path) is narrow
+    assert parsed.matches(path, ignore_case=True) is wide
+    assert not wide or any(text.startswith(parsed.wide_prefix) for text in wide_texts(path))
+
+
+@pytest.mark.parametrize("path", ["/a%2Fb", "/a%2F", "/a%2Fb%20c", "/@x%2Fy", "/a%2Fb/c%2Fd"])
+def test_encoded_slashes_stand_where_plain_ones_could(path: str) -> None:
+    check_path(path, slashes=True)
+    with pytest.raises(Ambiguous, match="encoded slash"):
+        check_path(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%2Fa", "/a%2F%2Fb", "/a/%2Fb", "/a%2F/b", "/..%2Fb", "/a%2F.", "/a%2F..%2Fb", "/a%2fb",
+     "%2Fa", "/a%2F%5Cb", "/a%2F%2E", "/a%2F;b", "/a%252Fb"],
+)  # fmt: skip
+def test_an_encoded_slash_makes_no_path_that_a_plain_one_could_not(path: str) -> None:
+    with pytest.raises(Ambiguous):
+        check_path(path, slashes=True)
+
+
+_segments = st.sampled_from(
+    ["a%2Fb", "{+x}", "a", "A", "\uff21", "*", "b", "%3F", "a.", "", "c%23d"]
+)
 
 
 @given(st.lists(_segments, min_size=1, max_size=4), st.lists(_segments, max_size=4), st.booleans())

@@ -123,6 +123,7 @@ MATCHES = st.sampled_from(
     [
         "{host: api.example.com}",
         "{host: '*.example.com', path: '/a/{x}'}",
+        "{host: api.example.com, path: '/a/{+x}'}",
         "{path: /a/**, method: [GET, POST]}",
         "{host: api.example.com, query: {a: b}}",
         "{host: api.example.com, query: {a: {exists: false}}}",
@@ -161,7 +162,7 @@ REQUESTS = st.builds(
     scheme=st.just("https"),
     host=st.sampled_from(["api.example.com", "www.example.com", "example.com"]),
     port=st.just(443),
-    path=st.sampled_from(["/a", "/a/b", "/A/b", "/a/b/c"]),
+    path=st.sampled_from(["/a", "/a/b", "/A/b", "/a/b/c", "/a/b%2Fc", "/a%2Fb"]),
     query=st.sampled_from([None, "", "a=b", "A=b", "a=c&a=b", "query=mutation%20%7Bx%7D"]),
     headers=st.lists(
         st.sampled_from(
