@@ -2,7 +2,7 @@
 
 /repository.git/    git's own smart HTTP server (git http-backend), for clone and push
 /simple/            a package index for pip and uv, with one package, `tiny`
-/npm/tiny           a package registry for npm, with the same
+/npm/@acme%2Ftiny   a package registry for npm, with the same
 /mcp                an MCP server over streamable HTTP, which runs beside it
 /v1/                the OpenAI and Anthropic APIs, as far as one question goes
 /                   S3's list of buckets
@@ -84,11 +84,11 @@ class Origin(Upstream):
 
     def _packument(self, request: Received) -> dict[str, Any]:
         digest = base64.b64encode(hashlib.sha512(self._tarball).digest()).decode()
-        url = f"https://{request.header('host')}/npm/tiny/-/tiny-1.0.0.tgz"
+        url = f"https://{request.header('host')}/npm/@acme/tiny/-/tiny-1.0.0.tgz"
         dist = {"tarball": url, "integrity": f"sha512-{digest}"}
-        version = {"name": "tiny", "version": "1.0.0", "dist": dist}
+        version = {"name": "@acme/tiny", "version": "1.0.0", "dist": dist}
         return {
-            "name": "tiny",
+            "name": "@acme/tiny",
             "dist-tags": {"latest": "1.0.0"},
             "versions": {"1.0.0": version},
         }
@@ -119,7 +119,7 @@ def make_tarball() -> bytes:
     """An npm package with one file."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as tar:
-        data = json.dumps({"name": "tiny", "version": "1.0.0"}).encode()
+        data = json.dumps({"name": "@acme/tiny", "version": "1.0.0"}).encode()
         member = tarfile.TarInfo("package/package.json")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))

@@ -54,12 +54,16 @@ tiers: {medium: {exclude: []}}
 rules:
   - id: allowed
     agents: [bot]
-    match: {host: ["allowed.bearer.localhost:$PORT", "allowed.bearer.localhost:$GRPC"]}
+    match:
+      - {host: ["allowed.bearer.localhost:$PORT", "allowed.bearer.localhost:$GRPC"]}
+      - {host: "allowed.bearer.localhost:$PORT", path: "/npm/{+package}"}
     effect: allow
     use: [bearer]
   - id: held
     agents: [bot]
-    match: {host: ["held.bearer.localhost:$PORT", "held.bearer.localhost:$GRPC"]}
+    match:
+      - {host: ["held.bearer.localhost:$PORT", "held.bearer.localhost:$GRPC"]}
+      - {host: "held.bearer.localhost:$PORT", path: "/npm/{+package}"}
     effect: hold
     use: [bearer]
   - {id: allowed-keyed, agents: [bot], match: {host: "allowed.keyed.localhost:$PORT"},
