@@ -122,7 +122,9 @@ def values_at(document: Json, pointer: str, *, wide: bool) -> list[Json]:
 
 
 def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:
-    """The values at the end of the steps. Widely names may differ in letter case."""
+    """The values at the end of the steps. Widely names may differ in letter case, and it does not
+    matter whether there is one or a list: many servers take both. To PHP and Rails an object is a
+    list too."""
     places = [value]
     for step in steps:
         places = [inner for place in places for inner in _inside(place, step, wide)]
@@ -132,9 +134,19 @@ def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:
 def _inside(value: Json, step: str, wide: bool) -> Iterator[Json]:
     if isinstance(value, list) and step == "*":
         yield from value
-    elif isinstance(value, dict) and wide:
+    elif not wide:
+        yield from step_into(value, step)
+    elif step == "*":
+        yield value
+        if isinstance(value, dict):
+            yield from value.values()
+    elif isinstance(value, dict):
         key = fold(step)
         yield from (inner for name, inner in value.items() if fold(name) == key)
+    elif isinstance(value, list) and not step.isdecimal():
+        for each in value:
+            if isinstance(each, dict):
+                yield from _inside(each, step, wide)
     else:
         yield from step_into(value, step)
 

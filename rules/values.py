@@ -2,8 +2,9 @@
 
 Read narrowly, a value is what it is: text is text, a number a number, and a comparison with another
 type does not hold. Read widely, it is all that a lenient server may take it for: letter case and
-blanks around it do not count, and what looks like a number is one. What holds narrowly holds
-widely. Linear in the length of the value.
+blanks around it do not count, what looks like a number or begins with one is one, and so is what
+stands in a list where one value is wanted. What holds narrowly holds widely. Linear in the length
+of the value.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ NUMERIC = ("gt", "gte", "lt", "lte")
 """Operators that compare numbers."""
 _MOST_DIGITS = 400
 """Longer text is no number to anybody."""
+_BEGINS = re.compile(
+    r"([+-]?)(?:0[xX]([0-9a-fA-F]{1,100})|([0-9]{1,100})?(\.[0-9]{1,100})?([eE][+-]?[0-9]{1,3})?)",
+    re.ASCII,
+)
+"""A number with something behind it."""
 _FIRST = "+-.0123456789iInN"
 """How numbers begin in ASCII, infinity included: a quick look that settles most text."""
 
@@ -45,6 +51,23 @@ def lenient_decimal(text: str) -> Decimal | None:
     except (InvalidOperation, ValueError):
         return None
     return None if number.is_nan() else number
+
+
+def lenient_decimals(text: str) -> Iterator[Decimal]:
+    """All numbers that some reader may take `text` for: to many, `parseInt` and PHP too, what
+    it begins with is enough."""
+    whole = lenient_decimal(text)
+    if whole is not None:
+        yield whole
+    sign, hexadecimal, integer, fraction, exponent = cast(
+        re.Match[str], _BEGINS.match(text.strip())
+    ).groups("")
+    if hexadecimal:
+        yield Decimal(int(sign + hexadecimal, 16))
+    elif integer or fraction:
+        for more in dict.fromkeys(("", fraction, fraction + exponent)):
+            if integer or more.startswith("."):
+                yield Decimal(f"{sign}{integer}{more}")
 
 
 def value_of(value: Json) -> Value:
@@ -95,6 +118,8 @@ def _equal(value: Value, wanted: Scalar, wide: bool) -> bool:
         return type(value) is type(wanted) and value == wanted
     if _equal(value, wanted, wide=False):
         return True
+    if isinstance(value, list):
+        return any(_equal(each, wanted, wide) for each in _items(value))
     if isinstance(wanted, Decimal):
         return any(number == wanted for number in _numbers(value))
     if isinstance(wanted, str):
@@ -139,12 +164,27 @@ def _numbers(value: Value, *, wide: bool = True) -> Iterator[Decimal]:
     if isinstance(value, Decimal):
         yield value
     elif wide and isinstance(value, str):
-        number = lenient_decimal(value)
-        if number is not None:
-            yield number
+        yield from lenient_decimals(value)
+    elif wide and isinstance(value, list):
+        for each in _items(value):
+            yield from _numbers(each)
+
+
+def _items(values: list[Json]) -> Iterator[Value]:
+    """All that stands in a list, however deep, lists aside: where one value is wanted, servers take
+    several, or JavaScript `[5]` for 5."""
+    ahead: list[Json] = [*values]
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, list):
+            ahead += value
+        else:
+            yield value_of(value)
 
 
 def _looks(op: str, value: Value, wanted: str, wide: bool) -> bool:
+    if wide and isinstance(value, list):
+        return any(_looks(op, each, wanted, wide) for each in _items(value))
     if not isinstance(value, str):
         if not wide or not isinstance(value, Decimal):
             return False

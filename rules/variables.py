@@ -201,7 +201,9 @@ class _Document(Value):
         return found
 
     def lenient_readings(self) -> list[object]:
-        return [_retyped(self.plain, _typed), _retyped(self.plain, _untyped)]
+        found = [_retyped(self.plain, _typed), _retyped(self.plain, _untyped)]
+        alone = _alone(self.plain)
+        return found if alone == self.plain else [*found, alone, _retyped(alone, _typed)]
 
 
 def _retyped(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -210,6 +212,16 @@ def _retyped(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {name: _retyped(each, change) for name, each in value.items()}
     return change(value)
+
+
+def _alone(value: Any) -> Any:
+    """Lists of one as what stands in them."""
+    if isinstance(value, list):
+        inner = [_alone(each) for each in value]
+        return inner[0] if len(inner) == 1 else inner
+    if isinstance(value, dict):
+        return {name: _alone(each) for name, each in value.items()}
+    return value
 
 
 def _typed(value: Any) -> Any:

@@ -239,7 +239,7 @@ def _unlike_numbers(match: Match) -> list[Body]:
 
     def spoilt(tests: tuple[ValueTest, ...], *, typed: bool) -> tuple[ValueTest, ...]:
         return tuple(
-            ValueTest(test.name, equals=f"{_bound(test)} USD") if _compares(test) else test
+            ValueTest(test.name, equals=f"USD {_bound(test)}") if _compares(test) else test
             for test in tests
         )
 

@@ -8,7 +8,7 @@ methods (`root begins`, `tool begins`, `rpc begins`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import cast
 
@@ -20,7 +20,7 @@ from rules.model import Check, Match, Scalar, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import plain_name
 from rules.reading.json import Json, Number, pointer_steps
-from rules.values import fold, lenient_decimal
+from rules.values import fold, lenient_decimal, lenient_decimals
 
 type Word = tuple[str, str, str | Decimal | None]
 
@@ -175,7 +175,7 @@ def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], 
         document = call.document(wide=True)
         query, clear = call.query
         fields = [*query, *call.form_pairs(wide=True)]
-        doubtful = not clear or bool(call.form_files)
+        doubtful = not clear or bool(call.form_files) or _has_more(document, fields)
         named = list(_named(call, kinds))
     except Unreadable:
         return [None], True
@@ -202,6 +202,19 @@ def _members(document: Json | None) -> Iterator[_Item]:
     if isinstance(document, dict):
         for name, value in document.items():
             yield "json", fold(name), value.value if isinstance(value, Number) else value
+
+
+def _has_more(document: Json | None, fields: Iterable[tuple[str, str]]) -> bool:
+    """Whether rules that restrict find more there than its members: lists where one is wanted, and
+    numbers with something behind them."""
+    if isinstance(document, list):
+        return True
+    values = document.values() if isinstance(document, dict) else ()
+    return any(isinstance(value, list) for value in values) or any(
+        len(set(lenient_decimals(text))) > (lenient_decimal(text) is not None)
+        for text in (*values, *(text for _, text in fields))
+        if isinstance(text, str)
+    )
 
 
 def _headers(call: Reading) -> Iterator[_Item]:

@@ -80,6 +80,19 @@ def both(
         ("{/n: {not_in: [a]}}", "{}", WIDE),
         ("{/n: 1}", '{"n": 1.0}', YES),
         ("{/n: {gt: 1}}", '{"n": 9007199254740993}', WIDE),
+        ("{/amount: {gt: 1000}}", '{"amount": [5000]}', WIDE),
+        ("{/amount: {gt: 1000}}", '[{"amount": 1}, {"amount": 5000}]', WIDE),
+        ("{/amount: {lte: 1000}}", '[{"amount": 1}]', WIDE),
+        ("{/admin: {exists: false}}", '[{"admin": 1}]', WIDE),
+        ("{/role: {not_in: [admin]}}", '{"role": ["admin"]}', WIDE),
+        ("{/items/*/n: {gt: 3}}", '{"items": {"n": 5}}', WIDE),
+        ("{/items/*/n: {gt: 3}}", '{"items": {"0": {"n": 1}, "1": {"n": 5}}}', WIDE),
+        ("{/items/*/n: {lte: 3}}", '{"items": {"*": {"n": 1}, "x": {"n": 5}}}', WIDE),
+        ("{/items/*/n: {exists: false}}", '{"items": {"n": 5}}', WIDE),
+        ("{/to/*: a}", '{"to": "a"}', WIDE),
+        ("{/to/*: a}", '{"to": "b"}', NO),
+        ("{/to/*/x: a}", '{"to": 5}', NO),
+        ("{/0/n: {gt: 3}}", '[{"n": 1}, {"n": 5}]', NO),
     ],
 )
 def test_json(test: str, body: str, expected: tuple[bool, bool]) -> None:
@@ -441,6 +454,13 @@ def test_an_expression_asks_for_a_field_and_there_is_something_else() -> None:
     assert both(query, "b=1", FORM, query="a=1") == YES
     assert both(query, "a=2", FORM, query="a=1") == WIDE
     assert of_parts(query, file("a", "1"), query="a=1") == WIDE
+
+
+def test_an_expression_on_a_list_where_one_value_is_wanted() -> None:
+    assert both(when('call.json.a == "b"'), '{"a": ["b"]}') == WIDE
+    assert both(when("call.json.a == 5"), '{"a": ["5"]}') == WIDE
+    assert both(when('call.json.a.exists(x, x == "b")'), '{"a": ["b"]}') == YES
+    assert both(when('call.json.a == "b"'), '{"a": ["c"]}') == NO
 
 
 def test_an_expression_on_a_body_that_looks_like_something_else() -> None:

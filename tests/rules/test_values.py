@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from rules.model import Check, Op
 from rules.reading.json import Json, Number
-from rules.values import Value, glob_holds, holds, lenient_decimal, plain_decimal, value_of
+from rules.values import (
+    Value,
+    glob_holds,
+    holds,
+    lenient_decimal,
+    lenient_decimals,
+    plain_decimal,
+    value_of,
+)
 
 YES, NO, WIDE = (True, True), (False, False), (False, True)
 D = Decimal
@@ -40,6 +48,7 @@ D = Decimal
         (Check("not_in", ("a", D(2))), D(3), YES),
         (Check("not_in", ("a", "b")), D(5), WIDE),
         (Check("not_in", ("a", "b")), ["a"], WIDE),
+        (Check("not_in", ("a", "b")), ["c"], WIDE),
         (Check("not_in", ("a", "b")), {"a": "a"}, WIDE),
         (Check("not_in", ("a", None)), None, NO),
         (Check("gt", D(1000)), D(1001), YES),
@@ -49,6 +58,23 @@ D = Decimal
         (Check("gt", D(1000)), "5,000", WIDE),
         (Check("gt", D(1000)), "0xffff", WIDE),
         (Check("gt", D(1000)), "much", NO),
+        (Check("gt", D(1000)), "5000x", WIDE),
+        (Check("gt", D(1000)), "5000 usd", WIDE),
+        (Check("gt", D(1000)), "5000.00.1", WIDE),
+        (Check("gt", D(1000)), "0x1388zz", WIDE),
+        (Check("gt", D(1000)), "5000\0", WIDE),
+        (Check("gt", D(1000)), ".5e4x", WIDE),
+        (Check("lt", D(10)), "5e3", WIDE),
+        (Check("eq", D(5)), "5.7", WIDE),
+        (Check("eq", D(5)), "x5", NO),
+        (Check("not_in", (D(5),)), "5x", WIDE),
+        (Check("gt", D(1000)), [Number("5000")], WIDE),
+        (Check("gt", D(1000)), [[Number("1")], ["5000x"]], WIDE),
+        (Check("gt", D(1000)), [Number("1"), {"a": Number("5000")}], NO),
+        (Check("eq", "eur"), ["usd", "EUR"], WIDE),
+        (Check("eq", None), [None], WIDE),
+        (Check("prefix", "/etc"), ["/etc/passwd"], WIDE),
+        (Check("length", (Check("gt", D(3)),)), ["abcd"], NO),
         (Check("gt", D(1000)), True, NO),
         (Check("lte", D("0.1")), D("0.1"), YES),
         (Check("lt", D(0)), D("-1e300"), YES),
@@ -85,6 +111,14 @@ def test_what_no_reader_takes_for_a_number() -> None:
         assert lenient_decimal(text) is None
     assert lenient_decimal("\u0663") == 3
     assert lenient_decimal(" +1_000.5 ") == Decimal("1000.5")
+
+
+def test_numbers_with_something_behind_them() -> None:
+    assert list(lenient_decimals("5.70e1x")) == [5, D("5.7"), 57]
+    assert list(lenient_decimals(" 1,500 ")) == [1500, 1]
+    assert list(lenient_decimals("-0x10!")) == [-16]
+    for text in ("", "-", "e5", "x1", ".", "+.e1", "NaN"):
+        assert not list(lenient_decimals(text))
 
 
 @pytest.mark.parametrize(
