@@ -2,9 +2,9 @@
 
 Read narrowly, a value is what it is: text is text, a number a number, and a comparison with another
 type does not hold. Read widely, it is all that a lenient server may take it for: letter case and
-blanks around it do not count, what looks like a number or begins with one is one, and so is what
-stands in a list where one value is wanted. What holds narrowly holds widely. Linear in the length
-of the value.
+blanks around it do not count, what looks like a number or begins with one is one, a path is the one
+it leads to, and what stands in a list may stand for it. What holds narrowly holds widely. Linear in
+the length of the value.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from posixpath import normpath
 from typing import cast
+from urllib.parse import unquote
 
+from rules.errors import Unreadable
 from rules.model import Check, Scalar
 from rules.reading.json import Json, Number
 
@@ -27,6 +30,10 @@ _BEGINS = re.compile(
     re.ASCII,
 )
 """A number with something behind it."""
+_STEP = r"(?:[/\\]|%2f|%5c)"
+_DOTS = re.compile(rf"(?:\A|{_STEP})(?:\.|%2e){{1,2}}(?:\Z|[?#]|{_STEP})", re.IGNORECASE)
+"""A step of a path that leads elsewhere than it says, as URLs and file systems have it."""
+_UP = re.compile(r"\A(?:\.\.(?:/|\Z))+")
 _FIRST = "+-.0123456789iInN"
 """How numbers begin in ASCII, infinity included: a quick look that settles most text."""
 
@@ -85,7 +92,7 @@ def text_holds(check: Check, text: str, *, wide: bool) -> bool:
 
 
 def holds(check: Check, value: Value, *, wide: bool) -> bool:
-    """Whether one value is as the check wants it."""
+    """Whether one value is as the check wants it. Raises Unreadable if that cannot be told."""
     wanted = check.value
     match check.op:
         case "eq":
@@ -124,7 +131,7 @@ def _equal(value: Value, wanted: Scalar, wide: bool) -> bool:
         return any(number == wanted for number in _numbers(value))
     if isinstance(wanted, str):
         if isinstance(value, str):
-            return fold(value) == fold(wanted)
+            return fold(wanted) in (fold(value), *_led_to(wanted, fold(value)))
         number = lenient_decimal(wanted)
         if isinstance(value, Decimal):
             return number is not None and value == number
@@ -191,6 +198,15 @@ def _looks(op: str, value: Value, wanted: str, wide: bool) -> bool:
         value = str(value)
     if wide:
         value, wanted = fold(value), fold(wanted)
+        return any(_is_like(op, each, wanted) for each in (value, *_led_to(wanted, value)))
+    if not _is_like(op, value, wanted):
+        return False
+    if _is_path(wanted) and _DOTS.search(value):
+        raise Unreadable("a path in it goes on by `.` or `..`, and leads elsewhere than it says")
+    return True
+
+
+def _is_like(op: str, value: str, wanted: str) -> bool:
     match op:
         case "prefix":
             return value.startswith(wanted)
@@ -198,6 +214,30 @@ def _looks(op: str, value: Value, wanted: str, wide: bool) -> bool:
             return value.endswith(wanted)
         case _:
             return glob_holds(wanted, value)
+
+
+def _is_path(wanted: str) -> bool:
+    """Whether text that is compared with this is a path, or a URL."""
+    return "/" in wanted or "\\" in wanted
+
+
+def leads_elsewhere(text: str) -> bool:
+    """Whether it may be a path, or hold one, that is another one in the end."""
+    return "//" in text or "\\" in text or _DOTS.search(text) is not None
+
+
+def _led_to(wanted: str, value: str) -> Iterator[str]:
+    """Where a path, or the one in a URL, leads in the end, in the ways that it is read; from
+    wherever its reader is it leads to the root if it goes up far enough."""
+    if not _is_path(wanted) or not ("/" in value or "\\" in value):
+        return
+    slash = "/" if "/" in wanted else "\\"
+    for text in dict.fromkeys((value, unquote(value))):
+        before, colon, rest = text.replace("\\", "/").rpartition("://")
+        start = "" if before == "file" else before + colon
+        path = _UP.sub("/", normpath(rest)).replace("//", "/")
+        for each in (path, path + "/"):
+            yield (start + each).replace("/", slash)
 
 
 def glob_holds(pattern: str, text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import cast
 
 from rules.conditions import checks_of
 from rules.describe import describe_checks
+from rules.errors import Unreadable
 from rules.model import Check, Scalar, ValueTest
 from rules.values import NUMERIC, Value, fold, holds, text_holds
 
@@ -42,9 +43,12 @@ def nothing_passes(checks: Sequence[Check], *, typed: bool, wide: bool) -> bool:
 
 def passes(checks: Sequence[Check], value: Value, *, typed: bool) -> bool:
     """Whether the value passes all of them, read narrowly."""
-    if typed:
-        return all(holds(check, value, wide=False) for check in checks)
-    return isinstance(value, str) and all(text_holds(c, value, wide=False) for c in checks)
+    try:
+        if typed:
+            return all(holds(check, value, wide=False) for check in checks)
+        return isinstance(value, str) and all(text_holds(c, value, wide=False) for c in checks)
+    except Unreadable:
+        return False
 
 
 def _candidates(checks: Sequence[Check], *, typed: bool) -> list[Scalar] | None:

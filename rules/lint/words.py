@@ -20,7 +20,7 @@ from rules.model import Check, Match, Scalar, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import plain_name
 from rules.reading.json import Json, Number, pointer_steps
-from rules.values import fold, lenient_decimal, lenient_decimals
+from rules.values import fold, leads_elsewhere, lenient_decimal, lenient_decimals
 
 type Word = tuple[str, str, str | Decimal | None]
 
@@ -205,13 +205,14 @@ def _members(document: Json | None) -> Iterator[_Item]:
 
 
 def _has_more(document: Json | None, fields: Iterable[tuple[str, str]]) -> bool:
-    """Whether rules that restrict find more there than its members: lists where one is wanted, and
-    numbers with something behind them."""
+    """Whether rules that restrict find more there than its members: lists where one is wanted,
+    numbers with something behind them, and paths that lead elsewhere."""
     if isinstance(document, list):
         return True
     values = document.values() if isinstance(document, dict) else ()
     return any(isinstance(value, list) for value in values) or any(
-        len(set(lenient_decimals(text))) > (lenient_decimal(text) is not None)
+        leads_elsewhere(text)
+        or len(set(lenient_decimals(text))) > (lenient_decimal(text) is not None)
         for text in (*values, *(text for _, text in fields))
         if isinstance(text, str)
     )
