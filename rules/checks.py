@@ -345,7 +345,25 @@ def paths_overlap(one: Template, other: Template) -> bool:
     shorter, longer = sorted((one, other), key=lambda t: len(t.segments))
     if len(shorter.segments) != len(longer.segments) and not shorter.rest:
         return False
+    if not ends_agree(one, other):
+        return False
     return all(
         a == b or (a is None and b != "") or (b is None and a != "")
         for a, b in zip(shorter.segments, longer.segments, strict=False)
     )
+
+
+def ends_agree(one: Template, other: Template) -> bool:
+    """Whether a segment can end as both of them want it."""
+    for mine, its in ((one, other), (other, one)):
+        for index, suffix in mine.suffixes.items():
+            if index >= len(its.segments):
+                continue
+            literal, end = its.segments[index], its.suffixes.get(index, "")
+            if literal is None:
+                agrees = end.endswith(suffix) or suffix.endswith(end)
+            else:
+                agrees = literal.endswith(suffix) and literal != suffix
+            if not agrees:
+                return False
+    return True

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
+from types import MappingProxyType
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from rules.errors import Ambiguous
@@ -52,7 +54,7 @@ _DOTTED = (
     "the real one; leave it out."
 )
 
-_VARIABLE = re.compile(r"\{(\+?)[A-Za-z_][A-Za-z0-9_]*\}")
+_VARIABLE = re.compile(r"\{(\+?)([A-Za-z_][A-Za-z0-9_]*)\}([:.][\w.:~-]*[\w~-])?", re.ASCII)
 
 
 def check_path(path: str, *, slashes: bool = False) -> None:
@@ -98,13 +100,16 @@ def check_query(query: str) -> None:
 class Template:
     """A path template of the policy: literal segments, `*`, `{name}` and a final `**`.
 
-    `*` and `{name}` stand for one segment that is not empty; `**` for any rest, the empty one
+    `*` and `{name}` stand for one segment that is not empty, `{name}:cancel` for one that ends so
+    (the custom methods of Google's APIs, AIP-136); `**` for any rest, the empty one
     included, so that `/v1/**` matches `/v1`, `/v1/` and all below.
     """
 
     text: str
     segments: tuple[str | None, ...]
     """None stands for any one segment that is not empty."""
+    suffixes: Mapping[int, str]
+    """How segments that stand for any must end, by index: `{name}:cancel`."""
     wide_segments: tuple[str | None, ...]
     """The same as `matches(..., ignore_case=True)` compares them."""
     rest: bool
@@ -126,13 +131,18 @@ class Template:
         others. What matches without it matches with it.
         """
         if ignore_case:
-            return any(
-                _match(self.wide_segments, self.rest, _wide(text)) for text in _spellings(path)
-            )
+            return any(self._matches_widely(_wide(text)) for text in _spellings(path))
         segments = path.split("/")[1:]
-        return _match(self.segments, self.rest, segments) and (
-            ENCODED_SLASH not in path or self._takes_slashes_of(segments)
+        return (
+            _match(self.segments, self.rest, segments)
+            and all(_goes_on(segments[index], s) for index, s in self.suffixes.items())
+            and (ENCODED_SLASH not in path or self._takes_slashes_of(segments))
         )
+
+    def _matches_widely(self, path: tuple[str, ...]) -> bool:
+        if not _match(self.wide_segments, self.rest, path):
+            return False
+        return all(path[index].endswith(s.lower()) for index, s in self.suffixes.items())
 
     def _takes_slashes_of(self, segments: list[str]) -> bool:
         if not self.slashed:
@@ -157,6 +167,7 @@ def parse_template(text: str) -> Template:
     segments: list[str | None] = []
     names: set[str] = set()
     slashed: set[int] = set()
+    suffixes: dict[int, str] = {}
     for index, part in enumerate(parts):
         variable = _VARIABLE.fullmatch(part)
         if part == "**":
@@ -164,21 +175,26 @@ def parse_template(text: str) -> Template:
         if part == "*":
             segments.append(None)
         elif variable:
-            name = part.replace("+", "")
+            plus, name, suffix = variable.groups()
             if name in names:
-                raise ValueError(f"{shown(text)}: {name} occurs twice")
+                raise ValueError(f"{shown(text)}: {{{name}}} occurs twice")
             names.add(name)
             segments.append(None)
-            if variable[1]:
+            if plus:
                 slashed.add(index)
+            if suffix:
+                suffixes[index] = suffix
         elif "*" in part or "{" in part or "}" in part:
             raise ValueError(
-                f"{shown(text)}: `*`, `**` and `{{name}}` must be whole segments, "
-                f"unlike {shown(part)}"
+                f"{shown(text)}: `*`, `**` and `{{name}}` must be whole segments, unlike "
+                f"{shown(part)}; only `{{name}}` may go on, with `:` or `.`"
             )
         else:
             segments.append(part)
-    literal = "/" + "/".join("x" if part is None else part for part in segments)
+    literal = "/" + "/".join(
+        "x" + suffixes.get(index, "") if part is None else part
+        for index, part in enumerate(segments)
+    )
     try:
         check_path(literal)
     except Ambiguous as error:
@@ -196,6 +212,7 @@ def parse_template(text: str) -> Template:
     return Template(
         text=text,
         segments=tuple(segments),
+        suffixes=MappingProxyType(suffixes),
         wide_segments=tuple(wide),
         rest=rest,
         slashed=frozenset(slashed),
@@ -227,6 +244,11 @@ def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple
         if found != wanted if wanted is not None else found == "":
             return False
     return True
+
+
+def _goes_on(segment: str, suffix: str) -> bool:
+    """Whether the segment is something with the suffix behind it."""
+    return segment.endswith(suffix) and segment != suffix
 
 
 def _literal_prefix(segments: list[str | None]) -> str:

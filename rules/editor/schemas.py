@@ -153,7 +153,7 @@ def _match() -> Json:
     return fields_of(matches.MATCH, {
         "method": several(text(), "In capitals: GET."),
         "host": several(text(), "api.example.com, *.example.com, either with :PORT."),
-        "path": several(pattern("^ */"), "/v1/*/x, /v1/{name}, /v1/{+name}, /v1/**."),
+        "path": several(pattern("^ */"), "/v1/*/x, /v1/{name}:run, /v1/{+name}, /v1/**."),
         "scheme": choice(matches.SCHEMES, "https unless it says http."),
         "query": _tests(_untyped(), "Query parameters."),
         "headers": _tests(_untyped(), "Headers."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rules.checks import host_inside
+from rules.checks import ends_agree, host_inside
 from rules.model import BodyTest, HostPattern, Match, SourceTest
 from rules.paths import Template, parse_template
 from rules.request import DEFAULT_PORTS
@@ -98,6 +98,8 @@ def _paths(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...] | None:
 
 def meet_paths(one: Template, other: Template) -> str | None:
     """The template of what falls under both, by the letter; None if nothing does."""
+    if not ends_agree(one, other):
+        return None
     short, long = sorted((one, other), key=lambda t: (len(t.segments), not t.rest))
     if len(short.segments) < len(long.segments) and not short.rest:
         return None
@@ -109,7 +111,9 @@ def meet_paths(one: Template, other: Template) -> str | None:
         known = mine if mine is not None else its
         if known == "" and (mine is None or its is None):
             return None
-        segments.append("*" if known is None else known)
+        suffix = max(long.suffixes.get(index, ""), short.suffixes.get(index, ""), key=len)
+        any_one = f"{{any{index}}}{suffix}" if suffix else "*"
+        segments.append(any_one if known is None else known)
     if long.rest and (short.rest or len(short.segments) > len(long.segments)):
         segments.append("**")
     elif long.rest and len(short.segments) < len(long.segments):

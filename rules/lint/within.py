@@ -91,7 +91,7 @@ def path_within(inner: Template, outer: Template, reading: Reading) -> bool:
         return False
     if outer.rest and not outer.segments:
         return True
-    if reading == "exact":
+    if reading == "exact" or not _ends_within(inner, outer):
         return False
     if reading == "narrow":
         return _segments_within(inner, outer, inner.segments, outer.segments)
@@ -106,6 +106,16 @@ def _slashes_within(inner: Template, outer: Template) -> bool:
     return bool(outer.slashed) and all(
         index in outer.slashed or index >= len(outer.segments) for index in inner.slashed
     )
+
+
+def _ends_within(inner: Template, outer: Template) -> bool:
+    """Whether segments end as the outer one wants it."""
+    for index, suffix in outer.suffixes.items():
+        mine = inner.segments[index] if index < len(inner.segments) else ""
+        end = inner.suffixes.get(index, "") if mine is None else mine[1:]
+        if not end.endswith(suffix):
+            return False
+    return True
 
 
 def _segments_within(

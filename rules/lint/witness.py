@@ -110,7 +110,10 @@ def _like(glob: str) -> str:
 
 def _target(path: str, filler: str) -> str:
     template = parse_template(path)
-    parts = [filler if part is None else part for part in template.segments]
+    parts = [
+        filler + template.suffixes.get(index, "") if part is None else part
+        for index, part in enumerate(template.segments)
+    ]
     if template.rest and filler != FILLERS[0]:
         parts.append(filler)
     return "/" + "/".join(parts)

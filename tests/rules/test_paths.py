@@ -20,7 +20,22 @@ VECTORS: dict[str, dict[str, Any]] = yaml.safe_load(
 )
 NEAR_PATHS = st.text(alphabet="/ab.%2eEFf5cC;\\?#*{}~é\0 ", max_size=40).map(lambda t: "/" + t)
 SEGMENTS = st.sampled_from(
-    ["a", "B", "refunds", "caf%C3%A9", "CAF%C3%89", "%C5%BF", "%EF%BD%81", "a%20b", "%E2%80%8B"]
+    [
+        "a",
+        "B",
+        "a:b",
+        ":b",
+        "%E2%80%8B:b",
+        "x.JSON",
+        "y.Json",
+        "refunds",
+        "caf%C3%A9",
+        "CAF%C3%89",
+        "%C5%BF",
+        "%EF%BD%81",
+        "a%20b",
+        "%E2%80%8B",
+    ]
 )
 PATHS = st.builds(
     lambda parts, slash: "/" + "/".join(parts) + ("/" if slash and parts else ""),
@@ -29,9 +44,9 @@ PATHS = st.builds(
 )
 TEMPLATES = st.builds(
     lambda parts, end: "/" + "/".join([*parts, *end]),
-    st.lists(st.one_of(SEGMENTS, st.just("*")), max_size=5),
+    st.lists(st.one_of(SEGMENTS, st.sampled_from(["*", "{x}:b", "{y}.Json", "{+z}"])), max_size=5),
     st.sampled_from([[], ["**"], [""]]),
-).filter(lambda t: "//" not in t)
+).filter(lambda t: "//" not in t and all(t.count(name) < 2 for name in ("{x}", "{y}", "{+z}")))
 
 
 @pytest.mark.parametrize("path", VECTORS["paths"]["accepted"])
@@ -216,7 +231,14 @@ def test_the_literal_prefix(template: str, prefix: str) -> None:
         ("/a/**/**", "last segment"),
         ("/v1/re*", "whole segments"),
         ("/v1/***", "whole segments"),
-        ("/v1/{id}:cancel", "whole segments"),
+        ("/v1/*:cancel", "whole segments"),
+        ("/v1/x{id}", "whole segments"),
+        ("/v1/{id}x", "whole segments"),
+        ("/v1/{id}:", "whole segments"),
+        ("/v1/{id}.", "whole segments"),
+        ("/v1/{id}:a%20", "whole segments"),
+        ("/v1/{id}:{verb}", "whole segments"),
+        ("/v1/{id}:a/{id}", "twice"),
         ("/v1/{}", "whole segments"),
         ("/v1/{a b}", "whole segments"),
         ("/{id}/{id}", "twice"),
@@ -266,6 +288,33 @@ def test_an_encoded_slash_is_where_the_template_says(
     assert parsed.matches(path) is narrow
     assert parsed.matches(path, ignore_case=True) is wide
     assert not wide or any(text.startswith(parsed.wide_prefix) for text in wide_texts(path))
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "narrow", "wide"),
+    [
+        ("/m/{id}:run", "/m/gemini:run", True, True),
+        ("/m/{id}:run", "/m/a:b:run", True, True),
+        ("/m/{id}:run", "/m/gemini:RUN", False, True),
+        ("/m/{id}:run", "/m/gemini:run.", False, True),
+        ("/m/{id}:run", "/m/gemini:run/", False, True),
+        ("/m/{id}:run", "/m/:run", False, True),
+        ("/m/{id}:run", "/m/gemini:rerun", False, False),
+        ("/m/{id}:run", "/m/gemini", False, False),
+        ("/m/{id}:run", "/m/gemini:run/x", False, False),
+        ("/m/{id}:run/**", "/m/gemini:run/x", True, True),
+        ("/{repo}.git/info", "/site.git/info", True, True),
+        ("/{repo}.git/info", "/site/info", False, False),
+        ("/m/{+id}:run", "/m/a%2Fb:run", True, True),
+        ("/m/a/{id}:run", "/m/a%2Fb:run", False, True),
+    ],
+)
+def test_a_segment_may_have_to_end_in_something(
+    template: str, path: str, narrow: bool, wide: bool
+) -> None:
+    parsed = parse_template(template)
+    assert parsed.matches(path) is narrow
+    assert parsed.matches(path, ignore_case=True) is wide
 
 
 @pytest.mark.parametrize("path", ["/a%2Fb", "/a%2F", "/a%2Fb%20c", "/@x%2Fy", "/a%2Fb/c%2Fd"])

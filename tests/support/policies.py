@@ -41,6 +41,7 @@ _HOSTS = (
     HostPattern("h.example", False, 8443),
 )
 _PATHS = ("/a", "/a/", "/a/*", "/a/b", "/A/b", "/*/b", "/a/**", "/**", "/pkg.S/M")
+_PATHS += ("/{x}:b", "/a/{x}:b", "/a/{+x}", "/{+x}/**")
 _TEXTS = ("", "x", "X", "xy", "5", "5.0", "7", "true")
 _NUMBERS = tuple(map(Decimal, ("3", "5", "5.5", "7")))
 _MOMENT = datetime(2026, 6, 3, 10, tzinfo=UTC)
@@ -262,9 +263,22 @@ def _changed(base: Request) -> st.SearchStrategy[Request]:
     return st.one_of(
         bodies,
         st.sampled_from(queries).map(lambda query: replace(base, query=query)),
-        st.sampled_from(("/a", "/a/", "/a/b", "/A/B", "/a/b/", "/x/y/z", "/a%3Fb")).map(
-            lambda path: replace(base, path=path)
-        ),
+        st.sampled_from(
+            (
+                "/a",
+                "/a/",
+                "/a/b",
+                "/A/B",
+                "/a/b/",
+                "/x/y/z",
+                "/a%3Fb",
+                "/a:b",
+                "/a/x:B",
+                "/a/b%2Fc",
+                "/a%2Fb",
+                "/a%2Fx:b",
+            )
+        ).map(lambda path: replace(base, path=path)),
         st.sampled_from(("h.example", "x.h.example", "y.x.h.example", "other.example")).map(
             lambda host: replace(base, host=host)
         ),

@@ -32,6 +32,8 @@ THOROUGH = settings(
 
 
 def holds(match: Match, call: Reading, *, wide: bool) -> bool:
+    if not wide:  # as it is for a rule that permits
+        match = replace(match, paths=match.paths or ("/**",))
     return Matcher.of(match).holds_at_host(call, wide=wide)
 
 
