@@ -173,6 +173,7 @@ class Operations(OfBody):
     test: GraphQLTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
+        _refuse_socket(call)
         if call.has_no_body and not call.request.query:
             return False
         return _any_or_all(call.graphql(wide=wide), self._fits, wide=wide)
@@ -192,7 +193,11 @@ class RpcCalls(OfBody):
     test: RpcTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
+        _refuse_socket(call)
         if call.has_no_body:
+            names = {fold(name) for name, _ in call.query[0]}
+            if not names.isdisjoint(_RPC_IN_QUERY):
+                raise Unreadable("a call of JSON-RPC may stand in the query")
             return False
         return _any_or_all(call.jsonrpc(wide=wide), self._fits, wide=wide)
 
@@ -210,6 +215,7 @@ class ToolCalls(OfBody):
     test: McpTest
 
     def holds(self, call: Reading, *, wide: bool) -> bool:
+        _refuse_socket(call)
         if call.has_no_body:
             return False
         return _any_or_all(call.mcp(wide=wide), self._fits, wide=wide)
@@ -225,6 +231,17 @@ class ToolCalls(OfBody):
         return any_glob(test.tools, tool, wide) and all(
             member_holds(argument, rpc.arguments, wide=wide) for argument in test.arguments
         )
+
+
+_RPC_IN_QUERY = frozenset({"method", "jsonrpc", "request"})
+"""Parameters in which servers take a call by GET: aria2 the first, Kodi the last."""
+
+
+def _refuse_socket(call: Reading) -> None:
+    """Raises Unreadable for the opening of a WebSocket: servers of GraphQL and JSON-RPC take the
+    same over it, and frames are not read."""
+    if call.request.upgrade is not None:
+        raise Unreadable("what is said over a WebSocket is not read")
 
 
 def _any_or_all[T](parts: Sequence[T], fits: Callable[[T, bool], bool], *, wide: bool) -> bool:

@@ -49,6 +49,13 @@ SLASH_REFUSED = (
     "The path holds `%2F`, an encoded slash, which servers read in two ways and no rule takes here "
     "(with `{+name}` in its path); use a plain `/` between segments, or another endpoint."
 )
+_FORMAT = re.compile(r"(?<=[^/])\.[^./]+(?=/?\Z)")
+"""How Rails (`(.:format)`), Grape and others let a client name the form of the answer: what is
+called is the same."""
+_FORMATS = frozenset(
+    ("json", "xml", "html", "htm", "js", "csv", "txt", "yaml", "yml", "atom", "rss")
+)
+
 _DOTTED = (
     "The path holds a look-alike of `/`, `\\`, `%` or a dot segment, which some servers turn into "
     "the real one; leave it out."
@@ -112,6 +119,8 @@ class Template:
     """How segments that stand for any must end, by index: `{name}:cancel`."""
     wide_segments: tuple[str | None, ...]
     """The same as `matches(..., ignore_case=True)` compares them."""
+    without_format: tuple[str | None, ...]
+    """The same without `.json` and the like at the end."""
     rest: bool
     """The template ends in `**`."""
     slashed: frozenset[int]
@@ -126,9 +135,9 @@ class Template:
 
         `ignore_case` asks for the widest reading, for rules that restrict: letter case,
         compatibility forms of letters (NFKC), invisible characters, dots and spaces at the end of a
-        segment, a slash at the end, and what follows an encoded `?` or `#` do not count, since
-        some servers ignore them; an encoded slash is part of its segment to some and a plain one to
-        others. What matches without it matches with it.
+        segment, a slash at the end, a format there (`.json`), and what follows an encoded `?` or
+        `#` do not count, since some servers ignore them; an encoded slash is part of its segment to
+        some and a plain one to others. What matches without it matches with it.
         """
         if ignore_case:
             return any(self._matches_widely(_wide(text)) for text in _spellings(path))
@@ -140,7 +149,10 @@ class Template:
         )
 
     def _matches_widely(self, path: tuple[str, ...]) -> bool:
-        if not _match(self.wide_segments, self.rest, path):
+        if not _match(self.wide_segments, self.rest, path) and (
+            self.without_format is self.wide_segments
+            or not _match(self.without_format, self.rest, path)
+        ):
             return False
         return all(path[index].endswith(s.lower()) for index, s in self.suffixes.items())
 
@@ -206,18 +218,24 @@ def parse_template(text: str) -> Template:
         raise ValueError(
             f"{shown(text)} can match no path that Keybroker accepts: {error.sentence}"
         ) from error
-    wide = [None if part is None else _fold(part) for part in segments]
+    wide = tuple([None if part is None else _fold(part) for part in segments])
     if not rest and len(wide) > 1 and wide[-1] == "":
-        wide.pop()
+        wide = wide[:-1]
+    plain = wide
+    if wide and wide[-1] is not None and not rest:
+        stem, _, form = wide[-1].rpartition(".")
+        if stem and form in _FORMATS:
+            plain = (*wide[:-1], stem)
     return Template(
         text=text,
         segments=tuple(segments),
         suffixes=MappingProxyType(suffixes),
-        wide_segments=tuple(wide),
+        wide_segments=wide,
+        without_format=plain,
         rest=rest,
         slashed=frozenset(slashed),
         literal_prefix=_literal_prefix(segments),
-        wide_prefix="/" + "/".join(takewhile(lambda part: part is not None, wide)),  # type: ignore[arg-type]
+        wide_prefix="/" + "/".join(takewhile(lambda part: part is not None, plain)),  # type: ignore[arg-type]
     )
 
 
@@ -229,12 +247,14 @@ def wide_texts(path: str) -> tuple[str, ...]:
 
 def _spellings(path: str) -> list[str]:
     """The path, and what else lenient servers take it for: that is cut at an encoded `?` or `#`, or
-    has its encoded slashes decoded."""
-    if "%" not in path:
-        return [path]
-    found = [path, _DELIMITER.split(path, maxsplit=1)[0]]
-    found += [text.replace(ENCODED_SLASH, "/") for text in found]
-    return list(dict.fromkeys(found))
+    has its encoded slashes decoded, or names no format at its end."""
+    found = [path]
+    if "%" in path:
+        found.append(_DELIMITER.split(path, maxsplit=1)[0])
+        found += [text.replace(ENCODED_SLASH, "/") for text in found]
+    if "." in path:
+        found += [_FORMAT.sub("", text) for text in found]
+    return list(dict.fromkeys(found)) if len(found) > 1 else found
 
 
 def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:

@@ -356,6 +356,20 @@ def test_jsonrpc() -> None:
     assert both(rule, rpc(("net_send", ["0x1"]))) == NO
 
 
+@pytest.mark.parametrize(
+    "test", ["graphql: {kind: mutation}", 'jsonrpc: {method: "eth_*"}', "mcp: {tool: read_file}"]
+)
+def test_what_a_socket_will_carry_is_in_doubt(test: str) -> None:
+    assert both(test, method="GET", upgrade="websocket") == WIDE
+    assert both(test, method="GET") == NO
+
+
+@pytest.mark.parametrize("query", ["method=eth_call&id=1", "Request=%7B%7D", "jsonrpc=2.0"])
+def test_a_call_of_jsonrpc_may_stand_in_the_query(query: str) -> None:
+    assert both('jsonrpc: {method: "eth_*"}', method="GET", query=query) == WIDE
+    assert both('jsonrpc: {method: "eth_*"}', method="GET", query="session=1") == NO
+
+
 def test_grpc() -> None:
     rule = "grpc: {service: shop.v1.Orders, method: Cancel}"
     grpc = (("content-type", "application/grpc"), ("te", "trailers"))

@@ -172,6 +172,8 @@ def test_a_template_matches_no_more(template: str, path: str) -> None:
         "/v1/admin%20",
         "/v1/admin%3Fx",  # decoded before the target is split
         "/v1/admin%23x/y",
+        "/v1/admin.json",  # a format, to Rails
+        "/v1/Admin.X1/",
     ],
 )
 def test_the_widest_reading_catches_what_lenient_servers_serve(path: str) -> None:
@@ -186,8 +188,30 @@ def test_the_widest_reading_knows_letters_that_fold_to_ascii() -> None:
 
 def test_the_widest_reading_is_still_about_this_path() -> None:
     template = parse_template("/v1/admin")
-    for path in ("/v1/adminx", "/v1", "/v1/admin/x", "/v2/admin", "/"):
+    paths = ("/v1/adminx", "/v1", "/v1/admin/x", "/v2/admin", "/", "/v1/admin.a.b", "/v1/.admin")
+    for path in paths:
         assert not template.matches(path, ignore_case=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "expected"),
+    [
+        ("/v2/tickets.json", "/v2/tickets", True),
+        ("/v2/tickets.json", "/v2/tickets.xml", True),
+        ("/v2/tickets.json", "/v2/tickets.json", True),
+        ("/v2/tickets.json", "/v2/ticket", False),
+        ("/v2/app.exe", "/v2/app", False),
+        ("/v2/tickets/**", "/v2/tickets.json", True),
+        ("/.json", "/", False),
+        ("/a/.json", "/a/", False),
+    ],
+)
+def test_a_format_at_the_end_does_not_count_widely(
+    template: str, path: str, expected: bool
+) -> None:
+    parsed = parse_template(template)
+    assert parsed.matches(path, ignore_case=True) is expected
+    assert not expected or any(text.startswith(parsed.wide_prefix) for text in wide_texts(path))
 
 
 @given(TEMPLATES, PATHS)
