@@ -45,6 +45,9 @@ def diff(app: App, old: str, new: str, as_json: bool) -> None:
     from rules.trying.difference import compare
 
     before, after = _policy(app, old), _policy(app, new)
+    for name, policy in ((old, before), (new, after)):
+        if policy.shadow:
+            note(f"{name} is in shadow: shown is what it would do if it were in force")
     agents = subjects(app.services().agents.list()).values() if app.has_workspace() else ()
     progress = Progress("comparing")
     try:
@@ -104,6 +107,7 @@ def _side(side: Side) -> dict[str, object]:
         "rules": list(side.rules),
         "risk": side.risk if side.effect == "hold" else None,
         "credentials": list(side.credentials),
+        "limits": list(side.limits),
     }
 
 
@@ -135,12 +139,15 @@ def _sentence(each: Difference) -> str:
     who = ", ".join(names[:3]) + more
     before, after = each.before, each.after
     tunnelled = "tunnel" in (before.effect, after.effect)
-    told = [_words(side, tunnelled=tunnelled) for side in (before, after)]
+    limits = before.limits != after.limits
+    told = [_words(side, tunnelled=tunnelled, limits=limits) for side in (before, after)]
     return f"{who}: {' -> '.join(told)}{_credentials(each)}"
 
 
-def _words(side: Side, *, tunnelled: bool) -> str:
+def _words(side: Side, *, tunnelled: bool, limits: bool) -> str:
     by = ", ".join(f'"{rule}"' for rule in side.rules[:3])
+    if limits and side.effect in ("allow", "hold"):
+        by += f" ({'; '.join(side.limits)})" if side.limits else " (without a limit)"
     match side.effect:
         case "hold":
             return f"held ({' and '.join(side.tiers)}) by {by}"

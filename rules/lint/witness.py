@@ -6,8 +6,8 @@ Deterministic: the same match always gives the same calls, so that findings can 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -17,10 +17,12 @@ from urllib.parse import quote_plus
 from zoneinfo import ZoneInfo
 
 from rules.conditions import Window, checks_of
+from rules.limits import Limit
 from rules.lint.contradictions import passes
 from rules.lint.possible import asks_form, asks_json
 from rules.model import Check, HostPattern, Match, Scalar, SourceTest, TimeTest, ValueTest
 from rules.paths import parse_template
+from rules.places import parse_place
 from rules.reading.call import Reading
 from rules.reading.forms import FORM
 from rules.reading.json import pointer_steps
@@ -72,6 +74,21 @@ def calls(match: Match, body: Body | None = None) -> Iterator[Request]:
         if key not in seen:
             seen.add(key)
             yield _call(match, method, host, key[3], rest)
+
+
+def counted(match: Match, limits: Iterable[Limit]) -> Match:
+    """The same, with the numbers there that the limits sum up: without them no allow takes a
+    call."""
+    fields = {"json": "json", "form": "form", "query": "query", "header": "headers"}
+    for limit in limits:
+        if limit.place is not None:
+            place = parse_place(limit.place)
+            tests: tuple[ValueTest, ...] = getattr(match, fields[place.kind])
+            if all(test.name != place.name for test in tests):
+                one = ValueTest(place.name, checks=(Check("gte", Decimal(1)),))
+                changes: dict[str, Any] = {fields[place.kind]: (*tests, one)}
+                match = replace(match, **changes)
+    return match
 
 
 def _methods(match: Match, body: Body | None) -> list[str]:

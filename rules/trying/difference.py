@@ -14,9 +14,10 @@ from typing import Any
 
 from rules.checks import matches_overlap
 from rules.decide import Rulebook
+from rules.limits import Limit
 from rules.lint.finding import Example
 from rules.lint.within import Spot
-from rules.lint.witness import calls
+from rules.lint.witness import calls, counted
 from rules.model import (
     Check,
     Credential,
@@ -32,6 +33,7 @@ from rules.model import (
     ValueTest,
 )
 from rules.request import DEFAULT_PORTS, Request
+from rules.words import describe_limit
 
 STAND_IN = "any agent"
 """Stands for the agents with a tag that no account has; the name is nobody's."""
@@ -62,6 +64,8 @@ class Side:
     risk: str
     tiers: tuple[str, ...]
     credentials: tuple[str, ...]
+    limits: tuple[str, ...] = ()
+    """What counts, in words."""
 
     @classmethod
     def of(cls, decision: Decision) -> Side:
@@ -71,7 +75,13 @@ class Side:
             decision.risk,
             decision.tiers,
             decision.credentials,
+            tuple(sorted({_limit(demand.limit) for demand in decision.limits})),
         )
+
+
+def _limit(limit: Limit) -> str:
+    beyond = "" if limit.over == "deny" else ", held beyond it"
+    return f"{describe_limit(limit)}{beyond}"
 
 
 @dataclass(slots=True)
@@ -86,7 +96,7 @@ class Difference:
     @property
     def kind(self) -> str:
         """`allow`, `hold`, `deny` or `tunnel` for what is newly so; `otherwise` for a call with the
-        same effect, but other people or other credentials."""
+        same effect, but other people, credentials or limits."""
         return "otherwise" if self.before.effect == self.after.effect else self.after.effect
 
 
@@ -168,7 +178,7 @@ def _differ(before: Side, after: Side) -> bool:
         return True
     if before.effect not in ("allow", "hold"):
         return False
-    return (before.tiers, before.credentials) != (after.tiers, after.credentials)
+    return replace(before, rules=(), risk="") != replace(after, rules=(), risk="")
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -270,10 +280,10 @@ def _requests(rule: Rule, beside: Sequence[tuple[Match, Match]]) -> Iterator[Req
     for match, other in beside:
         for one, two in ((match, other), (other, match)):
             for place in _within(one, two):
-                yield from islice(calls(place), PER_PLACE)
+                yield from islice(calls(counted(place, rule.limits)), PER_PLACE)
     for match in rule.matches:
         for spot in Spot.all_of(match):
-            here = spot.only()
+            here = counted(spot.only(), rule.limits)
             yield from islice(calls(here), PER_PLACE)
             for variant in _variants(here):
                 yield from islice(calls(variant), PER_PLACE)

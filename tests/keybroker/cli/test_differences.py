@@ -67,6 +67,23 @@ def test_a_tunnel_that_closes_is_told_by_what_becomes_of_its_calls(
     assert 'b: passed on undecrypted by "t" -> not passed on: each call in it is decided' in told
 
 
+def test_limits_that_differ_are_told(run: Run, files: tuple[Path, Path]) -> None:
+    old, new = files
+    rule = "version: 1\nrules:\n  - {id: r, agents: [b], match: {host: x.example}, effect: allow"
+    old.write_text(f"{rule}, limit: {{calls: 5, per: 1d}}}}\n")
+    new.write_text(f"{rule}}}\n")
+    told = run("policy", "diff", old, new).out
+    assert 'b: allowed by "r" (5 calls in 1 day) -> allowed by "r" (without a limit)' in told
+
+
+def test_of_a_file_in_shadow_that_is_said(run: Run, files: tuple[Path, Path]) -> None:
+    old, new = files
+    new.write_text(old.read_text() + "mode: shadow\n")
+    done = run("policy", "diff", old, new)
+    assert "no rule differs" in done.out
+    assert "new.yaml is in shadow" in done.err
+
+
 def test_machines_get_every_example_as_a_test_takes_it(run: Run, files: tuple[Path, Path]) -> None:
     told = run("policy", "diff", *files, "--json").json
     assert (told["changed_rules"], told["whole"]) == (["read", "pay"], True)
@@ -78,6 +95,7 @@ def test_machines_get_every_example_as_a_test_takes_it(run: Run, files: tuple[Pa
         "rules": ["pay"],
         "risk": "medium",
         "credentials": [],
+        "limits": [],
     }
     example = allowed["examples"][0]
     assert (example["as"], example["method"]) == ("bot", "POST")

@@ -129,6 +129,21 @@ def told(old: Policy, new: Policy) -> set[tuple[str, str]]:
             {("hold", "hold")},
         ),
         (
+            [f"match: {{{AT}}}, effect: allow, limit: {{calls: 5, per: 1d}}"],
+            [f"match: {{{AT}}}, effect: allow, limit: {{calls: 9, per: 1d}}"],
+            {("allow", "allow")},
+        ),
+        (
+            [f"match: {{{AT}}}, effect: allow, limit: {{sum: json:/n, max: 5, per: 1d}}"],
+            [f"match: {{{AT}}}, effect: allow"],
+            {("deny", "allow"), ("allow", "allow")},
+        ),
+        (
+            [f"match: {{{AT}}}, effect: hold, limit: {{sum: form:n, max: 5, per: 1d}}"],
+            [f"match: {{{AT}}}, effect: hold, limit: {{sum: form:n, max: 5, per: 1d, over: hold}}"],
+            {("hold", "hold")},
+        ),
+        (
             ["match: {host: pypi.org}, effect: tunnel"],
             ["match: {host: '*.org'}, effect: tunnel"],
             {("deny", "tunnel")},
