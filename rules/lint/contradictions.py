@@ -19,36 +19,39 @@ from rules.values import NUMERIC, Value, fold, holds, text_holds
 _IN_NUMBERS = frozenset("-0123456789.")
 
 
-def contradiction(test: ValueTest, *, typed: bool, wide: bool) -> str | None:
-    """Why nothing passes the test, in words; None if something may. `typed` is for JSON."""
+def contradiction(test: ValueTest, *, typed: bool, wide: bool, guard: bool = False) -> str | None:
+    """Why nothing passes the test, in words; None if something may. `typed` is for JSON; `guard`
+    leaves out only what the test asks for in another spelling than its own."""
     checks = checks_of(test)
-    if not nothing_passes(checks, typed=typed, wide=wide):
+    if not nothing_passes(checks, typed=typed, wide=wide, guard=guard):
         return None
     return f"nothing is {describe_checks(checks)}"
 
 
-def nothing_passes(checks: Sequence[Check], *, typed: bool, wide: bool) -> bool:
+def nothing_passes(
+    checks: Sequence[Check], *, typed: bool, wide: bool, guard: bool = False
+) -> bool:
     """Whether certainly no value passes all of them."""
     if _bounds_exclude(checks, whole=False) or _lengths_exclude(checks):
         return True
-    if _texts_exclude(checks, wide=wide):
+    if _texts_exclude(checks, wide=wide or guard):
         return True
     if wide:
         return False
     candidates = _candidates(checks, typed=typed)
     if candidates is not None:
-        return not any(passes(checks, candidate, typed=typed) for candidate in candidates)
-    return _kinds_exclude(checks, typed=typed)
+        return not any(passes(checks, one, typed=typed, wide=guard) for one in candidates)
+    return _kinds_exclude(checks, typed=typed, guard=guard)
 
 
-def passes(checks: Sequence[Check], value: Value, *, typed: bool) -> bool:
-    """Whether the value passes all of them, read narrowly."""
+def passes(checks: Sequence[Check], value: Value, *, typed: bool, wide: bool = False) -> bool:
+    """Whether the value passes all of them, read narrowly unless `wide`."""
     try:
         if typed:
-            return all(holds(check, value, wide=False) for check in checks)
-        return isinstance(value, str) and all(text_holds(c, value, wide=False) for c in checks)
+            return all(holds(check, value, wide=wide) for check in checks)
+        return isinstance(value, str) and all(text_holds(c, value, wide=wide) for c in checks)
     except Unreadable:
-        return False
+        return wide
 
 
 def _candidates(checks: Sequence[Check], *, typed: bool) -> list[Scalar] | None:
@@ -129,12 +132,14 @@ def _texts_exclude(checks: Sequence[Check], *, wide: bool) -> bool:
     return False
 
 
-def _kinds_exclude(checks: Sequence[Check], *, typed: bool) -> bool:
+def _kinds_exclude(checks: Sequence[Check], *, typed: bool, guard: bool) -> bool:
     """Whether they ask for a number and for what a number is not."""
     if not any(check.op in NUMERIC for check in checks):
         return False
     if typed:
-        return any(check.op in ("prefix", "suffix", "glob", "length") for check in checks)
+        # Read widely, a number begins and ends as it is written.
+        others = ("length",) if guard else ("prefix", "suffix", "glob", "length")
+        return any(check.op in others for check in checks)
     return any(
         check.op in ("prefix", "suffix") and not set(cast(str, check.value)) <= _IN_NUMBERS
         for check in checks

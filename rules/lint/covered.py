@@ -9,7 +9,7 @@ from rules.lint.finding import Example, Finding
 from rules.lint.never import falls_under, why_never
 from rules.lint.view import Placed, View
 from rules.lint.within import Spot, match_within, spot_within
-from rules.lint.witness import calls
+from rules.lint.witness import calls, counted
 from rules.matching import is_wide
 from rules.model import Match, Rule
 
@@ -140,7 +140,7 @@ def _example(view: View, rule: Rule, effect: str | None = None) -> Example | Non
     alone = view.alone(rule)
     for match in rule.matches:
         subject = view.subject(rule.agents[0], match)
-        for request in calls(match):
+        for request in calls(counted(match, rule.limits)):
             found = Example(subject, request)
             if falls_under(alone, found) and (
                 effect is None or view.book.decide(subject, request).effect == effect

@@ -47,14 +47,14 @@ def _of_rule(view: View, rule: Rule) -> Iterator[Finding]:
             else "nothing is allowed by it"
         )
         message = f"it can never match ({whys[0]}): {meaning}"
-        example = _missing(view, rule, rule.matches[0])
+        example = _missing_one(view, rule)
         yield view.finding("never-matches", "warning", rule, message, example)
     elif all(plainly):
         message = (
             f"no plainly written call falls under it ({plainly[0]}): it takes only odd spellings, "
             "and what it was meant to stop passes by"
         )
-        example = _missing(view, rule, rule.matches[0])
+        example = _missing_one(view, rule)
         yield view.finding("matches-no-plain-call", "warning", rule, message, example)
     else:
         for index, why in enumerate(whys):
@@ -70,8 +70,11 @@ def _of_rule(view: View, rule: Rule) -> Iterator[Finding]:
 
 def why_never(rule: Rule, match: Match, *, wide: bool) -> str | None:
     """Why no call falls under the rule by this match; None if one may. Sound but for calls that
-    have no one reading, where it is read widely."""
-    why = impossible(match, wide=wide)
+    have no one reading, where it is read widely.
+
+    Of a rule that restricts, without `wide`: why no plainly written call does.
+    """
+    why = impossible(match, wide=wide, guard=is_wide(rule))
     if why is not None:
         return why
     reading: Literal["exact", "narrow"] = "exact" if wide else "narrow"
@@ -93,6 +96,11 @@ def _uncountable(rule: Rule, match: Match) -> str | None:
     return None
 
 
+def _missing_one(view: View, rule: Rule) -> Example | None:
+    found = (_missing(view, rule, match) for match in rule.matches)
+    return next((example for example in found if example is not None), None)
+
+
 def _missing(view: View, rule: Rule, match: Match) -> Example | None:
     """A call that the author must have meant, and that does not fall under the rule."""
     subject = view.subject(rule.agents[0], match)
@@ -106,8 +114,7 @@ def _missing(view: View, rule: Rule, match: Match) -> Example | None:
 
 def falls_under(alone: Rulebook, example: Example) -> bool:
     """Whether the call falls under the only rule of the book."""
-    decision = alone.decide(example.subject, example.request)
-    return bool(decision.rules) and decision.code != "request_ambiguous"
+    return bool(alone.matching(example.subject, example.request))
 
 
 def _relaxed(match: Match) -> Match:

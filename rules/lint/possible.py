@@ -17,15 +17,16 @@ _BODILESS = frozenset({"GET", "HEAD"})
 _JSON_ENDS = ("json", "*")
 
 
-def impossible(match: Match, *, wide: bool) -> str | None:
-    """Why no call falls under the match, in words; None if one may."""
-    return next(_reasons(match, wide), None)
+def impossible(match: Match, *, wide: bool, guard: bool = False) -> str | None:
+    """Why no call falls under the match, in words; None if one may. `guard`: why no plain one does,
+    though values are read widely."""
+    return next(_reasons(match, wide, guard), None)
 
 
-def _reasons(match: Match, wide: bool) -> Iterator[str]:
+def _reasons(match: Match, wide: bool, guard: bool) -> Iterator[str]:
     for kind, tests, typed in _tests(match):
         for test in tests:
-            why = contradiction(test, typed=typed, wide=wide)
+            why = contradiction(test, typed=typed, wide=wide, guard=guard)
             if why is not None:
                 yield f"{kind} {test.name}: {why}"
     if match.body is not None and sizes_exclude(match.body.size):

@@ -17,7 +17,7 @@ from rules.lint.finding import Example, Finding, Severity
 from rules.lint.paths import PathIndex
 from rules.lint.verdicts import Verdicts
 from rules.lint.within import Spot
-from rules.lint.witness import Body, calls
+from rules.lint.witness import Body, calls, counted
 from rules.lint.words import Word, listed, tests_of, under
 from rules.matching import Matcher, all_hold, is_wide
 from rules.model import (
@@ -241,6 +241,7 @@ class View:
         claimed; None if none is found among the first few. `runs`: only a call that is allowed
         can show it."""
         tried = 0
+        match = counted(match, [limit for rule in under for limit in rule.limits])
         for request in calls(match, body):
             if body is not None and request.body != body.content:
                 continue  # GraphQL by GET has none

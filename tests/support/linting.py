@@ -89,8 +89,7 @@ class Case:
 
     def falls_under(self, rule: Rule) -> bool:
         alone = Rulebook(replace(self.policy, rules=(rule,)))
-        decision = alone.decide(self.example.subject, self.request)
-        return bool(decision.rules) and decision.code != "request_ambiguous"
+        return bool(alone.matching(self.example.subject, self.request))
 
     @cached_property
     def without(self) -> Decision:
