@@ -127,7 +127,7 @@ class Rulebook:
                 rules=_ids(denying),
                 basis=basis,
             )
-        if not takes_path(matching, request.path):
+        if ENCODED_SLASH in request.path and not takes_path(matching, request.path):
             return _slash_refused(basis, _ids(matching))
         credentials = self._credentials(matching, request)
         refusal = _unfit(credentials, request) if credentials else None

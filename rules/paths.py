@@ -142,11 +142,11 @@ class Template:
         if ignore_case:
             return any(self._matches_widely(_wide(text)) for text in _spellings(path))
         segments = path.split("/")[1:]
-        return (
-            _match(self.segments, self.rest, segments)
-            and all(_goes_on(segments[index], s) for index, s in self.suffixes.items())
-            and (ENCODED_SLASH not in path or self._takes_slashes_of(segments))
-        )
+        if not _match(self.segments, self.rest, segments):
+            return False
+        if self.suffixes and not all(_goes_on(segments[i], s) for i, s in self.suffixes.items()):
+            return False
+        return ENCODED_SLASH not in path or self._takes_slashes_of(segments)
 
     def _matches_widely(self, path: tuple[str, ...]) -> bool:
         if not _match(self.wide_segments, self.rest, path) and (
