@@ -26,7 +26,7 @@ from rules.reading.graphql import GraphQL
 from rules.reading.json import Json, pointer_steps, step_into
 from rules.reading.jsonrpc import Rpc
 from rules.reading.multipart import Part
-from rules.values import fold, holds, size_holds, value_of
+from rules.values import fold, fold_name, holds, size_holds, value_of
 
 
 class OfBody:
@@ -122,13 +122,17 @@ def values_at(document: Json, pointer: str, *, wide: bool) -> list[Json]:
 
 
 def _walk(value: Json, steps: Sequence[str], *, wide: bool) -> Iterator[Json]:
-    """The values at the end of the steps. Widely names may differ in letter case, and it does not
-    matter whether there is one or a list: many servers take both. To PHP and Rails an object is a
-    list too."""
+    """The values at the end of the steps. Widely names may differ in letter case and `_`, and it
+    does not matter whether there is one or a list: many servers take both. To PHP and Rails an
+    object is a list too."""
     places = [value]
     for step in steps:
         places = [inner for place in places for inner in _inside(place, step, wide)]
     yield from places
+
+
+PROTOTYPE = "__proto__"
+"""What is in it is in the object around it once JavaScript has copied that."""
 
 
 def _inside(value: Json, step: str, wide: bool) -> Iterator[Json]:
@@ -141,8 +145,10 @@ def _inside(value: Json, step: str, wide: bool) -> Iterator[Json]:
         if isinstance(value, dict):
             yield from value.values()
     elif isinstance(value, dict):
-        key = fold(step)
-        yield from (inner for name, inner in value.items() if fold(name) == key)
+        key = fold_name(step)
+        yield from (inner for name, inner in value.items() if fold_name(name) == key)
+        if PROTOTYPE in value:
+            yield from _inside(value[PROTOTYPE], step, wide)
     elif isinstance(value, list) and not step.isdecimal():
         for each in value:
             if isinstance(each, dict):

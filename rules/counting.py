@@ -16,7 +16,7 @@ from rules.places import Place, parse_place
 from rules.reading.call import Reading
 from rules.reading.forms import Pairs, may_be
 from rules.reading.json import Json, Number, pointer_steps, step_into
-from rules.values import fold
+from rules.values import fold_name
 from rules.words import describe_place
 
 _NUMBER = re.compile(r"[0-9.]{1,60}(?:[eE][+-]?[0-9]{1,3})?")
@@ -70,7 +70,8 @@ def _of_json(pointer: str, value: Json) -> Decimal:
     for the same.
     """
     for step in pointer_steps(pointer):
-        alike = [n for n in value if fold(n) == fold(step)] if isinstance(value, dict) else []
+        key = fold_name(step)
+        alike = [n for n in value if fold_name(n) == key] if isinstance(value, dict) else []
         if alike and alike != [step]:
             raise Unreadable(_MORE_THAN_ONE)
         inside = list(step_into(value, step))

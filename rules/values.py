@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from posixpath import normpath
 from typing import cast
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from rules.errors import Unreadable
@@ -258,5 +259,14 @@ def glob_holds(pattern: str, text: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """Letter case and blanks around it away."""
-    return text.strip().casefold()
+    """Letter case, compatibility forms of letters and blanks around it away."""
+    if text.isascii():
+        return text.strip().lower()
+    return normalize("NFKC", text.casefold()).casefold().strip()
+
+
+def fold_name(name: str) -> str:
+    """A member's name likewise, and `dryRun` is `dry_run`: readers of protobuf's JSON and of
+    pydantic's aliases take both, and some take `dry-run`."""
+    folded = fold(name)
+    return folded.replace("_", "").replace("-", "") or folded

@@ -17,6 +17,7 @@ from rules.members import in_doubt
 from rules.paths import ENCODED_SLASH
 from rules.reading.json import Json, Number
 from rules.request import Request
+from rules.values import fold_name
 
 MAX_NODES = 10_000
 """Values in one variable; CEL's library stops after as many rounds of `all` and the like."""
@@ -162,7 +163,7 @@ class _Fields(Value):
 
 class _Document(Value):
     """A JSON value. An integer that a double does not keep may be the double next to it, and a
-    member in another letter case the one that is asked for."""
+    member in another spelling the one that is asked for."""
 
     def __init__(self, document: Json) -> None:
         self._document = document
@@ -182,13 +183,13 @@ class _Document(Value):
                 if isinstance(value, dict):
                     for name in value:
                         longest = max(longest, len(name))
-                        self._names.setdefault(_fold(name), set()).add(name)
+                        self._names.setdefault(fold_name(name), set()).add(name)
         super().__init__(_plain(document), longest=longest, widest=widest, nodes=nodes)
 
     def readings(self, words: frozenset[str]) -> list[object]:
         renamed: dict[str, str] = {}
         for word in words:
-            for name in self._names.get(_fold(word), ()):
+            for name in self._names.get(fold_name(word), ()):
                 if name not in words:
                     renamed[name] = word
         found = [self.plain]

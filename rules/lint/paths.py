@@ -29,10 +29,11 @@ class PathIndex[T]:
 
     def add(self, path: Template, item: T) -> None:
         """Puts the item under the template."""
-        node = self._root
-        for segment in path.wide_segments:
-            node = node.children.setdefault(segment, _Node())
-        (node.open if path.rest else node.ending).append(item)
+        for segments in dict.fromkeys((path.wide_segments, path.without_format)):
+            node = self._root
+            for segment in segments:
+                node = node.children.setdefault(segment, _Node())
+            (node.open if path.rest else node.ending).append(item)
 
     def around(self, path: Template) -> Iterator[T]:
         """The items whose template takes in all that this one does."""

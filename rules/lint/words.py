@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import cast
 
-from rules.bodies import Field, Member, Operations, RpcCalls, ToolCalls
+from rules.bodies import PROTOTYPE, Field, Member, Operations, RpcCalls, ToolCalls
 from rules.conditions import Header, Parameter, checks_of, elements_of
 from rules.errors import Unreadable
 from rules.matching import Matcher
@@ -20,7 +20,7 @@ from rules.model import Check, Match, Scalar, ValueTest
 from rules.reading.call import Reading
 from rules.reading.forms import plain_name
 from rules.reading.json import Json, Number, pointer_steps
-from rules.values import fold, leads_elsewhere, lenient_decimal, lenient_decimals
+from rules.values import fold, fold_name, leads_elsewhere, lenient_decimal, lenient_decimals
 
 type Word = tuple[str, str, str | Decimal | None]
 
@@ -39,7 +39,7 @@ def words_of(matcher: Matcher) -> list[list[Word]]:
             case Member(test) if _must_be_there(test):
                 steps = pointer_steps(test.name)
                 if steps and steps[0] != "*" and not steps[0].isdigit():
-                    name = fold(steps[0])
+                    name = fold_name(steps[0])
                     found.append(_of_test("json", name, test if len(steps) == 1 else None))
             case Field(test) | Parameter(test) if _must_be_there(test):
                 found.append(_of_test("field", plain_name(test.name), test))
@@ -171,11 +171,14 @@ def _must_be_there(test: ValueTest) -> bool:
 def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], bool]:
     """The words of these kinds in a call, with None for rules that want none, and whether it has
     parts that cannot be read: then it may fall under rules with other words too."""
+    if call.request.upgrade is not None:
+        return [None], True  # a socket may carry anything
     try:
         document = call.document(wide=True)
         query, clear = call.query
         fields = [*query, *call.form_pairs(wide=True)]
         doubtful = not clear or bool(call.form_files) or _has_more(document, fields)
+        doubtful = doubtful or (call.has_no_body and bool(query) and "rpc begins" in kinds)
         named = list(_named(call, kinds))
     except Unreadable:
         return [None], True
@@ -201,13 +204,13 @@ type _Item = tuple[str, str, Scalar | list[Json] | dict[str, Json]]
 def _members(document: Json | None) -> Iterator[_Item]:
     if isinstance(document, dict):
         for name, value in document.items():
-            yield "json", fold(name), value.value if isinstance(value, Number) else value
+            yield "json", fold_name(name), value.value if isinstance(value, Number) else value
 
 
 def _has_more(document: Json | None, fields: Iterable[tuple[str, str]]) -> bool:
     """Whether rules that restrict find more there than its members: lists where one is wanted,
-    numbers with something behind them, and paths that lead elsewhere."""
-    if isinstance(document, list):
+    numbers with something behind them, paths that lead elsewhere, and what JavaScript inherits."""
+    if isinstance(document, list) or (isinstance(document, dict) and PROTOTYPE in document):
         return True
     values = document.values() if isinstance(document, dict) else ()
     return any(isinstance(value, list) for value in values) or any(

@@ -51,12 +51,13 @@ def read_pairs(text: str) -> tuple[Pairs, bool]:
 def may_be(name: str, wanted: str) -> bool:
     """Whether some server takes a field of this name for the wanted one, or for a part of it.
 
-    Letter case and blanks around it do not count. To PHP and Rack `a[b]` is a member of `a`, and
-    `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL. What is made of
-    brackets that do not match, or of what stands around them, differs so much that nothing but
-    letters and digits count then.
+    Letter case, `_` and blanks around it do not count: gRPC's gateways take `page_size` for
+    `pageSize`. To Spring `!a` is what `a` is if it is not there. To PHP and Rack `a[b]` is a member
+    of `a`, and `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL. What
+    is made of brackets that do not match, or of what stands around them, differs so much that
+    nothing but letters and digits count then.
     """
-    one, other = name.strip().casefold(), wanted.strip().casefold()
+    one, other = _folded(name), _folded(wanted)
     if one == other:
         return True
     if not any(mark in one or mark in other for mark in _BRACKETED):
@@ -76,12 +77,17 @@ def is_plain(name: str) -> bool:
 
 def plain_name(name: str) -> str:
     """What any two names begin with of which one `may_be` the other."""
-    return _steps(name.strip().casefold())[0]
+    return _steps(_folded(name))[0]
+
+
+def _folded(name: str) -> str:
+    plain = name.strip().casefold()
+    return plain.replace("_", "").lstrip("!") or plain
 
 
 def _steps(name: str) -> list[str]:
     first, *inner = name.partition("\0")[0].split("[")
-    return [first.replace(".", "_").replace(" ", "_"), *[step.rstrip("]") for step in inner]]
+    return [first.replace(".", "").replace(" ", ""), *[step.rstrip("]") for step in inner]]
 
 
 def read_form(body: bytes) -> Pairs:

@@ -92,6 +92,15 @@ def both(
         ("{/to/*: a}", '{"to": "a"}', WIDE),
         ("{/to/*: a}", '{"to": "b"}', NO),
         ("{/to/*/x: a}", '{"to": 5}', NO),
+        ("{/dryRun: false}", '{"dry_run": false}', WIDE),
+        ("{/dry_run: true}", '{"dry_run": true, "dryRun": false}', WIDE),
+        ("{/dry_run: {exists: false}}", '{"dry-run": true}', WIDE),
+        ("{/dry_run: true}", '{"dry_run": true, "_": 1}', YES),
+        ("{/_: true}", '{"_": true}', YES),
+        ("{/amount: {gt: 1000}}", '{"__proto__": {"amount": 5000}}', WIDE),
+        ("{/amount: {lte: 1000}}", '{"amount": 1, "__proto__": {"amount": 5000}}', WIDE),
+        ("{/amount: {exists: false}}", '{"__proto__": {"amount": 5000}}', WIDE),
+        ("{/role: admin}", '{"role": "\uff41dmin"}', WIDE),
         ("{/0/n: {gt: 3}}", '[{"n": 1}, {"n": 5}]', NO),
     ],
 )
@@ -116,6 +125,10 @@ def test_json_under_another_name() -> None:
         ("{amount: {lte: 1000}}", "amount=1000&amount=5000", WIDE),
         ("{amount: {lte: 1000}}", "amount=1e2", WIDE),
         ("{amount: {lte: 1000}}", "amount=5;x=1", WIDE),
+        ("{pageSize: {exists: false}}", "page_size=5", WIDE),
+        ("{page_size: {lte: 100}}", "page_size=5&pageSize=5000", WIDE),
+        ("{amount: {exists: false}}", "!amount=5", WIDE),
+        ("{amount: {exists: false}}", "!=5&_=6", YES),
         ("{amount: 5}", "amount=5", YES),
         ("{amount: {exists: false}}", "Amount=5", WIDE),
         ("{amount: {exists: false}}", "amount[]=5", WIDE),
@@ -468,6 +481,12 @@ def test_an_expression_asks_for_a_field_and_there_is_something_else() -> None:
     assert both(query, "b=1", FORM, query="a=1") == YES
     assert both(query, "a=2", FORM, query="a=1") == WIDE
     assert of_parts(query, file("a", "1"), query="a=1") == WIDE
+
+
+def test_an_expression_on_a_member_in_another_spelling() -> None:
+    assert both(when("!has(call.json.dryRun)"), '{"dry_run": true}') == WIDE
+    assert both(when("call.json.dry_run == true"), '{"dry_run": true, "dryRun": false}') == WIDE
+    assert both(when("!has(call.query.pageSize)"), "{}", query="page_size=1") == WIDE
 
 
 def test_an_expression_on_a_list_where_one_value_is_wanted() -> None:

@@ -11,6 +11,7 @@ from rules.decide import Rulebook
 from rules.lint.verdicts import Verdicts
 from rules.load import load_policy
 from rules.model import Decision, Policy, Subject
+from rules.paths import SLASH_REFUSED
 from rules.reading.call import Reading
 from rules.request import Request
 from tests.support.policies import SUBJECTS, near, policies
@@ -42,6 +43,9 @@ def test_it_decides_as_the_rulebook_does(data: st.DataObject) -> None:
         request: Request = data.draw(near(match, subject))
         decision = book.decide(subject, request)
         event(decision.effect)
+        if decision.sentence == SLASH_REFUSED:  # whatever rules deny it besides
+            assert decision.effect == "deny"
+            continue
         assert told(verdicts.decide(Reading(request, subject))) == told(decision)
         stops = {r.effect for r in book.matching(subject, request)} & {"deny", "hold"}
         running = verdicts.if_it_runs(Reading(request, subject))
@@ -57,6 +61,8 @@ rules:
      effect: hold}
   - {id: form, agents: [bot], match: {host: a.example, path: /f, form: {a_b: {prefix: x}}},
      effect: hold}
+  - {id: file, agents: [bot], effect: hold,
+     match: {host: a.example, path: /t.json, json: {/file: {prefix: /etc}}}}
   - {id: none, agents: [bot], match: {host: a.example, path: /n, json: {/kind: {not_in: [x]}}},
      effect: deny}
   - {id: root, agents: [bot], match: {host: a.example, path: /g, graphql: {fields: [Delete*]}},
@@ -78,6 +84,12 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         ("/J/", "text/plain", json.dumps({"AMOUNT": "7"}), "hold"),
         ("/j", "application/json", '{"amount": 1, "amount": 7}', "hold"),
         ("/j", "application/json", json.dumps({"sum": 7}), "allow"),
+        ("/j.json", "application/json", json.dumps({"a_mount": 7}), "hold"),
+        ("/j", "application/json", json.dumps({"amount": [1, "7x"]}), "hold"),
+        ("/j", "application/json", json.dumps([{"amount": 7}]), "hold"),
+        ("/j", "application/json", json.dumps({"__proto__": {"amount": 7}}), "hold"),
+        ("/f", "", "c&a_b=xy", "hold"),
+        ("/t", "application/json", json.dumps({"file": "/srv/..//etc/x"}), "hold"),
         ("/f", form, "a.b=xy", "hold"),
         ("/f", form, "A_B[]=xy", "hold"),
         ("/f", "text/plain", "a_b=xy", "hold"),
@@ -97,7 +109,7 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         ("/r", "application/json", RPC % '"net"', "allow"),
     ):
         target, _, query = path.partition("?")
-        headers = (("content-type", kind),)
+        headers = (("content-type", kind),) if kind else ()
         request = Request(
             "POST", "https", "a.example", 443, target, query or None, headers, body.encode()
         )
@@ -105,3 +117,31 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         assert book.decide(call.subject, request).effect == effect, (path, body)
         assert verdicts.decide(call).effect == effect, (path, body)
         assert (verdicts.if_it_runs(call) is None) is (effect != "allow"), (path, body)
+
+
+SOCKETS = """\
+version: 1
+rules:
+  - {id: all, agents: [bot], match: {host: a.example}, effect: allow}
+  - {id: root, agents: [bot], match: {host: a.example, path: /g, graphql: {fields: [Delete*]}},
+     effect: hold}
+  - {id: rpc, agents: [bot], match: {host: a.example, path: /r, jsonrpc: {method: eth_*}},
+     effect: hold}
+"""
+
+
+def test_a_hold_on_what_a_socket_or_a_query_may_carry_is_found() -> None:
+    book = Rulebook(load_policy(SOCKETS)[0])
+    verdicts = Verdicts(book)
+    for path, query, upgrade, effect in (
+        ("/g", None, "websocket", "hold"),
+        ("/r", None, "websocket", "hold"),
+        ("/r", "method=eth_call", None, "hold"),
+        ("/r", "session=1", None, "allow"),
+        ("/g", None, None, "allow"),
+    ):
+        request = Request("GET", "https", "a.example", 443, path, query, (), b"", upgrade=upgrade)
+        call = Reading(request, Subject("bot"))
+        assert book.decide(call.subject, request).effect == effect, (path, query)
+        assert verdicts.decide(call).effect == effect, (path, query)
+        assert (verdicts.if_it_runs(call) is None) is (effect != "allow"), (path, query)
