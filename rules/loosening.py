@@ -25,7 +25,8 @@ _ALL = ("query", "headers", "json", "form")
 
 def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
     """What the rule no longer asks, in words; None if it is as strict as it was shipped."""
-    if now.shadow and shipped.effect != "allow":
+    guards = shipped.effect != "allow" or bool(shipped.limits)
+    if now.shadow and guards:
         return f"shipped as {_asks(shipped)}, now only tried (mode: shadow)"
     if _FORCE[now.effect] < _FORCE[shipped.effect]:
         return f"shipped as {_asks(shipped)}, now {_asks(now)}"
@@ -37,15 +38,16 @@ def loosened(shipped: Rule, now: Rule, tiers: Mapping[str, Tier]) -> str | None:
         return f"shipped with {shipped.confirm} to be retyped, now {now.confirm or 'the path'}"
     if now.effect != "deny" and not set(now.agents) <= set(shipped.agents):
         return "it is for more agents than the include"
-    if shipped.effect != "allow" and not set(shipped.agents) <= set(now.agents):
+    if guards and not set(shipped.agents) <= set(now.agents):
         return "it is for fewer agents than the include, and others may be allowed such calls"
     same = now.matches == shipped.matches and now.excepts == shipped.excepts
     if shipped.effect == "allow":
         within = _within(now.matches, shipped.matches) and _within(shipped.excepts, now.excepts)
         if now.effect != "deny" and not within:
             return f"it {_lets(now)} other calls than shipped"
-    elif not same:
-        return f"it is about other calls than shipped, which this rule {_asks(shipped)}"
+    if guards and not same:
+        does = "limits" if shipped.effect == "allow" else _asks(shipped)
+        return f"it is about other calls than shipped, which this rule {does}"
     if now.effect == "deny":
         return None
     for field in fields(Rule):

@@ -123,6 +123,19 @@ def test_what_was_held_beyond_a_limit_only_is_not_held_by_fewer_people() -> None
     assert loosened(limited, replace(held, risk="medium"), TIERS) is not None
 
 
+@pytest.mark.parametrize("match", NARROWER)
+def test_an_allow_with_a_limit_guards(match: Match) -> None:
+    """What it no longer counts may be allowed elsewhere, without a limit."""
+    limited = replace(ALLOW, agents=("bot", "other"), limits=(Limit(Decimal(5), 60),))
+    assert loosened(limited, replace(limited, matches=(match,)), TIERS) == (
+        "it is about other calls than shipped, which this rule limits"
+    )
+    assert loosened(limited, replace(limited, excepts=(match,)), TIERS) is not None
+    assert loosened(limited, replace(limited, agents=("bot",)), TIERS) is not None
+    assert loosened(limited, replace(limited, shadow=True), TIERS) is not None
+    assert loosened(ALLOW, replace(ALLOW, shadow=True), TIERS) is None
+
+
 def test_agents_and_streaming() -> None:
     assert loosened(HOLD, replace(HOLD, agents=("bot", "other")), TIERS) is not None
     assert loosened(HOLD, replace(HOLD, agents=("other",)), TIERS) is not None
