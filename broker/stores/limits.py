@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -41,6 +41,8 @@ class _Counter:
     id: int
     used: Decimal
     """Without the uses whose time is over."""
+    beside: Sequence[tuple[int, int]] = ()
+    """(`per`, id) of the other counters of the same number of this rule and agent."""
 
 
 def reserve(
@@ -68,8 +70,33 @@ def reserve(
     if over and not (held and all(each.demand.limit.over == "hold" for each in over)):
         return over
     for demand, counter in zip(demands, counters, strict=True):
-        _insert(db, caller, counter, _counted(demand), None)
+        _insert(db, caller, counter.id, _counted(demand), None)
+    _insert_beside(db, caller, demands, counters)
     return over
+
+
+def _insert_beside(
+    db: sqlite3.Connection,
+    caller: Caller,
+    demands: Sequence[Demand],
+    counters: Sequence[_Counter],
+) -> None:
+    """Keeps what is left of limits whose `per` was edited, so that an edit back finds all uses: a
+    longer one counts on; a shorter one goes, as a longer one has all that it has."""
+    asked: dict[tuple[str, str | None], set[int]] = {}
+    for demand in demands:
+        asked.setdefault((demand.rule, demand.limit.place), set()).add(demand.limit.per)
+    beside: dict[int, Decimal] = {}
+    for demand, counter in zip(demands, counters, strict=True):
+        pers = asked[demand.rule, demand.limit.place]
+        for per, other in counter.beside:
+            if per > max(pers):
+                beside[other] = _counted(demand)
+            elif per not in pers:
+                db.execute("DELETE FROM limit_uses WHERE counter = ?", (other,))
+                db.execute("DELETE FROM limit_counters WHERE id = ?", (other,))
+    for other, amount in beside.items():
+        _insert(db, caller, other, amount, None)
 
 
 def sent(
@@ -83,7 +110,11 @@ def sent(
             (_micros(now), call, counter.id),
         ).rowcount
         if not known:  # sent before without effect, and its time went by until now
-            _insert(db, Caller(call, agent, None), counter, _counted(demand), _micros(now))
+            _insert(db, Caller(call, agent, None), counter.id, _counted(demand), _micros(now))
+    db.execute(  # in counters beside these
+        "UPDATE limit_uses SET sent_at = ?, worker = NULL WHERE call = ? AND sent_at IS NULL",
+        (_micros(now), call),
+    )
 
 
 def give_back(db: sqlite3.Connection, call: str) -> None:
@@ -144,13 +175,14 @@ def _counter(db: sqlite3.Connection, agent: str, demand: Demand, now: datetime) 
     """The demand's counter as it is now, made if there is none."""
     limit, rule = demand.limit, demand.rule
     key = agent, rule, limit.place or "", limit.per
-    row = db.execute(
-        "SELECT id, used FROM limit_counters"
-        " WHERE agent = ? AND rule = ? AND place = ? AND per = ?",
-        key,
-    ).fetchone()
+    rows = db.execute(
+        "SELECT id, used, per FROM limit_counters WHERE agent = ? AND rule = ? AND place = ?",
+        key[:3],
+    ).fetchall()
+    row = next((row for row in rows if row[2] == limit.per), None)
+    beside = [(other[2], other[0]) for other in rows if other is not row]
     if row is None:
-        return _new_counter(db, key, now)
+        return replace(_new_counter(db, key, now), beside=beside)
     moment = _micros(now)
     # A clock that was set back must not make them count for longer than `per` from now on.
     db.execute(
@@ -171,7 +203,7 @@ def _counter(db: sqlite3.Connection, agent: str, demand: Demand, now: datetime) 
             "SELECT amount FROM limit_uses WHERE counter = ? AND sent_at <= ?", (row[0], begin)
         )
         used = EXACT.subtract(used, _total(rest.fetchall()))
-    return _Counter(row[0], used)
+    return _Counter(row[0], used, beside)
 
 
 def _new_counter(db: sqlite3.Connection, key: tuple[str, str, str, int], now: datetime) -> _Counter:
@@ -197,13 +229,13 @@ def _new_counter(db: sqlite3.Connection, key: tuple[str, str, str, int], now: da
 
 
 def _insert(
-    db: sqlite3.Connection, caller: Caller, counter: _Counter, amount: Decimal, sent_at: int | None
+    db: sqlite3.Connection, caller: Caller, counter: int, amount: Decimal, sent_at: int | None
 ) -> None:
     db.execute(
         "INSERT INTO limit_uses (call, counter, amount, sent_at, worker) VALUES (?, ?, ?, ?, ?)",
-        (caller.call, counter.id, _text(amount), sent_at, caller.worker),
+        (caller.call, counter, _text(amount), sent_at, caller.worker),
     )
-    _add(db, counter.id, amount)
+    _add(db, counter, amount)
 
 
 def _take_out(db: sqlite3.Connection, gone: sqlite3.Cursor | Sequence[sqlite3.Row]) -> None:

@@ -261,6 +261,37 @@ def test_a_limit_whose_time_was_edited_goes_on(db: sqlite3.Connection) -> None:
     assert take(db, "c-3", (higher, "1"), now=200) == ()
 
 
+@pytest.mark.parametrize("first", [3600, 1800, 7200])
+def test_a_limit_whose_time_was_edited_and_edited_back_knows_all_uses(
+    db: sqlite3.Connection, first: int
+) -> None:
+    """Else whoever edits it twice lets the agent spend more than either limit says."""
+    for number, per in enumerate((3600, first, 3600)):
+        limit = Limit(Decimal(100), per, "form:amount")
+        take(db, f"c-{number}", (limit, "30"), now=number)
+        send(db, f"c-{number}", (limit, "30"), now=number)
+    [over] = take(db, "c-9", (MONEY, "11"), now=100)
+    assert (over.used, over.frees_at) == (90, at(3600))
+
+
+def test_what_counts_beside_a_limit_is_given_back_and_goes_as_it_does(
+    db: sqlite3.Connection,
+) -> None:
+    shorter = Limit(Decimal(100), 60, "form:amount")
+    take(db, "c-1", (MONEY, "50"))
+    send(db, "c-1", (MONEY, "50"))
+    take(db, "c-2", (shorter, "50"), now=1)
+    limits.give_back(db, "c-2")
+    take(db, "c-3", (shorter, "50"), now=2)
+    limits.recover(db, "w1")
+    take(db, "c-4", (shorter, "1"), now=3)
+    send(db, "c-4", (shorter, "1"), now=3)
+    limits.recover(db, "w1")
+    [over] = take(db, "c-5", (MONEY, "50"), now=3)
+    assert over.used == 51
+    assert take(db, "c-5", (MONEY, "50"), now=3600) == ()
+
+
 def test_what_is_over_is_dropped_a_part_at_a_time(
     db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +335,9 @@ def test_room_far_away_is_said_without_looking_through_everything(
         "SELECT amount FROM limit_uses WHERE counter = 1 AND sent_at <= 5",
         "SELECT amount FROM limit_uses WHERE counter = 1 AND sent_at IS NULL",
         "DELETE FROM limit_uses WHERE call = 'c' AND sent_at IS NULL",
+        "UPDATE limit_uses SET sent_at = 5 WHERE call = 'c' AND sent_at IS NULL",
+        "SELECT id FROM limit_counters WHERE agent = 'a' AND rule = 'r' AND place = ''",
+        "DELETE FROM limit_uses WHERE counter = 1",
         "UPDATE limit_uses SET sent_at = 5 WHERE counter = 1 AND sent_at > 5",
         "DELETE FROM limit_uses WHERE worker IS NOT NULL AND worker = 'w'",
     ],
