@@ -41,7 +41,7 @@ def words_of(matcher: Matcher) -> list[list[Word]]:
                 if steps and steps[0] != "*" and not steps[0].isdigit():
                     name = fold_name(steps[0])
                     found.append(_of_test("json", name, test if len(steps) == 1 else None))
-            case Field(test) | Parameter(test) if _must_be_there(test):
+            case Field(test) | Parameter(test) if _must_be_there(test) and "." not in test.name:
                 found.append(_of_test("field", plain_name(test.name), test))
             case Header(test) if _must_be_there(test):
                 found.append(_of_test("header", test.name, test))
@@ -209,8 +209,12 @@ def _members(document: Json | None) -> Iterator[_Item]:
 
 def _has_more(document: Json | None, fields: Iterable[tuple[str, str]]) -> bool:
     """Whether rules that restrict find more there than its members: lists where one is wanted,
-    numbers with something behind them, paths that lead elsewhere, and what JavaScript inherits."""
+    numbers with something behind them, paths that lead elsewhere, what JavaScript inherits, and
+    names with dots."""
     if isinstance(document, list) or (isinstance(document, dict) and PROTOTYPE in document):
+        return True
+    fields = list(fields)
+    if any("." in name for name, _ in fields):
         return True
     values = document.values() if isinstance(document, dict) else ()
     return any(isinstance(value, list) for value in values) or any(

@@ -53,9 +53,9 @@ def may_be(name: str, wanted: str) -> bool:
 
     Letter case, `_` and blanks around it do not count: gRPC's gateways take `page_size` for
     `pageSize`. To Spring `!a` is what `a` is if it is not there. To PHP and Rack `a[b]` is a member
-    of `a`, and `a[]` the next one; PHP writes `_` for a dot or blank, and ends a name at NUL. What
-    is made of brackets that do not match, or of what stands around them, differs so much that
-    nothing but letters and digits count then.
+    of `a`, and `a[]` the next one, as `a.b` is to Spring and .NET; PHP writes `_` for a dot or
+    blank, and ends a name at NUL. What is made of brackets that do not match, or of what stands
+    around them, differs so much that nothing but letters and digits count then.
     """
     one, other = _folded(name), _folded(wanted)
     if one == other:
@@ -65,6 +65,12 @@ def may_be(name: str, wanted: str) -> bool:
     if not (_WELL_FORMED.fullmatch(one) and _WELL_FORMED.fullmatch(other)):
         one, other = _NO_LETTERS.sub("", one), _NO_LETTERS.sub("", other)
         return bool(one and other) and (one.startswith(other) or other.startswith(one))
+    return _lead_alike(one, other) or (
+        "." in one + other and _lead_alike(one.replace(".", "["), other.replace(".", "["))
+    )
+
+
+def _lead_alike(one: str, other: str) -> bool:
     pairs = zip(_steps(one), _steps(other), strict=False)
     return all(a == b or (at and "" in (a, b)) for at, (a, b) in enumerate(pairs))
 
@@ -76,7 +82,7 @@ def is_plain(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """What any two names begin with of which one `may_be` the other."""
+    """What any two names without a dot begin with of which one `may_be` the other."""
     return _steps(_folded(name))[0]
 
 

@@ -61,6 +61,8 @@ rules:
      effect: hold}
   - {id: form, agents: [bot], match: {host: a.example, path: /f, form: {a_b: {prefix: x}}},
      effect: hold}
+  - {id: dots, agents: [bot], match: {host: a.example, path: /d, form: {card.number: {prefix: x}}},
+     effect: hold}
   - {id: file, agents: [bot], effect: hold,
      match: {host: a.example, path: /t.json, json: {/file: {prefix: /etc}}}}
   - {id: none, agents: [bot], match: {host: a.example, path: /n, json: {/kind: {not_in: [x]}}},
@@ -89,6 +91,8 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         ("/j", "application/json", json.dumps([{"amount": 7}]), "hold"),
         ("/j", "application/json", json.dumps({"__proto__": {"amount": 7}}), "hold"),
         ("/f", "", "c&a_b=xy", "hold"),
+        ("/d", form, "card=xy", "hold"),
+        ("/d", form, "card[number]=xy", "hold"),
         ("/t", "application/json", json.dumps({"file": "/srv/..//etc/x"}), "hold"),
         ("/f", form, "a.b=xy", "hold"),
         ("/f", form, "A_B[]=xy", "hold"),
