@@ -41,13 +41,20 @@ def _read_limit(at: Section, value: object) -> Limit | None:
         calls = at.at("calls").count(fields["calls"], MAX_CALLS)
         most = None if calls is None else Decimal(calls)
     else:
-        place = at.at("sum").parsed(fields["sum"], lambda text: str(parse_place(text)))
+        place = at.at("sum").parsed(fields["sum"], _parse_sum)
         most = _read_most(at.at("max"), fields["max"])
     per = at.at("per").parsed(fields["per"], _parse_per) if at.has(fields, "per") else None
     over = at.at("over").choice(fields.get("over", "deny"), BEYOND)
     if most is None or per is None or over is None:
         return None
     return Limit(most, per, place, cast(Literal["deny", "hold"], over))
+
+
+def _parse_sum(text: str) -> str:
+    place = parse_place(text)
+    if place.kind == "json" and "*" in place.name.split("/"):
+        raise ValueError("a limit sums up one number of each call; name the item, not `*`")
+    return str(place)
 
 
 def _read_most(at: Section, value: object) -> Decimal | None:

@@ -360,11 +360,17 @@ def _read_clock(at: Section, value: object) -> int:
     return int(hours) * 60 + int(minutes)
 
 
+_NO_ZONES = ("localtime", "posixrules", "posix/", "right/")
+"""Lie beside the zones on some machines, and are others on each, or count leap seconds."""
+
+
 def _parse_zone(text: str) -> str:
     try:
+        if text.startswith(_NO_ZONES):
+            raise ZoneInfoNotFoundError
         ZoneInfo(text)
     except (ValueError, OSError, ZoneInfoNotFoundError):
-        hint = did_you_mean(text, available_timezones())
+        hint = did_you_mean(text, available_timezones() - {"localtime"})
         raise ValueError(
             f'"{text[:80]}" is no time zone, such as Europe/Berlin or UTC{hint}'
         ) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from math import isinf
 from typing import TYPE_CHECKING, get_args
@@ -32,6 +33,8 @@ type _Tree = int | tuple[int, dict[str | int, _Tree]]
 # libyaml's parser is about ten times as fast; both produce the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_HIDDEN = re.compile(r"\r(?!\n)|[\x85\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Line breaks that YAML 1.1 knows and hardly any reader, and marks of direction."""
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _OTHER_BASE = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -71,6 +74,13 @@ def parse_yaml(text: str, file: str) -> tuple[object, Lines]:
         because = f"the file is larger than {limit} MiB"
         raise InvalidFile([Problem(file, 0, because, code="invalid-yaml")])
     builder = _Builder(file)
+    for hidden in _HIDDEN.finditer(text):
+        # Some editors and reviews show one line where the parser sees two, or turn it around.
+        line = text.count("\n", 0, hidden.start()) + 1
+        message = f"the character {hidden.group()!a} hides what stands behind it; take it out"
+        builder.problem(line, message, "invisible-character")
+    if builder.problems:
+        raise InvalidFile(sorted(builder.problems))
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.feed(event)
@@ -180,6 +190,8 @@ class _Builder:
             return text
         if isinf(number := float(text)):
             self.problem(line, f"{text[:40]} is too large a number")
+        elif not _is_kept(text, number):
+            self.problem(line, f"{text[:40]} has more digits than are kept; write fewer")
         return number
 
     def _add(
@@ -219,6 +231,14 @@ class _Builder:
         # A stand-in that cannot collide, so that reading goes on and finds what else is wrong.
         self._nameless += 1
         return f"\0{self._nameless}"
+
+
+def _is_kept(text: str, number: float) -> bool:
+    """Whether the number is what the text says."""
+    try:
+        return Decimal(text) == Decimal(repr(number))
+    except InvalidOperation:
+        return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

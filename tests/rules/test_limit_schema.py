@@ -76,6 +76,7 @@ def test_limits(text: str, limits: list[Limit]) -> None:
         ("{calls: 1, per: 1m, over: ask}", "over must be deny or hold"),
         ("{cals: 1, per: 1m}", 'unknown field "cals" (did you mean "calls"?)'),
         ("{sum: amount, max: 1, per: 1m}", 'sum: "amount" is not a place in a request'),
+        ("{sum: json:/items/*/n, max: 1, per: 1m}", "a limit sums up one number of each call"),
         ("{sum: query:n, max: 0, per: 1m}", "max must be more than 0"),
         ("{sum: query:n, max: -1, per: 1m}", 'max: "-1" is not a plain decimal'),
         ("{sum: query:n, max: 1e30, per: 1m}", "is not a plain decimal"),

@@ -224,3 +224,9 @@ def test_what_is_excepted_is_of_the_schemes_of_the_rule(
 ) -> None:
     text = "version: 1\n" + rule(f"match: {match}, except: {hole}, effect: allow")
     assert [hole.scheme for hole in load_policy(text)[0].rules[0].excepts] == schemes
+
+
+@pytest.mark.parametrize("zone", ["localtime", "right/Europe/Berlin", "posix/UTC", "posixrules"])
+def test_a_zone_is_the_same_on_every_machine(zone: str) -> None:
+    fields = f"match: {{host: a.example, time: {{zone: {zone}}}}}, effect: allow"
+    assert "is no time zone" in problems(rule(fields))

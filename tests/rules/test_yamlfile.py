@@ -90,6 +90,9 @@ def test_lines_lead_to_the_key_or_its_nearest_parent() -> None:
         ("a: " + "9" * 5000, "can be read in several ways"),
         ("a: 0x1F", "0x1F is not a plain number; put it in quotes"),
         ("a: 1e999", "1e999 is too large a number"),
+        ("a: 999999999999999.99", "999999999999999.99 has more digits than are kept"),
+        ("a: 1e-400", "1e-400 has more digits than are kept"),
+        ("a: 1e-99999999999999999999", "has more digits than are kept"),
         ("a: .nan", ".nan is not a plain number"),
         ("a: [1, 2", "',' or ']' (while parsing a flow sequence that begins in line 1)"),
         ("a:\n\t- b", "f.yaml:2: error: not valid YAML: found character that cannot start any"),
@@ -102,6 +105,16 @@ def test_lines_lead_to_the_key_or_its_nearest_parent() -> None:
 )
 def test_what_is_odd_is_refused(text: str, sentence: str) -> None:
     assert any(sentence in line for line in refused(text)), refused(text)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\r", "\u202e", "\u2066", "\u200f"])
+def test_nothing_hides_behind_a_comment(mark: str) -> None:
+    """To the parser a line may end where a reader, or a review, sees the comment go on."""
+    text = f"a: 1\r\n# text{mark}b: 2\nc: &x 3\n"
+    assert refused(text) == [
+        f"f.yaml:2: error: the character {mark!a} hides what stands behind it; take it out"
+    ]
+    assert parse_yaml("# \u05d0\r\na: \u05d0\r\n", "f")[0] == {"a": "\u05d0"}
 
 
 def test_all_problems_come_at_once_in_file_order() -> None:
