@@ -33,6 +33,16 @@ NO_REFUNDS = """\
 """
 
 
+ONE_READ = """\
+  - id: one-read
+    agents: [bot]
+    match: {host: api.stripe.com, method: GET}
+    effect: allow
+    limit: {calls: 1, per: 1d}
+    mode: shadow
+"""
+
+
 async def ask(world: World, asked: Any) -> Any:
     outcome = await world.pipeline(hold_wait=0.05).handle(world.client(), asked, asyncio.Event())
     if isinstance(outcome, Passage):
@@ -115,6 +125,25 @@ async def test_a_whole_file_in_shadow_leaves_the_version_before_in_force(world: 
     assert current.version == before.version
     world.publish("version: 1\nrules: []\n")
     assert problem_of(await ask(world, raw()))["code"] == "policy_denied"
+
+
+async def test_limits_of_what_is_in_shadow_neither_count_nor_refuse(world: World) -> None:
+    """Of a rule, and of a whole file; once in force they begin with nothing used."""
+    limited = POLICY + ONE_READ.replace("    mode: shadow\n", "")
+    for tried in (POLICY + ONE_READ, "mode: shadow\n" + limited):
+        world.publish(tried)
+        for _ in range(3):
+            assert isinstance(await ask(world, raw()), Passage)
+        for record in world.records("call.sent")[-3:]:
+            assert record["rules"] == ["read"]
+            assert record["shadow"]["effect"] == "allow"
+            assert {"rule": "one-read", "effect": "allow"} in record["shadow"]["rules"]
+        assert world.rows("SELECT * FROM limit_uses") == []
+        assert world.rows("SELECT * FROM limit_counters") == []
+    world.publish(limited)
+    assert isinstance(await ask(world, raw()), Passage)
+    assert problem_of(await ask(world, raw()))["code"] == "policy_denied"
+    assert world.rows("SELECT rule, used FROM limit_counters") == [("one-read", "1")]
 
 
 async def test_another_process_starts_with_what_is_in_force(world: World) -> None:

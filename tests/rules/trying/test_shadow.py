@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rules.decide import Rulebook
@@ -12,6 +14,7 @@ from rules.load import load_policy
 from rules.model import Policy, Shadow, Subject
 from rules.request import Request
 from rules.trying.shadow import Overlay
+from tests.support.policies import SUBJECTS, near, policies
 
 BOT = Subject("bot", frozenset(), "alice")
 ALLOW = "id: allow, agents: [bot], match: {host: a.example}, effect: allow"
@@ -142,3 +145,56 @@ def test_no_rule_in_shadow_ever_decides(rules: list[tuple[str, str, bool]], path
     assert one == other
     in_force = {f"r{number}" for number, (_, _, shadow) in enumerate(rules) if not shadow}
     assert {demand.rule for demand in one.limits} <= in_force
+
+
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(st.data())
+def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.DataObject) -> None:
+    """And of what is decided it changes nothing, not even in part."""
+    live, tried = data.draw(policies()), data.draw(policies())
+    rule = data.draw(st.sampled_from((*live.rules, *tried.rules)))
+    subject = data.draw(st.sampled_from(SUBJECTS))
+    asked = data.draw(near(data.draw(st.sampled_from(rule.matches)), subject))
+    decision = Rulebook(live).decide(subject, asked)
+    shadow = Overlay.of_file(replace(tried, shadow=True), 7).cast(subject, asked, decision)
+    would = Rulebook(tried).decide(subject, asked)
+    assert shadow is not None
+    assert (shadow.decided, shadow.effect, shadow.version) == (decision.effect, would.effect, 7)
+    assert [id for id, _ in shadow.rules] == [*would.rules, *would.allowed_by]
+    effects = {rule.id: rule.effect for rule in tried.rules}
+    assert all(effect == effects[id] for id, effect in shadow.rules)
+
+
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(st.data())
+def test_rules_in_shadow_say_what_would_be_decided_if_they_were_live(data: st.DataObject) -> None:
+    whole: Policy = data.draw(policies())
+    tried = frozenset(data.draw(st.sets(st.sampled_from(whole.rules))))
+    mixed = replace(
+        whole,
+        rules=tuple(rule for rule in whole.rules if rule not in tried),
+        shadows=tuple(replace(rule, shadow=True) for rule in whole.rules if rule in tried),
+    )
+    rule = data.draw(st.sampled_from(whole.rules))
+    subject = data.draw(st.sampled_from(SUBJECTS))
+    asked = data.draw(near(data.draw(st.sampled_from(rule.matches)), subject))
+    book = Rulebook(mixed)
+    decision = book.decide(subject, asked)
+    assert decision == Rulebook(replace(mixed, shadows=())).decide(subject, asked)
+    overlay = Overlay.of_rules(mixed)
+    shadow = overlay.cast(subject, asked, decision) if overlay is not None else None
+    live = Rulebook(whole)
+    matching = [rule.id for rule in live.matching(subject, asked) if rule in tried]
+    if not matching:
+        assert shadow is None
+        # None of them is about the call: with them it would be decided alike.
+        assert live.decide(subject, asked).effect == decision.effect
+        return
+    assert shadow is not None
+    assert shadow.decided == decision.effect
+    assert shadow.effect == live.decide(subject, asked).effect
+    assert [id for id, _ in shadow.rules] == matching
