@@ -143,6 +143,10 @@ def test_calls_are_counted_over_all_workers(at: Watched) -> None:
     assert value("keybroker_masked_secrets_total") >= 1
     assert value("keybroker_body_bytes_total", body="request") == len("amount=7")
     assert value("keybroker_ledger_records_total", type="call.sent") == 8
+    assert value("keybroker_shadow_calls_total", decided="allow", shadow="deny") == 7
+    tried = {"effect": "deny", "rules": [{"rule": "tried", "effect": "deny"}]}
+    sent = [record["data"] for record in at.kb.records(type="call.sent")]
+    assert [data.get("shadow") for data in sent] == [tried] * 7 + [None]
     assert value("keybroker_ledger_lag_seconds_count") > 16
     assert value("keybroker_approvals_pending", risk="medium") == 0
     assert value("keybroker_workers", state="accepting") == 2

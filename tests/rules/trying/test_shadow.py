@@ -147,9 +147,7 @@ def test_no_rule_in_shadow_ever_decides(rules: list[tuple[str, str, bool]], path
     assert {demand.rule for demand in one.limits} <= in_force
 
 
-@settings(
-    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.DataObject) -> None:
     """And of what is decided it changes nothing, not even in part."""
@@ -167,9 +165,7 @@ def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.Dat
     assert all(effect == effects[id] for id, effect in shadow.rules)
 
 
-@settings(
-    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_rules_in_shadow_say_what_would_be_decided_if_they_were_live(data: st.DataObject) -> None:
     whole: Policy = data.draw(policies())
