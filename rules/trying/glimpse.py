@@ -92,6 +92,15 @@ class Look:
         """Of an empty body nothing is hidden, whatever the head says that it is."""
         return self._plainly(condition, wide) if self.glimpse.size == 0 else None
 
+    def _of_rpc(self, condition: Condition, wide: bool) -> bool | None:
+        """What is called stands in a body; but it may also do so in the query, or be said over a
+        WebSocket."""
+        if self.glimpse.size != 0:
+            return None
+        socket = replace(self.request, upgrade="websocket")
+        queried = replace(self.request, query="method=x")
+        return self._same(condition, wide, self.request, socket, queried)
+
     def _of_size(self, condition: Condition, wide: bool) -> bool | None:
         size = self.glimpse.size
         if size is None or not isinstance(condition, Body) or condition.test.types:
@@ -129,6 +138,6 @@ _ASKED: dict[type[Condition], Callable[[Look, Condition, bool], bool | None]] = 
     Body: Look._of_size,
     Field: Look._of_field,
     Member: Look._of_empty,
-    RpcCalls: Look._of_empty,
-    ToolCalls: Look._of_empty,
+    RpcCalls: Look._of_rpc,
+    ToolCalls: Look._of_rpc,
 }

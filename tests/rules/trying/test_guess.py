@@ -97,6 +97,15 @@ def test_an_empty_body_hides_nothing() -> None:
     assert asks.guess(BOT, glimpse(size=None)).effects == {"allow", "deny"}
 
 
+@pytest.mark.parametrize("asked", ["mcp: {tool: x}", "jsonrpc: {method: x}"])
+def test_calls_of_a_tool_need_no_body(asked: str) -> None:
+    """A WebSocket opens without one."""
+    asks = guesser(f"match: {{{AT}, {asked}}}, effect: allow")
+    assert asks.guess(BOT, glimpse(size=0)).effects == {"deny"}
+    spared = guesser(f"match: {{{AT}}}, except: {{{AT}, {asked}}}, effect: allow")
+    assert spared.guess(BOT, glimpse("GET", size=0)).effects == {"allow", "deny"}
+
+
 def test_what_is_known_of_a_rule_counts_more_than_the_glimpse() -> None:
     asks = guesser(f"match: {{{AT}, json: {{/n: 1}}}}, effect: allow")
     assert asks.guess(BOT, glimpse(), {"r0": True}).rules == ("r0",)
@@ -163,7 +172,9 @@ REQUESTS = st.builds(
     host=st.sampled_from(["api.example.com", "www.example.com", "example.com"]),
     port=st.just(443),
     path=st.sampled_from(["/a", "/a/b", "/A/b", "/a/b/c", "/a/b%2Fc", "/a%2Fb"]),
-    query=st.sampled_from([None, "", "a=b", "A=b", "a=c&a=b", "query=mutation%20%7Bx%7D"]),
+    query=st.sampled_from(
+        [None, "", "a=b", "A=b", "a=c&a=b", "method=x", "query=mutation%20%7Bx%7D"]
+    ),
     headers=st.lists(
         st.sampled_from(
             [
