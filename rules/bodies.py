@@ -62,6 +62,8 @@ class Field(OfBody):
         files = [part for part in call.form_files if may_be(part.name, self.test.name)]
         if files:
             return _file_holds(self.test, files, (*pairs, *query))
+        if self.test.exists is False and not wide:
+            query = (*query, *call.members(wide=True))
         return pairs_hold(self.test, pairs, query, wide=wide)
 
 
@@ -94,7 +96,31 @@ class Member(OfBody):
     def holds(self, call: Reading, *, wide: bool) -> bool:
         # That a value is absent is certain only if it is absent from whatever looks like JSON.
         looks = wide is not (self.test.exists is False)
-        return member_holds(self.test, call.document(wide=looks), wide=wide)
+        held = member_holds(self.test, call.document(wide=looks), wide=wide)
+        if held is wide:
+            return held
+        beside = _beside(self.test, call, wide=wide)
+        if not wide and beside:
+            raise Unreadable(f"{self.test.name} stands in the query or in a form as well")
+        if not wide or self.test.exists is False:
+            return held
+        return bool(beside) and (
+            self.test.exists is True or any_holds(checks_of(self.test), beside)
+        )
+
+
+def _beside(test: ValueTest, call: Reading, *, wide: bool) -> list[str]:
+    """What servers that merge the query with a JSON body take for the member. Where it must be
+    absent, what they take for it of a form, too."""
+    first, *inner = pointer_steps(test.name)
+    if first in ("", "*"):
+        return []
+    name = first + "".join(f"[{'' if step == '*' else step}]" for step in inner)
+    fields = [*call.query[0]]
+    if test.exists is False and not wide:
+        fields += call.form_pairs(wide=True)
+        fields += [(part.name, "") for part in call.form_files]
+    return [value for given, value in fields if may_be(given, name)]
 
 
 def member_holds(test: ValueTest, document: Json, *, wide: bool) -> bool:

@@ -162,7 +162,7 @@ class Parameter(OfHead):
             raise Unreadable("its query is read in two ways")
         if any(may_be(part.name, self.test.name) for part in call.form_files):
             raise Unreadable(f"a part of its form is named {self.test.name} as well")
-        return pairs_hold(self.test, pairs, call.form_beside_query, wide=wide)
+        return pairs_hold(self.test, pairs, call.body_beside_query(self.test.name), wide=wide)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def _only(place: Place, call: Reading) -> str:
     query, clear = call.query
     if not clear:
         raise Unreadable("its query is read in two ways")
-    own, other = query, call.form_beside_query
+    own, other = query, call.body_beside_query(place.name)
     if place.kind == "form":
         own, other = call.form_pairs(wide=False), query
     if any(may_be(part.name, place.name) for part in call.form_files):

@@ -176,7 +176,7 @@ def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], 
     try:
         document = call.document(wide=True)
         query, clear = call.query
-        fields = [*query, *call.form_pairs(wide=True)]
+        fields = [*query, *call.form_pairs(wide=True), *call.members(wide=True)]
         doubtful = not clear or bool(call.form_files) or _has_more(document, fields)
         doubtful = doubtful or (call.has_no_body and bool(query) and "rpc begins" in kinds)
         named = list(_named(call, kinds))
@@ -186,6 +186,7 @@ def words_in(call: Reading, kinds: Collection[str]) -> tuple[list[Word | None], 
     for kind, name, value in (
         *_members(document),
         *(("field", plain_name(name), text) for name, text in fields),
+        *(("json", fold_name(plain_name(name)), text) for name, text in query),
         *_headers(call),
         *((kind, "", text) for kind, text in named),
     ):

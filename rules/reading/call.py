@@ -18,11 +18,20 @@ from rules.reading.forms import (
     Pairs,
     guess_fields,
     looks_like_fields,
+    may_be,
     read_form,
     read_pairs,
 )
 from rules.reading.graphql import GraphQL, read_graphql
-from rules.reading.json import Json, json_text, looks_like_json, pointer_steps, read_json, step_into
+from rules.reading.json import (
+    Json,
+    json_text,
+    looks_like_json,
+    names_in,
+    pointer_steps,
+    read_json,
+    step_into,
+)
 from rules.reading.jsonrpc import Rpc, read_jsonrpc
 from rules.reading.mcp import read_mcp
 from rules.reading.multipart import Part, read_multipart
@@ -141,13 +150,20 @@ class Reading:
         """
         return tuple([part for part in self._form_parts if part.kind != "field"])
 
-    @property
-    def form_beside_query(self) -> Pairs:
-        """The fields that servers merge with the query's. Raises Unreadable."""
+    def body_beside_query(self, name: str | None = None) -> Pairs:
+        """The fields of the body that servers merge with the query's, all or those that may be of
+        this name. Raises Unreadable."""
         if self.request.unread or self.has_no_body:
             return ()
         if self._is_form:
             return self.form_pairs(wide=False)
+        if self._is_json:
+            try:
+                return self.members(wide=False)
+            except Unreadable:
+                if name is None or any(may_be(n, name) for n in names_in(self.request.body)):
+                    raise
+                return ()
         # Rack takes these for forms too.
         if not self.media_type or self.media_type.startswith("multipart/"):
             return self._guessed_fields
@@ -165,6 +181,14 @@ class Reading:
         if self._is_json or (wide and self._may_be_json):
             return self._once("json", self._read_json)
         return None
+
+    def members(self, *, wide: bool) -> Pairs:
+        """The outermost members of a JSON body as fields: Rails, Laravel and Express have them
+        where they have those of a form, and the first two those of the query. Raises Unreadable."""
+        document = self.document(wide=wide)
+        if not isinstance(document, dict):
+            return ()
+        return tuple([(name, json_text(value)) for name, value in document.items()])
 
     def graphql(self, *, wide: bool) -> tuple[GraphQL, ...]:
         """The operations that it runs as GraphQL. Raises Unreadable."""
@@ -199,7 +223,7 @@ class Reading:
             json=lambda: self.document(wide=wide),
             files=lambda: [part.name for part in self.form_files],
             beside_query=lambda: [
-                *[name for name, _ in self.form_beside_query],
+                *[name for name, _ in self.body_beside_query()],
                 *[part.name for part in self.form_files],
             ],
             agent=self.subject.name,

@@ -53,6 +53,8 @@ class Number:
         return exact
 
 
+_NAMES = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*+:', re.DOTALL).findall
+_NAME_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _BLANKS = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"
 
@@ -86,10 +88,19 @@ def read_json(body: bytes) -> Json:
     return value
 
 
+def names_in(body: bytes) -> set[str]:
+    """The names of all members, at any depth, of what may be no JSON to us but is to others."""
+    return {_NAME_ESCAPE.sub(_unescaped, name.decode("utf-8", "replace")) for name in _NAMES(body)}
+
+
 def looks_like_json(body: bytes) -> bool:
     """Whether a server that does not look at the Content-Type may take the body for JSON, in UTF-8,
     UTF-16 or UTF-32."""
     return body.lstrip(_BLANKS)[:1] in (b"{", b"[")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else found[0][1:]
 
 
 def pointer_steps(pointer: str) -> list[str]:

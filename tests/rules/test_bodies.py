@@ -314,6 +314,46 @@ def test_json_looks_like_it_in_every_encoding_of_unicode(encoding: str) -> None:
     assert both("json: {/a: {exists: false}}", '{"a": 1}'.encode(encoding), PLAIN) == WIDE
 
 
+@pytest.mark.parametrize(
+    ("test", "body", "query", "expected"),
+    [
+        ("query: {dry_run: 'true'}", '{"dry_run": false}', "dry_run=true", WIDE),
+        ("query: {dry_run: 'true'}", '{"dryRun": false}', "dry_run=true", WIDE),
+        ("query: {dry_run: 'true'}", '{"other": {"dry_run": false}}', "dry_run=true", YES),
+        ("query: {force: {exists: false}}", '{"force": 1}', None, WIDE),
+        ("query: {force: '1'}", '{"force": 1}', None, WIDE),
+        ("query: {a: '1'}", '{"b": "\\ud83d"}', "a=1", YES),
+        ("query: {a: '1'}", '{"b": 1, "b": 2}', "a=1", YES),
+        ("query: {a: '1'}", '{"a": 1, "a": 2}', "a=1", WIDE),
+        ("query: {a: '1'}", '{"b": "\\ud83d", "\\u0061": 2}', "a=1", WIDE),
+        ("json: {/amount: {lte: 10}}", '{"amount": 1}', "amount=50", WIDE),
+        ("json: {/amount: {gt: 10}}", "{}", "amount=50", WIDE),
+        ("json: {/amount: {gt: 10}}", "", "amount=50", WIDE),
+        ("json: {/amount: {gt: 10}}", "{}", "amount=5", NO),
+        ("json: {/amount: {gt: 10}}", "{}", "other=50", NO),
+        ("json: {/a/b: {exists: false}}", "{}", "a[b]=1", WIDE),
+        ("json: {/a/b: {exists: false}}", "{}", "a[c]=1", YES),
+        ("json: {/a/*/b: x}", "{}", "a[][b]=x", WIDE),
+        ("json: {/*: x}", "{}", "a=x", NO),
+        ("form: {force: {exists: false}}", '{"force": 1}', None, WIDE),
+        ("form: {force: {exists: false}}", '{"other": 1}', None, YES),
+    ],
+)
+def test_one_name_in_the_query_and_in_json_is_in_doubt(
+    test: str, body: str, query: str | None, expected: tuple[bool, bool]
+) -> None:
+    """Rails and Laravel merge the two, and Express puts JSON where it puts forms."""
+    assert both(test, body, query=query) == expected
+
+
+def test_what_must_not_stand_in_json_stands_in_no_form() -> None:
+    for body in ("force=1", "force[x]=1"):
+        assert both("json: {/force: {exists: false}}", body, FORM) == WIDE
+    assert of_parts("json: {/force: {exists: false}}", part("force", "1")) == WIDE
+    assert of_parts("json: {/force: {exists: false}}", file("force", "1")) == WIDE
+    assert both("json: {/force: {exists: false}}", "other=1", FORM) == YES
+
+
 def test_body() -> None:
     assert both("body: {type: application/json}", "{}") == YES
     assert both("body: {type: application/json}", "{}", PLAIN) == NO

@@ -61,6 +61,8 @@ rules:
      effect: hold}
   - {id: form, agents: [bot], match: {host: a.example, path: /f, form: {a_b: {prefix: x}}},
      effect: hold}
+  - {id: plan, agents: [bot], match: {host: a.example, path: /q, query: {plan: {prefix: x}}},
+     effect: hold}
   - {id: dots, agents: [bot], match: {host: a.example, path: /d, form: {card.number: {prefix: x}}},
      effect: hold}
   - {id: file, agents: [bot], effect: hold,
@@ -90,6 +92,9 @@ def test_a_hold_is_found_by_every_spelling_of_its_word() -> None:
         ("/j", "application/json", json.dumps({"amount": [1, "7x"]}), "hold"),
         ("/j", "application/json", json.dumps([{"amount": 7}]), "hold"),
         ("/j", "application/json", json.dumps({"__proto__": {"amount": 7}}), "hold"),
+        ("/j?amount=7", "application/json", "{}", "hold"),
+        ("/j?amount[]=7", "application/json", "{}", "hold"),
+        ("/q", "application/json", json.dumps({"plan": "xy"}), "hold"),
         ("/f", "", "c&a_b=xy", "hold"),
         ("/d", form, "card=xy", "hold"),
         ("/d", form, "card[number]=xy", "hold"),
