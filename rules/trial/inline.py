@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from rules.errors import Ambiguous, Problem
-from rules.matching import Matcher
+from rules.counting import doubt_about
+from rules.errors import Ambiguous, Problem, Unreadable
+from rules.matching import Matcher, is_wide
 from rules.misses import Miss, miss
 from rules.model import Rule, Subject
 from rules.pack import fill, read_pack, rules_of
@@ -61,11 +62,25 @@ class _Trial:
             return f"{what} matches no rule: {error.sentence}" if wanted else None
         misses = [miss(self._rule, matcher, self._holes, call) for matcher in self._matchers]
         if None in misses:
+            doubt = _uncounted(self._rule, call)
+            if doubt is not None:
+                return f"{what} does not fall under it: {doubt}" if wanted else None
             return None if wanted else f"{what} falls under it"
         if not wanted:
             return None
         nearest = min((m for m in misses if m), key=lambda m: m.distance)
         return f"{what} does not fall under it: {_why(nearest, call)}"
+
+
+def _uncounted(rule: Rule, call: Reading) -> str | None:
+    """Why an allow does not take the call, though it is as its match wants it: a number that it
+    sums up is not there as one."""
+    if is_wide(rule):
+        return None
+    try:
+        return doubt_about(rule.limits, call)
+    except Unreadable as error:
+        return str(error)
 
 
 def _why(nearest: Miss, call: Reading) -> str:

@@ -90,6 +90,17 @@ def test_a_no_match_that_does_is_refused() -> None:
     )
 
 
+def test_an_allow_takes_no_call_without_the_number_that_it_sums_up() -> None:
+    limit = "allow\n    limit: {sum: json:/amount, max: 5, per: 1d}"
+    match = "      match: [{method: POST, path: /refunds, json: {amount: 1.5}}]\n"
+    without = "{method: POST, path: /refunds, json: {amount: -1}}"
+    load_policy(RULE.replace("EFFECT", limit) + match + f"      no_match: [{without}]\n")
+    (problem,) = refused(f"      match: [{without}]\n", limit)
+    assert "must stand there once, as a plain decimal" in problem
+    held = limit.replace("allow", "hold")
+    load_policy(RULE.replace("EFFECT", held) + f"      match: [{without}]\n")
+
+
 def test_rules_are_read_as_widely_as_they_are_when_they_decide() -> None:
     """A hold takes the text "5" for a number, and another letter case for the same path."""
     text = """\
