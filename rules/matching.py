@@ -100,7 +100,8 @@ class Matcher:
                 return None
             except Unreadable as error:
                 reason = reason or str(error)
-        return reason
+        # However it is read, what does not hold widely does not hold.
+        return reason if reason is None or self.holds(call, wide=True) else None
 
 
 def all_hold(conditions: Iterable[Condition], call: Reading, *, wide: bool) -> bool:

@@ -156,3 +156,15 @@ def test_narrow_is_within_wide(
 def test_only_conditions_on_the_head_do_without_the_body() -> None:
     assert not Matcher.of(Match(methods=frozenset({"GET"}), paths=("/a",))).needs_body
     assert Matcher.of(Match(json=(ValueTest("/a", exists=True),))).needs_body
+
+
+def test_what_holds_in_no_reading_is_not_in_doubt() -> None:
+    form = (("content-type", "application/x-www-form-urlencoded"),)
+    matcher = Matcher.of(Match(form=(ValueTest("mode", equals="test"),)))
+
+    def doubt(query: str) -> str | None:
+        request = Request("POST", "https", "a.example", 443, "/", query, form, b"mode=live")
+        return matcher.doubt(Reading(request))
+
+    assert doubt("mode=test") is not None
+    assert doubt("mode=other") is None
