@@ -28,8 +28,8 @@ KINDS = ("name", "host")
 _GIVEN = ("id", "agents", "effect", "risk", "use", "mode")
 """Fields of a policy's rule that a pack's rule gets when it is included."""
 OF_RULE = ("id", "class", "rest", *(name for name in RULE if name not in _GIVEN))
-_REPEATED = ("method", "host", "path")
-"""Fields of a match that a parameter with several values makes a list of."""
+_PATTERNS = frozenset(("host", "path", "tool", "fields", "service", "method", "glob"))
+"""Fields of a match in which `*` is anything; in others it is a star."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _VALUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,99}")
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
@@ -207,6 +207,14 @@ def _check(
             used.add(reference)
             if reference not in parameters:
                 root.at(part).unknown("parameter", reference, parameters)
+    for rule in rules:
+        for part in ("match", "except"):
+            at = root.at("rules", rule.index, part)
+            for name in _in_names(rule.fields.get(part)):
+                at.error(f"{name[:80]}: a parameter stands in a value, not in a name")
+            for reference in _outside_patterns(rule.fields.get(part)):
+                if reference in parameters and "*" in (parameters[reference].default or ()):
+                    at.error(f"${{{reference}}} may be `*`, which is no pattern here")
     for name in parameters.keys() - used:
         root.at("parameters", name).error(f"nothing refers to ${{{name}}}")
 
@@ -220,6 +228,28 @@ def _references(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _references(part)
+
+
+def _in_names(value: object) -> Iterator[str]:
+    """Names of fields with a reference in them, which nothing fills in."""
+    if isinstance(value, dict):
+        yield from (name for name in value if _REFERENCE.search(name))
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _in_names(part)
+
+
+def _outside_patterns(value: object, field: str = "") -> Iterator[str]:
+    """What a match refers to where `*` is a star."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _outside_patterns(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _outside_patterns(part, field)
+    elif field not in _PATTERNS:
+        yield from _references(value)
 
 
 type Values = Mapping[str, tuple[str, ...]]

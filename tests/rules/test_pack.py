@@ -76,10 +76,18 @@ def test_the_same_text_gives_the_same_rules() -> None:
         (("undo: no", "effect: deny"), "effect is not a pack's to say: class does"),
         (("undo: no", "agents: [a]"), "agents is not a pack's to say: the include does"),
         (("undo: no", "undoo: no"), 'unknown field "undoo" (did you mean "undo"?)'),
+        (("query: {a: 1}", 'query: {"${owner}": 1}'), "a parameter stands in a value"),
+        (("query: {a: 1}", 'query: {a: "${owner}"}'), "${owner} may be `*`, which is no pattern"),
+        (("path: /never", 'json: {/a: {in: ["${owner}"]}}'), "may be `*`, which is no pattern"),
     ],
 )
 def test_mistakes_are_told_with_their_lines(change: tuple[str, str], told: str) -> None:
     assert any(told in problem for problem in problems(PACK.replace(*change, 1)))
+
+
+def test_a_star_may_stand_where_it_is_anything() -> None:
+    asked = PACK.replace("query: {a: 1}", 'query: {a: {glob: "${owner}-*"}, b: "${host}"}')
+    assert read_pack(asked, "shop.yaml").rules
 
 
 def test_without_rules_it_is_no_pack() -> None:
