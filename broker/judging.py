@@ -77,7 +77,7 @@ class Judge:
         if not isinstance(decision, Decision) or decision.effect not in EFFECTS:
             raise TypeError("the rules returned no decision")
         if published.shadow is not None:
-            decision = replace(decision, shadow=published.shadow.cast(subject, request, decision))
+            decision = decision._replace(shadow=published.shadow.cast(subject, request, decision))
         if decision.effect not in ("allow", "hold"):
             raise denied_policy(decision, published.version)
         credentials = tuple([policy.credentials[name] for name in decision.credentials])

@@ -8,7 +8,8 @@ counts only alone, and only for a host without a credential.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from rules.basis import Definitions
 from rules.counting import demands_of, doubt_about
@@ -16,7 +17,7 @@ from rules.errors import Unreadable
 from rules.index import Entry, Index, host_key, host_keys
 from rules.limits import Demand, Over, sums_body
 from rules.matching import host_holds, takes_path
-from rules.model import Credential, Decision, Policy, Rule, Subject, Tier
+from rules.model import Credential, Decision, Deferred, Policy, Rule, Subject, Tier
 from rules.nearest import what_is_missing, what_would_pass
 from rules.paths import ENCODED_SLASH, SLASH_REFUSED, wide_texts
 from rules.places import parse_place
@@ -45,6 +46,8 @@ class Rulebook:
         self.policy = policy
         self.index = Index(policy)
         self._definitions = Definitions(policy)
+        self._ordered: dict[tuple[str, ...], tuple[Tier, ...]] = {}
+        """The tiers of rules that hold calls together, strictest first."""
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
         self.streams = any(rule.stream for rule in policy.rules)
         """Whether any call may be sent before its body was read."""
@@ -71,7 +74,7 @@ class Rulebook:
         """What the rules under which the call falls, one at least, make of it together. Never
         raises."""
         try:
-            return self._settle(subject, call, matching)
+            return self._settle(subject, call, matching, hint=False)
         except Exception as error:  # noqa: BLE001 - as above
             return _failed(error)
 
@@ -99,59 +102,61 @@ class Rulebook:
         if ENCODED_SLASH in call.request.path:
             here = self.index.candidates(subject, call.request.host)
             if not takes_path([entry.rule for entry in here], call.request.path):
-                return _slash_refused(self._definitions.basis(subject, ()))
+                return _slash_refused(self._basis(subject, ()))
         if not matching:
-            return self._nothing_matches(subject, call, self._definitions.basis(subject, ()))
-        decision = self._settle(subject, call, matching)
-        if decision.effect == "hold":
-            holding = [rule for rule in matching if rule.effect == "hold"]
-            beside = what_would_pass(self.index, subject, call, holding)
-            return (
-                replace(decision, sentence=f"{decision.sentence} {beside}") if beside else decision
-            )
+            return self._nothing_matches(subject, call, self._basis(subject, ()))
+        decision = self._settle(subject, call, matching, hint=True)
         if decision.effect == "allow" and self.streams:
             return self._streamed(decision, subject, call, matching)
         return decision
 
-    def _settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
-        basis = self._definitions.basis(subject, matching)
+    def _basis(self, subject: Subject, rules: Sequence[Rule]) -> Deferred:
+        return Deferred(partial(self._definitions.basis, subject, rules))
+
+    def _settle(
+        self, subject: Subject, call: Reading, matching: list[Rule], *, hint: bool
+    ) -> Decision:
+        """`hint`: of a held call it is also said how rules that allow miss it."""
+        basis = self._basis(subject, matching)
         request = call.request
         denying = [rule for rule in matching if rule.effect == "deny"]
         if denying:
-            first = denying[0]
-            why = f": {fill_summary(first.summary, request, call)}" if first.summary else ""
-            return Decision(
-                "deny",
-                f'Rule "{first.id}" denies {describe_call(request)}{why}. A retry or another '
-                "spelling of the request will be denied too.",
-                rules=_ids(denying),
-                basis=basis,
-            )
+            said = Deferred(partial(_say_denied, denying[0], call))
+            return Decision("deny", said, rules=_ids(denying), ground=basis)
         if ENCODED_SLASH in request.path and not takes_path(matching, request.path):
             return _slash_refused(basis, _ids(matching))
         credentials = self._credentials(matching, request)
         refusal = _unfit(credentials, request) if credentials else None
         if refusal is not None:
-            return Decision("deny", refusal, rules=_ids(matching), basis=basis)
+            return Decision("deny", refusal, rules=_ids(matching), ground=basis)
         holding = [rule for rule in matching if rule.effect == "hold"]
         deciding = holding or matching
-        decision = Decision(
-            "allow",
-            f"{rules_say(deciding, 'allow')} {describe_call(request)}.",
+        if holding:
+            allowed_by = _ids([rule for rule in matching if rule.effect == "allow"])
+            asked = self._asked(holding, call)
+            told = subject if hint else None
+            said = Deferred(partial(self._say_held, holding, asked.tiers, call, told))
+        else:
+            allowed_by, asked = (), _NOBODY
+            said = Deferred(partial(_say_allowed, matching, request))
+        return Decision(
+            "hold" if holding else "allow",
+            said,
             rules=_ids(deciding),
+            allowed_by=allowed_by,
+            tiers=tuple([tier.name for tier in asked.tiers]),
+            risk=asked.tiers[0].name if asked.tiers else "low",
             credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
                 [fill_summary(r.summary, request, call) for r in deciding if r.summary]
             ),
             impacts=_distinct([rule.impact for rule in deciding]),
             undos=_distinct([rule.undo for rule in deciding]),
+            confirm_place=asked.place,
+            confirm_value=asked.value,
             limits=_demands(deciding, call),
-            basis=basis,
+            ground=basis,
         )
-        if holding:
-            allowing = [rule for rule in matching if rule.effect == "allow"]
-            return self._held(decision, holding, _ids(allowing), call)
-        return decision
 
     def _streamed(
         self, decision: Decision, subject: Subject, call: Reading, allows: list[Rule]
@@ -169,40 +174,51 @@ class Rulebook:
             ):
                 return decision
         limits = [rule.body_limit for rule in streaming if rule.body_limit is not None]
-        return replace(decision, stream=True, body_limit=min(limits, default=None))
+        return decision._replace(stream=True, body_limit=min(limits, default=None))
 
-    def _held(
-        self, decision: Decision, holds: list[Rule], allowed_by: tuple[str, ...], call: Reading
-    ) -> Decision:
-        """The same decision, but people are asked first."""
-        named = {rule.tier: self.policy.tiers[rule.tier] for rule in holds if rule.tier}
-        tiers = sorted(named.values(), key=_strictness, reverse=True)
-        asking = [r for r in holds if r.tier and named[r.tier].confirm == "retype"]
-        place, value = _to_retype(asking, call) if asking else (None, None)
-        return replace(
-            decision,
-            effect="hold",
-            sentence=say_held(holds, tiers, call.request),
-            allowed_by=allowed_by,
-            tiers=tuple(tier.name for tier in tiers),
-            risk=tiers[0].name,
-            confirm_place=place,
-            confirm_value=value,
-        )
+    def _asked(self, holds: Sequence[Rule], call: Reading) -> _Asked:
+        """What the rules ask of people together."""
+        names = tuple([rule.tier for rule in holds if rule.tier])
+        tiers = self._ordered.get(names)
+        if tiers is None:
+            named = [self.policy.tiers[name] for name in set(names)]
+            tiers = tuple(sorted(named, key=_strictness, reverse=True))
+            self._ordered[names] = tiers
+        retyped = [tier.name for tier in tiers if tier.confirm == "retype"]
+        if not retyped:
+            return _Asked(tiers)
+        return _Asked(tiers, *_to_retype([r for r in holds if r.tier in retyped], call))
+
+    def _say_held(
+        self, holds: list[Rule], tiers: Sequence[Tier], call: Reading, subject: Subject | None
+    ) -> str:
+        """That the call is held; for a subject also what would have let it pass."""
+        said = say_held(holds, tiers, call.request)
+        beside = subject and what_would_pass(self.index, subject, call, holds)
+        return f"{said} {beside}" if beside else said
 
     def _over(self, decision: Decision, over: Sequence[Over], call: Reading) -> Decision:
         denying = [each for each in over if each.demand.limit.over == "deny"]
         if denying or not over:
             why = " ".join([describe_over(each) for each in denying])
             rules = tuple(dict.fromkeys([each.demand.rule for each in denying]))
-            return Decision("deny", why, rules=rules or decision.rules, basis=decision.basis)
+            return Decision("deny", why, rules=rules or decision.rules, ground=decision.ground)
         why = " ".join([describe_over(each) for each in over])
         if decision.effect == "hold":
-            return replace(decision, sentence=f"{decision.sentence} {why}")
+            return decision._replace(said=f"{decision.sentence} {why}")
         ids = {each.demand.rule for each in over}
         holding = [rule for rule in self.policy.rules if rule.id in ids]
-        held = self._held(decision, holding, (), call)
-        return replace(held, sentence=f"{held.sentence} {why}", stream=False, body_limit=None)
+        asked = self._asked(holding, call)
+        return decision._replace(
+            effect="hold",
+            said=f"{say_held(holding, asked.tiers, call.request)} {why}",
+            tiers=tuple([tier.name for tier in asked.tiers]),
+            risk=asked.tiers[0].name,
+            confirm_place=asked.place,
+            confirm_value=asked.value,
+            stream=False,
+            body_limit=None,
+        )
 
     def _tunnel(self, subject: Subject, host: str, port: int) -> Decision:
         at = visible(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", MAX_SHOWN_URL)
@@ -213,7 +229,7 @@ class Rulebook:
         rules = list(ordered.values())
         tunnels = [rule for rule in rules if rule.effect == "tunnel"]
         others = [rule for rule in rules if rule.effect != "tunnel"]
-        basis = self._definitions.basis(subject, rules)
+        basis = self._basis(subject, rules)
         if not tunnels:
             reason = f'No rule passes {at} on undecrypted for agent "{visible(subject.name)}".'
         elif others:
@@ -222,11 +238,12 @@ class Rulebook:
             reason = f"{at} is a host of a credential, and such hosts are never tunnelled."
         else:
             sentence = f"{rules_say(tunnels, 'pass')} {at} on undecrypted."
-            return Decision("tunnel", sentence, rules=_ids(tunnels), basis=basis)
-        return Decision("deny", reason, basis=basis)
+            return Decision("tunnel", sentence, rules=_ids(tunnels), ground=basis)
+        return Decision("deny", reason, ground=basis)
 
     def _matching(self, subject: Subject, call: Reading) -> list[Rule]:
-        return taking(self.index.plan(subject, call.request.host, call.request.method), call)
+        plan = self.index.plan(subject, call.request.host, call.request.method)
+        return taking(plan.at(call.request.path), call)
 
     def _credentials(self, rules: Sequence[Rule], request: Request) -> list[Credential]:
         """What the rules use and what may go to this place (law 5), in file order."""
@@ -240,25 +257,31 @@ class Rulebook:
             if any(host_holds(h, request.host, request.port, "https") for h in credential.hosts)
         ]
 
-    def _nothing_matches(self, subject: Subject, call: Reading, basis: str) -> Decision:
+    def _nothing_matches(self, subject: Subject, call: Reading, basis: Deferred) -> Decision:
         """A denial that says what was looked for, and what comes nearest to it; or what is in doubt
         where the call would go out but for that."""
-        for entry in self.index.candidates(subject, call.request.host, call.request.method):
-            if entry.port in (None, call.request.port) and entry.rule.effect == "allow":
+        path, port = call.request.path, call.request.port
+        for entry in self.index.plan(subject, call.request.host, call.request.method).at(path):
+            if entry.rule.effect == "allow" and entry.may_cover(path, port):
                 in_doubt = _in_doubt(entry, call, basis)
                 if in_doubt is not None:
                     return in_doubt
-        return Decision("deny", what_is_missing(self.index, subject, call), basis=basis)
+        said = Deferred(partial(what_is_missing, self.index, subject, call))
+        return Decision("deny", said, ground=basis)
 
 
 def taking(entries: Iterable[Entry], call: Reading) -> list[Rule]:
     """The rules under which the call falls, of entries in file order for its host and method."""
     port, path = call.request.port, call.request.path
+    texts: tuple[str, ...] | None = None
     found: list[Rule] = []
     for entry in entries:
         # The prefix settles most cases quickly.
         if entry.wide:
-            if not any(t.startswith(entry.prefixes) for t in wide_texts(path)):
+            texts = texts or wide_texts(path)
+            if not texts[0].startswith(entry.prefixes) and (
+                len(texts) == 1 or not any(t.startswith(entry.prefixes) for t in texts)
+            ):
                 continue
         elif not path.startswith(entry.prefixes):
             continue
@@ -281,12 +304,38 @@ def _failed(error: Exception) -> Decision:
     return Decision("deny", f"Keybroker failed to decide on this call ({kind}); it is denied.")
 
 
-def _slash_refused(basis: str, rules: tuple[str, ...] = ()) -> Decision:
+class _Asked(NamedTuple):
+    """What people are asked for."""
+
+    tiers: tuple[Tier, ...] = ()
+    """Strictest first."""
+    place: str | None = None
+    value: str | None = None
+    """What is to be retyped, and where it stands."""
+
+
+_NOBODY = _Asked()
+
+
+def _say_allowed(rules: Sequence[Rule], request: Request) -> str:
+    return f"{rules_say(rules, 'allow')} {describe_call(request)}."
+
+
+def _say_denied(rule: Rule, call: Reading) -> str:
+    request = call.request
+    why = f": {fill_summary(rule.summary, request, call)}" if rule.summary else ""
+    return (
+        f'Rule "{rule.id}" denies {describe_call(request)}{why}. A retry or another spelling of '
+        "the request will be denied too."
+    )
+
+
+def _slash_refused(basis: Deferred, rules: tuple[str, ...] = ()) -> Decision:
     """A deny of a path that no rule would let go as it is written."""
-    return Decision("deny", SLASH_REFUSED, rules=rules, code=_AMBIGUOUS, basis=basis)
+    return Decision("deny", SLASH_REFUSED, rules=rules, code=_AMBIGUOUS, ground=basis)
 
 
-def _in_doubt(entry: Entry, call: Reading, basis: str) -> Decision | None:
+def _in_doubt(entry: Entry, call: Reading, basis: Deferred) -> Decision | None:
     """The denial of a call that the rule would allow but for what is in doubt about it."""
     code, doubt = _AMBIGUOUS, entry.doubt(call)
     if doubt is None and entry.rule.limits and entry.covers(call):
@@ -300,7 +349,7 @@ def _in_doubt(entry: Entry, call: Reading, basis: str) -> Decision | None:
     sentence = f'Rule "{entry.rule.id}" cannot tell whether it allows {what}: {doubt}.'
     if code == _AMBIGUOUS:
         sentence += " Send it in the one way in which everybody reads it alike."
-    return Decision("deny", sentence, rules=(entry.rule.id,), code=code, basis=basis)
+    return Decision("deny", sentence, rules=(entry.rule.id,), code=code, ground=basis)
 
 
 def _can_be_counted(rule: Rule, call: Reading) -> bool:

@@ -15,10 +15,11 @@ from rules.paths import parse_template, wide_texts
 from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS
 
-_PLANS = 2_000
-"""Places called by agents whose candidates are remembered."""
-_MOST_PLANNED = 500
-"""Candidates of one place; where there are more, remembering them saves little."""
+_MOST_PLANNED = 200_000
+"""Candidates that are remembered, of all places that agents call."""
+_BY_ORDER = attrgetter("order")
+_FEW = 4
+"""Candidates that are as quickly looked through as looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Entry:
     """Whether the rule reads widely."""
     prefixes: tuple[str, ...]
     """One of them begins every path that matches, as the rule reads it."""
+    beginnings: frozenset[str]
+    """The same of one of the path's `wide_texts`; each ends where a segment does."""
     conditions: tuple[Condition, ...]
     """What is left to look at besides the index's keys, scheme and port."""
 
@@ -60,6 +63,7 @@ class Entry:
             excepts,
             wide,
             tuple(prefixes) or ("/",),
+            frozenset([t.wide_prefix for t in templates] or ["/"]),
             matcher.besides_index,
         )
 
@@ -88,6 +92,38 @@ class Entry:
         return any(text.startswith(self.prefixes) for text in wide_texts(path))
 
 
+class Plan:
+    """An agent's candidates for calls to one host with one method, by where their paths begin."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        """In file order."""
+        self._known: dict[str, list[Entry]] = {}
+        if len(entries) > _FEW:
+            for entry in entries:
+                for beginning in entry.beginnings:
+                    self._known.setdefault(beginning, []).append(entry)
+        self._longest = max(map(len, self._known), default=0)
+
+    def at(self, path: str) -> Sequence[Entry]:
+        """Those that may be about the path, in file order; some of them twice."""
+        known = self._known
+        if not known:
+            return self.entries
+        found = list(known.get("/", ()))
+        for text in wide_texts(path):
+            at = text.find("/", 1)
+            while 0 < at <= self._longest:
+                if (beginning := text[:at]) in known:
+                    found += known[beginning]
+                at = text.find("/", at + 1)
+            if at < 0 and text != "/" and text in known:
+                found += known[text]
+        if len(found) > 1:
+            found.sort(key=_BY_ORDER)
+        return found
+
+
 class Index:
     """Immutable but for what it remembers; safe for many threads."""
 
@@ -96,7 +132,8 @@ class Index:
         self._entries: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._calls: defaultdict[tuple[str, str, str], list[Entry]] = defaultdict(list)
         """By method too, "" for any; without tunnels, which are not about calls."""
-        self._plans: dict[tuple[Subject, str, str], list[Entry]] = {}
+        self._plans: dict[tuple[Subject, str, str], Plan] = {}
+        self._planned = 0
         self._rules: defaultdict[str, list[int]] = defaultdict(list)
         self._hosts: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for order, rule in enumerate(policy.rules):
@@ -139,16 +176,16 @@ class Index:
                     yield from self._calls.get((name, key, method), ())
                     yield from self._calls.get((name, key, ""), ())
 
-    def plan(self, subject: Subject, host: str, method: str) -> Sequence[Entry]:
-        """The candidates for a call, in file order; agents mostly call the same few places."""
+    def plan(self, subject: Subject, host: str, method: str) -> Plan:
+        """The candidates for a call; agents mostly call the same few places."""
         key = subject, host, method
         plan = self._plans.get(key)
         if plan is None:
-            plan = sorted(self.candidates(subject, host, method), key=attrgetter("order"))
-            if len(plan) <= _MOST_PLANNED:
-                if len(self._plans) >= _PLANS:
-                    self._plans = {}
-                self._plans[key] = plan
+            plan = Plan(sorted(self.candidates(subject, host, method), key=_BY_ORDER))
+            self._planned += 1 + len(plan.entries)
+            if self._planned > _MOST_PLANNED:
+                self._plans, self._planned = {}, len(plan.entries)
+            self._plans[key] = plan
         return plan
 
 

@@ -5,10 +5,10 @@ Everything is frozen; nothing here reads files or knows of people's accounts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rules.limits import Demand, Limit
 
@@ -316,13 +316,39 @@ class Shadow:
     """Of the policy, where a whole file is tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the policy says of one call, and why. The starting state of everything is deny."""
+class Deferred:
+    """A text that is worked out when first asked for: many decisions are taken, few are told."""
+
+    __slots__ = ("_make", "_text")
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+        self._text: str | None = None
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = self._make()  # two threads at worst make the same twice
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, str | Deferred) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
+class Decision(NamedTuple):
+    """What the policy says of one call, and why. The starting state of everything is deny.
+
+    A tuple, since each call makes one: a frozen dataclass of so many fields takes thrice the time.
+    """
 
     effect: Effect
-    sentence: str
-    """One sentence for the agent, the ledger and the reviewer."""
+    said: str | Deferred
+    """The `sentence`."""
     rules: tuple[str, ...] = ()
     """Ids of the deciding rules, in file order."""
     allowed_by: tuple[str, ...] = ()
@@ -339,7 +365,7 @@ class Decision:
     """Whether, or how, it can be taken back, by the deciding rules."""
     confirm_place: str | None = None
     """Where `confirm_value` stands: a place, or `path`; None unless a tier asks for retyping."""
-    confirm_value: str | None = field(default=None, repr=False)
+    confirm_value: str | None = None
     """What the reviewer retypes, where a tier asks for it."""
     stream: bool = False
     """The body may be passed on unread: nothing that could match this call looks at it."""
@@ -352,6 +378,23 @@ class Decision:
     """What the call takes of the deciding rules' limits; not yet whether there is room for it."""
     shadow: Shadow | None = None
     """What is only tried says beside this; it changes nothing."""
-    basis: str = ""
-    """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials, agent.
-    If it differs later, the call is decided anew (law 3)."""
+    ground: str | Deferred = ""
+    """The `basis`."""
+
+    def __repr__(self) -> str:  # without `confirm_value`
+        return f"Decision({self.effect!r}, {self.sentence!r}, rules={self.rules!r})"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for the agent, the ledger and the reviewer. Never raises."""
+        try:
+            return str(self.said)
+        except Exception as error:  # noqa: BLE001 - what was decided stands all the same
+            kind = type(error).__name__
+            return f"Keybroker failed to say why ({kind}); this call: {self.effect}."
+
+    @property
+    def basis(self) -> str:
+        """SHA-256 (hex) over every definition that led here: rules, tiers, groups, credentials,
+        agent. If it differs later, the call is decided anew (law 3)."""
+        return str(self.ground)

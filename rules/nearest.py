@@ -62,7 +62,7 @@ def nearest(index: Index, subject: Subject, call: Reading, effects: Sequence[str
     most = _COMPARED_LARGE if len(request.body) > _LARGE else _COMPARED
     fitting = (
         entry
-        for entry in index.plan(subject, request.host, request.method)
+        for entry in index.plan(subject, request.host, request.method).at(request.path)
         if entry.rule.effect in effects and entry.may_cover(request.path, request.port)
     )
     found = [missed for missed in _compared(islice(fitting, most), call) if missed.is_near]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -140,6 +140,8 @@ class Template:
         some and a plain one to others. What matches without it matches with it.
         """
         if ignore_case:
+            if _is_plain(path):
+                return self._matches_widely(path.lower().split("/")[1:])
             return any(self._matches_widely(_wide(text)) for text in _spellings(path))
         segments = path.split("/")[1:]
         if not _match(self.segments, self.rest, segments):
@@ -148,7 +150,7 @@ class Template:
             return False
         return ENCODED_SLASH not in path or self._takes_slashes_of(segments)
 
-    def _matches_widely(self, path: tuple[str, ...]) -> bool:
+    def _matches_widely(self, path: Sequence[str]) -> bool:
         if not _match(self.wide_segments, self.rest, path) and (
             self.without_format is self.wide_segments
             or not _match(self.without_format, self.rest, path)
@@ -239,9 +241,15 @@ def parse_template(text: str) -> Template:
     )
 
 
-@lru_cache(maxsize=256)
 def wide_texts(path: str) -> tuple[str, ...]:
     """The path as `matches(..., ignore_case=True)` compares it, in one piece: for a quick look."""
+    if _is_plain(path):
+        return (path.lower(),)
+    return _odd_texts(path)
+
+
+@lru_cache(maxsize=256)
+def _odd_texts(path: str) -> tuple[str, ...]:
     return tuple(["/" + "/".join(_wide(text)) for text in _spellings(path)])
 
 
@@ -257,7 +265,7 @@ def _spellings(path: str) -> list[str]:
     return list(dict.fromkeys(found)) if len(found) > 1 else found
 
 
-def _match(segments: tuple[str | None, ...], rest: bool, path: list[str] | tuple[str, ...]) -> bool:
+def _match(segments: Sequence[str | None], rest: bool, path: Sequence[str]) -> bool:
     if len(path) < len(segments) or (len(path) > len(segments) and not rest):
         return False
     for wanted, found in zip(segments, path, strict=False):
@@ -287,6 +295,11 @@ def _wide(path: str) -> tuple[str, ...]:
     if len(parts) > 1 and parts[-1] == "":
         parts.pop()
     return tuple(_fold(part) for part in parts)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a canonical path has nothing that is read widely in another way than letter case."""
+    return "%" not in path and "." not in path and not path.endswith("/")
 
 
 def _fold(segment: str) -> str:

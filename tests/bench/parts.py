@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from rules.decide import Rulebook
 from rules.lint.check import check
 from rules.load import load_policy
 from rules.model import Subject
-from rules.request import RawRequest
+from rules.request import RawRequest, Request
 from tests.bench.measure import Report, quantile, row
 
 COLUMNS = ("keybroker",)
@@ -79,6 +81,36 @@ def decisions(report: Report) -> None:
         for name in (50, 99):
             found = {"keybroker": [quantile(times, name)]}
             report.add(row(f"{what}, p{name}", "us", found), COLUMNS)
+    _decisions_anywhere(report)
+
+
+def _decisions_anywhere(report: Report) -> None:
+    """decide() about calls all over a large policy, that were all made before, by what comes of
+    them."""
+    effects = ("allow", "allow", "allow", "hold")
+    rules = "\n".join(
+        f"  - {{id: r{n}, agents: [bot], match: {{method: GET, host: h{n % 500}.example,"
+        f" path: /a/{n}/*}}, effect: {effects[n % 4]}}}"
+        for n in range(10_000)
+    )
+    book = Rulebook(load_policy(f"version: 1\nrules:\n{rules}\n")[0])
+    chance, subject = random.Random(1), Subject("bot")
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for again in (False, True):
+        for n in chance.sample(range(20_000), 20_000):
+            host, path = f"h{n % 500}.example", f"/a/{n}/x"  # every other one names no rule
+            request = Request("GET", "https", host, 443, path, None, (("accept", "*/*"),), b"")
+            start = time.perf_counter()
+            effect = book.decide(subject, request).effect
+            if again:
+                times[effect].append((time.perf_counter() - start) * 1e6)
+    for effect, each in sorted(times.items()):
+        for name in (50, 99):
+            what = f"decide(), 10000 rules, calls all over them, {effect}, p{name}"
+            made = row(what, "us", {"keybroker": [quantile(each, name)]})
+            if name == 99:
+                made.bar, made.met = "below 20 us", quantile(each, name) < 20
+            report.add(made, COLUMNS)
 
 
 def lint(report: Report) -> None:

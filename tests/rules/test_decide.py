@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rules.decide import Rulebook
 from rules.limits import UNREADABLE, Demand, Limit, Over
 from rules.load import load_policy
-from rules.model import Decision, Subject
+from rules.model import Decision, Deferred, Subject
 from rules.request import Request, Scheme
 
 BOT = Subject("bot", frozenset({"finance"}), "alice")
@@ -96,7 +96,7 @@ def test_a_held_call() -> None:
     decision = book(REFUND).decide(BOT, of)
     assert decision == Decision(
         effect="hold",
-        sentence='Rule "refund" holds POST https://api.stripe.com/v1/refunds until people approve '
+        said='Rule "refund" holds POST https://api.stripe.com/v1/refunds until people approve '
         "it (high risk: 2 approvers, not the agent's owner).",
         rules=("refund",),
         tiers=("high",),
@@ -106,7 +106,7 @@ def test_a_held_call() -> None:
         impacts=("Money leaves.",),
         confirm_place="form:amount",
         confirm_value="12",
-        basis=decision.basis,
+        ground=decision.basis,
     )
 
 
@@ -437,6 +437,25 @@ def test_a_policy_that_breaks_denies() -> None:
     assert decision == Decision(
         "deny", "Keybroker failed to decide on this call (MemoryError); it is denied."
     )
+
+
+def test_a_sentence_that_cannot_be_worked_out_changes_no_decision() -> None:
+    def fails() -> str:
+        raise MemoryError
+
+    decision = Decision("hold", Deferred(fails), confirm_value="4111")
+    assert decision.effect == "hold"
+    assert decision.sentence == "Keybroker failed to say why (MemoryError); this call: hold."
+    assert "4111" not in repr(decision)
+
+
+def test_what_is_deferred_is_worked_out_once_and_equals_its_text() -> None:
+    asked: list[int] = []
+    deferred = Deferred(lambda: f"{asked.append(1)}")
+    assert not asked
+    assert (deferred, Deferred(lambda: "None"), hash(deferred)) == ("None", deferred, hash("None"))
+    assert deferred != 1
+    assert len(asked) == 1
 
 
 def test_an_index_finds_what_a_search_would() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rules.index
+from rules.decide import taking
 from rules.index import Index, host_key, host_keys, names_of
 from rules.load import load_policy
 from rules.model import HostPattern, Subject
@@ -40,9 +43,10 @@ def test_a_plan_has_every_rule_that_covers_the_call(
 ) -> None:
     call = Reading(Request(method, "https", host, port, path, None, (), b""), subject)
     plan = INDEX.plan(subject, host, method)
-    assert [entry.order for entry in plan] == sorted(entry.order for entry in plan)
+    orders = [entry.order for entry in plan.at(path)]
+    assert orders == sorted(orders)
     assert INDEX.plan(subject, host, method) is plan
-    planned = [entry for entry in plan if entry.may_cover(path, port)]
+    planned = [entry for entry in plan.at(path) if entry.may_cover(path, port)]
     for entry in INDEX.candidates(subject, host):
         if entry.rule.effect != "tunnel" and entry.matcher.holds_at_host(call, wide=entry.wide):
             assert entry in planned, entry.rule.id
@@ -60,3 +64,63 @@ def test_a_name_that_looks_like_a_tag_is_none() -> None:
     assert set(names_of(Subject("bot", frozenset({"ci"})))) == {"bot", "tag:ci"}
     assert INDEX.rules_for(Subject("tag:ci")) == ()
     assert set(INDEX.hosts_of(Subject("bot"))) == {"a.example"}
+
+
+TEMPLATES = st.sampled_from(
+    ["/**", "/", "/a", "/a/", "/A/b", "/a/*", "/a/{x}:b", "/a/b/**", "/{+x}/b", "/{x}/b", "/b/a/c"]
+)
+EFFECTS = st.sampled_from(["allow", "hold", "deny"])
+CALLED = st.sampled_from(
+    ["/", "/a", "/a/", "/A/B", "/a/x:b", "/a/b/c/d/e/f/g", "/a%2Fb/b", "/x/b", "/a.", "/a%3Fx/b"]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(TEMPLATES | st.none(), st.sampled_from(["allow", "hold", "deny"])), min_size=5
+    ),
+    CALLED,
+)
+def test_where_paths_begin_is_only_a_quicker_way(
+    made: list[tuple[str | None, str]], path: str
+) -> None:
+    text = "".join(
+        f"  - {{id: r{n}, agents: [bot], effect: {effect}, "
+        f"match: {{host: a.example{f', path: "{path}"' if path else ''}}}}}\n"
+        for n, (path, effect) in enumerate(made)
+    )
+    index = Index(load_policy(f"version: 1\nrules:\n{text}")[0])
+    call = Reading(Request("GET", "https", "a.example", 443, path, None, (), b""), Subject("bot"))
+    plan = index.plan(Subject("bot"), "a.example", "GET")
+    assert len(plan.entries) == len(made)
+    assert taking(plan.at(path), call) == taking(plan.entries, call)
+
+
+def test_a_path_of_many_segments_is_not_looked_up_at_each() -> None:
+    text = "".join(
+        f"  - {{id: r{n}, agents: [bot], match: {{host: a.example, path: /{n}}}, effect: allow}}\n"
+        for n in range(9)
+    )
+    index = Index(load_policy(f"version: 1\nrules:\n{text}")[0])
+    plan = index.plan(Subject("bot"), "a.example", "GET")
+
+    class Counted(str):
+        cuts = 0
+
+        def __getitem__(self, at):  # type: ignore[no-untyped-def]
+            type(self).cuts += 1
+            return super().__getitem__(at)
+
+        def lower(self) -> str:
+            return self
+
+    assert plan.at(Counted("/x" * 8_000)) == []
+    assert Counted.cuts < 5
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules.index, "_MOST_PLANNED", 10)
+    index = Index(POLICY)
+    for n in range(100):
+        index.plan(Subject("bot"), f"h{n}.example", "GET")
+        assert len(index._plans) <= 10

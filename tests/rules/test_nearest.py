@@ -113,10 +113,12 @@ def test_few_rules_are_looked_at_for_a_sentence_and_fewer_with_a_large_body(
         return real(rule, *others)
 
     monkeypatch.setattr(module, "miss", counting)
-    many.decide(BOT, post("/pay", {"n": 999}))
+    decision = many.decide(BOT, post("/pay", {"n": 999}))
+    assert looked == []  # before anybody asks
+    assert decision.sentence == decision.sentence
     assert len(looked) == 16
     looked.clear()
-    many.decide(BOT, post("/pay", {"n": 999, "x": "y" * 70_000}))
+    assert many.decide(BOT, post("/pay", {"n": 999, "x": "y" * 70_000})).sentence
     assert len(looked) == 2
     looked.clear()
     assert len(misses(many.index, BOT, Reading(post("/pay", {"n": 999})))) == 200
