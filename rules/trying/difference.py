@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from rules.checks import matches_overlap
+from rules.checks import host_inside, matches_overlap
 from rules.decide import Rulebook
 from rules.limits import Limit
 from rules.lint.finding import Example
-from rules.lint.within import Spot
+from rules.lint.within import Spot, path_within
 from rules.lint.witness import calls, counted
 from rules.model import (
     Check,
@@ -32,6 +32,7 @@ from rules.model import (
     Tier,
     ValueTest,
 )
+from rules.paths import parse_template
 from rules.request import DEFAULT_PORTS, Request
 from rules.words import describe_limit
 
@@ -288,8 +289,9 @@ def _requests(rule: Rule, beside: Sequence[tuple[Match, Match]]) -> Iterator[Req
             for variant in _variants(here):
                 yield from islice(calls(variant), PER_PLACE)
             for hole in rule.excepts:
-                for place in _within(hole, here):
-                    yield from islice(calls(place), PER_PLACE)
+                for around in (hole, *_variants(hole)):
+                    for place in _within(around, here):
+                        yield from islice(calls(place), PER_PLACE)
 
 
 def _connections(
@@ -375,8 +377,8 @@ def _within(hole: Match, match: Match) -> Iterator[Match]:
         yield replace(
             inner,
             methods=(inner.methods & match.methods) or inner.methods or match.methods,
-            hosts=inner.hosts or match.hosts,
-            paths=inner.paths if hole.paths else match.paths,
+            hosts=_narrower(inner.hosts, match.hosts, host_inside),
+            paths=_narrower(inner.paths if hole.paths else (), match.paths, _path_inside),
             scheme=match.scheme,
             query=(*match.query, *inner.query),
             headers=(*match.headers, *inner.headers),
@@ -391,3 +393,16 @@ def _within(hole: Match, match: Match) -> Iterator[Match]:
             source=inner.source or match.source,
             upgrade=match.upgrade if inner.upgrade is None else inner.upgrade,
         )
+
+
+def _narrower[T](
+    inner: tuple[T, ...], outer: tuple[T, ...], is_inside: Callable[[T, T], bool]
+) -> tuple[T, ...]:
+    """What of the one or the other lies in both, as far as is easily told; an empty one does not
+    restrict."""
+    found = [each for each in outer if not inner or any(is_inside(each, i) for i in inner)]
+    return tuple(found) or inner
+
+
+def _path_inside(inner: str, outer: str) -> bool:
+    return path_within(parse_template(inner), parse_template(outer), "narrow")

@@ -144,6 +144,19 @@ def told(old: Policy, new: Policy) -> set[tuple[str, str]]:
             {("hold", "hold")},
         ),
         (
+            [],
+            [f"match: {{{AT}}}, except: {{query: {{dry: {{exists: false}}}}}}, effect: allow"],
+            {("deny", "allow")},
+        ),
+        (
+            [
+                f"match: {{{AT}}}, except: {{host: '*.example', path: /v1/**,"
+                " json: {/n: {exists: false}}}, effect: hold"
+            ],
+            [],
+            {("hold", "deny")},
+        ),
+        (
             ["match: {host: pypi.org}, effect: tunnel"],
             ["match: {host: '*.org'}, effect: tunnel"],
             {("deny", "tunnel")},
