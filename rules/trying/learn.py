@@ -146,10 +146,10 @@ class Learner:
             ProposedRule(_name(ids, place, how), place, how, methods)
             for (place, how), methods in grouped.items()
         ]
-        called = {place for place, _ in grouped}
+        called = {(place.host, place.port) for place, _ in grouped}
         for place, tally in sorted(self._tunnels.items(), key=lambda item: item[0].pattern):
             # A rule about calls keeps a tunnel to the same place shut.
-            if place not in called:
+            if (place.host, place.port) not in called:
                 how = How("tunnel", "", ())
                 rules.append(ProposedRule(_name(ids, place, how), place, how, {}, tally))
         return tuple(rules)
@@ -265,8 +265,12 @@ def _risk(method: str, template: str) -> str:
 def _name(ids: Counter[str], place: Place, how: How) -> str:
     word = {"allow": "read", "tunnel": "tunnel"}.get(how.effect, f"ask-{how.risk}")
     base = _ODD.sub("-", f"{place.pattern}-{word}".lower()).strip(".-")[:80] or "rule"
-    ids[base] += 1
-    return base if ids[base] == 1 else f"{base}-{ids[base]}"
+    name = base
+    while name in ids:  # it may be what another is called by its own words
+        ids[base] += 1
+        name = f"{base}-{ids[base]}"
+    ids[name] += 1
+    return name
 
 
 def _strength(policy: Policy) -> Any:

@@ -294,6 +294,27 @@ def test_a_tunnel_beside_calls_to_its_host_is_left_out() -> None:
     assert "1 call left out" in text
 
 
+def test_so_is_one_beside_plain_http_to_its_port() -> None:
+    learner = Learner("bot", IN_FORCE)
+    learner.take(seen("GET", "/a", host="x.example", port=8443, scheme="http"), TIME)
+    learner.take(seen("CONNECT", "", "tunnel", host="x.example", port=8443), TIME)
+    proposal = learner.propose()
+    assert [rule.how.effect for rule in proposal.rules] == ["allow"]
+    assert (proposal.calls, proposal.left_out) == (1, 1)
+
+
+def test_no_two_rules_have_one_name() -> None:
+    """Whatever hosts and tiers are called."""
+    more = "".join(f"  {tier}: {{quorum: [{{group: any, count: 1}}]}}\n" for tier in ("t", "t-2"))
+    learner = Learner("bot", load_policy(POLICY.replace("tiers:\n", "tiers:\n" + more))[0])
+    learner.take(seen("POST", "/a", "hold", tiers=("t",)), TIME)
+    learner.take(seen("POST", "/b", "hold", tiers=("t-2",), credentials=("api",)), TIME)
+    learner.take(seen("POST", "/c", "hold", tiers=("t",), credentials=("api",)), TIME)
+    learner.take(seen("POST", "/d", "hold", tiers=("t-2",)), TIME)
+    rules = load_policy(learner.propose().text())[0].rules
+    assert len({rule.id for rule in rules}) == len(rules) == 4
+
+
 def test_denied_calls_that_fall_under_it_are_marked() -> None:
     text, _ = learnt(
         seen(path="/v1/x/1"),
