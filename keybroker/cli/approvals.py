@@ -107,6 +107,7 @@ def print_card(card: Any) -> None:
     line("agent", card["agent"] + owner + tags)
     line("run for", card.get("operator_note"))
     line("its claim", card.get("claim"))
+    line("why", card.get("sentence"))
     for rule in card["rules"]:
         line("rule", f"{rule['id']}: {rule['sentence']}")
     line("risk", card["risk"])

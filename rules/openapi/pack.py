@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ _MAX_SUMMARY = 300
 _MAX_PLACE = 60
 _SHOWN_FIELDS = 3
 _WORDS_OF_ID = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
+_TAG = re.compile(
+    r"</?(?:a|b|br|code|div|em|h[1-6]|i|li|ol|p|pre|span|strong|sub|sup|tt|u|ul)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+"""HTML that descriptions hold in fact; other things in angle brackets are words, as in `<id>`."""
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^()\s]*\)")
 _TELLING = {
     name: rank
     for rank, names in enumerate(
@@ -205,7 +212,7 @@ def visible(text: str, limit: int = 120) -> str:
 
 def _summary(operation: Operation) -> str:
     """What the operation does, where, and the two or three fields that say most."""
-    said = operation.summary or operation.text.partition("\n")[0].partition(". ")[0]
+    said = unmarked(operation.summary or _first_sentence(operation.text))
     if not said:
         said = f"{operation.method} {operation.path}" if not operation.id else operation.id
     said = visible(said.replace("{", "(").replace("}", ")"), _MAX_SAID).rstrip(".:, ")
@@ -217,6 +224,15 @@ def _summary(operation: Operation) -> str:
         if len(longer) <= _MAX_SUMMARY:
             summary = longer
     return summary
+
+
+def _first_sentence(text: str) -> str:
+    return unmarked(text).partition("\n")[0].partition(". ")[0]
+
+
+def unmarked(text: str) -> str:
+    """The words without the HTML and the links of Markdown in which descriptions are written."""
+    return html.unescape(_LINK.sub(r"\1", _TAG.sub("", text[:2000]))).strip()
 
 
 def telling(fields: Iterable[Field]) -> list[Field]:

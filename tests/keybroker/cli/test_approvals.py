@@ -40,6 +40,11 @@ def test_a_card_says_who_runs_the_agent_and_what_for(capsys: pytest.CaptureFixtu
     assert r"please\x1b[2J" in text
 
 
+def test_a_card_has_the_sentence_that_the_agent_got(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 'why         Rule "refund" holds it.' in shown(capsys, sentence='Rule "refund" holds it.')
+    assert "why " not in shown(capsys)
+
+
 def test_the_clock_or_end_that_counts_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "decide by   2026-01-31T09:15" in shown(capsys)
     approved = shown(capsys, state="approved", execute_by="2026-01-31T09:20:00.000000Z")

@@ -74,6 +74,24 @@ def test_a_summary_shows_where_and_the_fields_that_say_most() -> None:
     assert "amount {form:amount}" in rule("post", "/r", form).summary
 
 
+@pytest.mark.parametrize(
+    ("operation", "summary"),
+    [
+        ({"description": "<p>Create a refund.</p>\n<p>More.</p>"}, "Create a refund"),
+        ({"description": '<p>Search for <a href="/x. y">charges</a> &amp; more'},
+         "Search for charges & more"),
+        ({"summary": "List [rules](https://docs.example.com/a#b)<br/>"}, "List rules"),
+        ({"summary": "Get <id> if a < b and c > d"}, "Get <id> if a < b and c > d"),
+        ({"summary": "&#123;path&#125; x"}, "(path) x"),
+        ({"summary": "<p></p>", "operationId": "read-it"}, "read-it"),
+    ],
+)
+def test_a_summary_has_the_words_without_their_markup(
+    operation: dict[str, Any], summary: str
+) -> None:
+    assert rule("get", "/a", operation).summary == summary
+
+
 def test_the_most_telling_fields_are_chosen() -> None:
     assert [f.name for f in telling(fields("a", "b", "c", "d"))] == ["a", "b", "c"]
     assert [f.name for f in telling(fields("a", "b", "amount"))] == ["amount", "a", "b"]
