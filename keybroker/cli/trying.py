@@ -329,15 +329,21 @@ def _tell(done: Replayed) -> None:
         note(f"limits are not replayed: {trial.limited} calls are under rules with one")
 
 
+def _by(group: Group) -> str:
+    if group.rule is None:
+        return "" if group.kind == "uncertain" else ", no rule matches"
+    return f', {"perhaps " if group.kind == "uncertain" else ""}by rule "{group.rule}"'
+
+
 def _tell_groups(groups: list[Group]) -> None:
     for group in groups[:SHOWN_GROUPS]:
-        by = f'by rule "{group.rule}"' if group.rule else "no rule matches"
+        by = _by(group)
         was = f'; was "{group.was}"' if group.was and group.was != group.rule else ""
         colour = {"allow": "green", "deny": "red"}.get(group.after, "yellow")
         after = paint(group.after, fg=colour)
         click.echo(
             f"  {group.before} -> {after}: {_many(group.calls, 'call')} of "
-            f"{inert(_few(sorted(group.agents)))}, {inert(by + was)}"
+            f"{inert(_few(sorted(group.agents)))}{inert(by + was)}"
         )
         if group.why:
             hangs = "it hangs on " if group.kind == "uncertain" else ""

@@ -208,6 +208,18 @@ def rule(effect: str, match: Match, **more: object) -> Rule:
             "any method to any https host, except GET to any https host with the path /x: denied.",
         ),
         (
+            rule(
+                "deny",
+                Match(),
+                excepts=(
+                    Match(form=(ValueTest("amount"),)),
+                    Match(scheme="http", form=(ValueTest("amount"),)),
+                ),
+            ),
+            "any method to any https host, except any call with form amount absent; or any method"
+            " to any http host with form amount absent: denied.",
+        ),
+        (
             rule("tunnel", Match(hosts=(parse_pattern("[2001:db8::1]"),))),
             "connections to [2001:db8::1]: passed on undecrypted.",
         ),

@@ -41,7 +41,9 @@ def test_a_card_says_who_runs_the_agent_and_what_for(capsys: pytest.CaptureFixtu
 
 
 def test_a_card_has_the_sentence_that_the_agent_got(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 'why         Rule "refund" holds it.' in shown(capsys, sentence='Rule "refund" holds it.')
+    assert 'why         Rule "refund" holds it.' in shown(
+        capsys, sentence='Rule "refund" holds it.'
+    )
     assert "why " not in shown(capsys)
 
 

@@ -102,7 +102,25 @@ def test_what_it_hangs_on_and_what_takes_no_part_is_said(run: Run, new: Path) ->
     new.write_text(POLICY.replace("{method: GET,", "{method: GET, query: {a: b},") + shadow)
     done = run("policy", "replay", new)
     assert "it hangs on GET https://api.example/** with query a = b" in done.out
+    assert 'of bot, perhaps by rule "read"' in done.out
     assert "rules in shadow take no part: no" in done.err
+
+
+def test_of_what_cannot_be_told_it_is_not_said_that_no_rule_matches(
+    run: Run, new: Path, workspace: Path
+) -> None:
+    services = open_services(workspace)
+    try:
+        data = {"what": what("/a"), "policy": 1, "code": "policy_denied"}
+        services.store.write(lambda tx: tx.append(Draft("call.denied", data, "c-9", "bot")))
+    finally:
+        services.close()
+    new.write_text(
+        POLICY.replace("effect: allow}", "effect: allow, limit: {calls: 9, per: 1d}}", 1)
+    )
+    done = run("policy", "replay", new)
+    assert "what its limit had left then" in done.out
+    assert "no rule matches" not in done.out
 
 
 def test_what_is_learnt_is_valid_and_replays_without_denials(

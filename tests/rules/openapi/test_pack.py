@@ -78,8 +78,10 @@ def test_a_summary_shows_where_and_the_fields_that_say_most() -> None:
     ("operation", "summary"),
     [
         ({"description": "<p>Create a refund.</p>\n<p>More.</p>"}, "Create a refund"),
-        ({"description": '<p>Search for <a href="/x. y">charges</a> &amp; more'},
-         "Search for charges & more"),
+        (
+            {"description": '<p>Search for <a href="/x. y">charges</a> &amp; more'},
+            "Search for charges & more",
+        ),
         ({"summary": "List [rules](https://docs.example.com/a#b)<br/>"}, "List rules"),
         ({"summary": "Get <id> if a < b and c > d"}, "Get <id> if a < b and c > d"),
         ({"summary": "&#123;path&#125; x"}, "(path) x"),
