@@ -52,6 +52,9 @@ SLASH_REFUSED = (
 _FORMAT = re.compile(r"(?<=[^/])\.[^./]+(?=/?\Z)")
 """How Rails (`(.:format)`), Grape and others let a client name the form of the answer: what is
 called is the same."""
+_FRONT = re.compile(r"\A/index\.php(?=/)", re.IGNORECASE)
+"""The one script through which Magento, Nextcloud, Symfony and Laravel serve every path, and which
+may be named before it."""
 _FORMATS = frozenset(
     ("json", "xml", "html", "htm", "js", "csv", "txt", "yaml", "yml", "atom", "rss")
 )
@@ -135,9 +138,10 @@ class Template:
 
         `ignore_case` asks for the widest reading, for rules that restrict: letter case,
         compatibility forms of letters (NFKC), invisible characters, dots and spaces at the end of a
-        segment, a slash at the end, a format there (`.json`), and what follows an encoded `?` or
-        `#` do not count, since some servers ignore them; an encoded slash is part of its segment to
-        some and a plain one to others. What matches without it matches with it.
+        segment, a slash at the end, a format there (`.json`), `/index.php` before it, and what
+        follows an encoded `?` or `#` do not count, since some servers ignore them; an encoded slash
+        is part of its segment to some and a plain one to others. What matches without it matches
+        with it.
         """
         if ignore_case:
             if _is_plain(path):
@@ -255,12 +259,14 @@ def _odd_texts(path: str) -> tuple[str, ...]:
 
 def _spellings(path: str) -> list[str]:
     """The path, and what else lenient servers take it for: that is cut at an encoded `?` or `#`, or
-    has its encoded slashes decoded, or names no format at its end."""
+    has its encoded slashes decoded, or names no script before it and no format at its end."""
     found = [path]
     if "%" in path:
         found.append(_DELIMITER.split(path, maxsplit=1)[0])
         found += [text.replace(ENCODED_SLASH, "/") for text in found]
     if "." in path:
+        if path[:7].lower() == "/index.":
+            found += [_FRONT.sub("", text) for text in found]
         found += [_FORMAT.sub("", text) for text in found]
     return list(dict.fromkeys(found)) if len(found) > 1 else found
 

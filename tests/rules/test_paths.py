@@ -174,6 +174,8 @@ def test_a_template_matches_no_more(template: str, path: str) -> None:
         "/v1/admin%23x/y",
         "/v1/admin.json",  # a format, to Rails
         "/v1/Admin.X1/",
+        "/index.php/v1/admin",  # to Magento and Nextcloud
+        "/Index.php/v1/Admin.json/",
     ],
 )
 def test_the_widest_reading_catches_what_lenient_servers_serve(path: str) -> None:
@@ -188,7 +190,8 @@ def test_the_widest_reading_knows_letters_that_fold_to_ascii() -> None:
 
 def test_the_widest_reading_is_still_about_this_path() -> None:
     template = parse_template("/v1/admin")
-    paths = ("/v1/adminx", "/v1", "/v1/admin/x", "/v2/admin", "/", "/v1/admin.a.b", "/v1/.admin")
+    paths = ["/v1/adminx", "/v1", "/v1/admin/x", "/v2/admin", "/", "/v1/admin.a.b", "/v1/.admin"]
+    paths += ["/index.phpx/v1/admin", "/x/index.php/v1/admin", "/index.php"]
     for path in paths:
         assert not template.matches(path, ignore_case=True)
 
