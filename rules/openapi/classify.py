@@ -85,6 +85,10 @@ _PREFERENCE = [
 """Of kinds with the same risk, whose words stand on the card."""
 
 
+_CHANGES = frozenset({"POST", "PUT", "PATCH"})
+"""The methods that may be medium; DELETE destroys, and what others do is the server's own."""
+
+
 @dataclass(slots=True)
 class Verdict:
     """What an operation is taken for, and why."""
@@ -101,7 +105,7 @@ def plain_risk(method: str) -> Risk:
     """The class of a method of which nothing else is known."""
     if method in READS:
         return "low"
-    return "high" if method == "DELETE" else "medium"
+    return "medium" if method in _CHANGES else "high"
 
 
 def classify(operation: Operation) -> Verdict:
@@ -315,7 +319,7 @@ def _contradicts(names: _Names) -> bool:
 def _write(operation: Operation, names: _Names) -> Verdict:
     method = operation.method
     base = {"DELETE": "delete", "POST": "create"}.get(method, "change")
-    verdict = Verdict(KINDS[base], KINDS[base].risk, [method])
+    verdict = Verdict(KINDS[base], plain_risk(method), [method])
     found = _evidence(operation, names)
     asks = _asks(operation, names)
     if asks:

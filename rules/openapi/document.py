@@ -22,7 +22,11 @@ _MAX_HOPS = 30
 """References on the way to one value."""
 _MAX_PARTS = 400
 """Schemas that are looked at for one operation's fields."""
-_ADDITIONAL = re.compile("[A-Z][A-Z-]{0,31}")
+_MATCHABLE = re.compile("[A-Z][A-Z-]{0,31}")
+"""Methods that a rule can name (rules.spellings)."""
+_UNFORWARDED = ("CONNECT", "TRACE", "TRACK")
+_INDEX = re.compile("0|[1-9][0-9]{0,8}")
+"""Of a list's entry in a JSON pointer (RFC 6901); Python refuses to read numbers without end."""
 _WRAPPERS = ("data", "items", "results", "value", "values", "entries", "records", "list", "rows")
 """Where lists stand that an answer wraps."""
 
@@ -77,6 +81,8 @@ class Document:
     root: dict[str, Plain]
     remote: dict[str, None] = field(default_factory=dict)
     """References that lead out of the file, or nowhere."""
+    unruled: dict[str, None] = field(default_factory=dict)
+    """What stands where an operation would, and is none that a rule can be made of."""
     callbacks: int = 0
     traces: int = 0
     _shapes: dict[int, _Shape] = field(default_factory=dict)
@@ -133,15 +139,18 @@ class Document:
 
     def resolve(self, value: Plain) -> Plain:
         """What `value` is, references inside the file followed; None if they lead nowhere."""
+        reference = ""
         for _ in range(_MAX_HOPS):
-            if not isinstance(value, dict) or not isinstance(reference := value.get("$ref"), str):
+            if not isinstance(value, dict) or not isinstance(found := value.get("$ref"), str):
                 return value
+            reference = found
             if not reference.startswith("#"):
                 self.remote[reference] = None
                 return None
             value, there = self._at(reference[1:])
             if not there:
                 self.remote[reference] = None
+        self.remote[reference] = None  # in a circle
         return None
 
     def _at(self, pointer: str) -> tuple[Plain, bool]:
@@ -152,7 +161,7 @@ class Document:
             step = unquote(token).replace("~1", "/").replace("~0", "~")
             if isinstance(value, dict) and step in value:
                 value = value[step]
-            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            elif isinstance(value, list) and _INDEX.fullmatch(step) and int(step) < len(value):
                 value = value[int(step)]
             else:
                 return None, False
@@ -167,6 +176,7 @@ class Document:
             # Beside a $ref a path item may have fields of its own, which then count too.
             found = {**_mapping(self.resolve(item)), **_mapping(item)}
             self.traces += "trace" in found
+            self.unruled.update((f"{key} {path}", None) for key in _unruled(found))
             for method, operation in _methods(found):
                 count += 1
                 if count > MAX_OPERATIONS:
@@ -321,16 +331,28 @@ def split_server(url: str) -> tuple[str, str, str]:
     return parts.scheme.lower(), parts.netloc.lower(), base
 
 
+def _extensions(item: Mapping[str, Plain]) -> Iterator[tuple[str, Plain, bool]]:
+    """OpenAPI 3.2's methods beyond the named ones, and whether a rule can be made of each."""
+    for method, operation in _mapping(item.get("additionalOperations")).items():
+        known = method.lower() in METHODS and method.lower() in item
+        matchable = _MATCHABLE.fullmatch(method) and method not in _UNFORWARDED
+        yield method, operation, bool(matchable and not known and isinstance(operation, dict))
+
+
+def _unruled(item: Mapping[str, Plain]) -> Iterator[str]:
+    """The names in a path item that mean a method, and that no rule is made of."""
+    for key, value in item.items():
+        method = key.lower() in METHODS or key.lower() == "trace"
+        if method and (key != key.lower() or (key in METHODS and not isinstance(value, dict))):
+            yield key
+    yield from (method for method, _, fit in _extensions(item) if not fit)
+
+
 def _methods(item: Mapping[str, Plain]) -> Iterator[tuple[str, Plain]]:
     for method in METHODS:
         if isinstance(item.get(method), dict):
             yield method.upper(), item[method]
-    # OpenAPI 3.2: methods beyond those.
-    for method, operation in _mapping(item.get("additionalOperations")).items():
-        known = method.lower() in METHODS and method.lower() in item
-        never = method in ("CONNECT", "TRACE", "TRACK")
-        if _ADDITIONAL.fullmatch(method) and not known and not never:
-            yield method, operation
+    yield from ((method, operation) for method, operation, fit in _extensions(item) if fit)
 
 
 def _way(kind: str) -> Literal["json", "form", ""] | None:

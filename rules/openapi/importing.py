@@ -260,6 +260,18 @@ def _whole(document: Document, notes: Sequence[tuple[str, str]]) -> list[Remark]
                 "they are calls that the service makes.",
             )
         )
+    if document.unruled:
+        named = [visible(one) for one in list(document.unruled)[:_MAX_NAMED]]
+        more = len(document.unruled) - len(named)
+        found.append(
+            Remark(
+                "no-rule",
+                "No rule is made of these: a method is in small letters where the description "
+                "names its own (`get:`), in capitals where it adds others (`PURGE:`), and stands "
+                "over a mapping; CONNECT and TRACE are never forwarded. Calls of them are denied.",
+                (*named, *([f"and {more} more"] if more else [])),
+            )
+        )
     if document.traces:
         found.append(Remark("trace", "TRACE is never forwarded, so there is no rule for it."))
     schemes = document.schemes

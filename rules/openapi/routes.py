@@ -23,6 +23,8 @@ MAX_STEPS = 5_000_000
 """Of comparing paths; who needs more wrote the file to be compared."""
 _MAX_CIRCLES = 100
 """Mended one by one; a description with more gets one class for all that overlaps."""
+_MAX_TEXT = 500
+"""Characters of a path in a rule (rules.source)."""
 _SAFE = "!$&'()+,=:@~"
 """What stands in a path by itself, besides letters, digits and `-._`; see rules.paths."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -88,7 +90,10 @@ def template_of(path: str, base: str, deep: Iterable[str]) -> tuple[Template, bo
             wider = True
         else:
             parts.append(quote(segment, safe=_SAFE + ("%" if _is_encoded(segment) else "")))
-    return parse_template("/" + "/".join(parts)), wider
+    text = "/" + "/".join(parts)
+    if len(text) > _MAX_TEXT:
+        raise ValueError(f"a path in a rule has at most {_MAX_TEXT} characters")
+    return parse_template(text), wider
 
 
 def _is_encoded(segment: str) -> bool:
