@@ -69,6 +69,17 @@ UPGRADES = ("websocket", "none")
 VIAS = ("proxy", "gateway")
 TEXTS = ("prefix", "suffix", "glob")
 OPERATORS = ("in", "not_in", *NUMERIC, *TEXTS, "exists", "length")
+_MEANT = {
+    **dict.fromkeys(("eq", "==", "=", "is", "equals"), "a bare value is equality"),
+    **dict.fromkeys(("ne", "neq", "!=", "<>", "not"), "write not_in: [..]"),
+    **{">": "write gt", ">=": "write gte", "<": "write lt", "<=": "write lte"},
+    **dict.fromkeys(("contains", "includes"), 'write glob: "*..*"'),
+    **dict.fromkeys(
+        ("regex", "regexp", "matches", "match", "~", "=~"),
+        'write a glob, in which `*` is any run of characters, or matches("..") in `when:`',
+    ),
+}
+"""Operators of other languages, and what stands for them here."""
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
 
@@ -157,7 +168,9 @@ def _read_tests(
 ) -> tuple[ValueTest, ...]:
     """`name: value`, or `name: {OPERATOR: value, ...}`. Untyped values are text, whatever they look
     like."""
-    tests = at.mapping(value) or {}
+    tests = at.mapping(value)
+    if tests is None:
+        return ()
     if not tests:
         at.error(f"{at.path[-1]} is empty; leave the field out or fill it in")
     found = []
@@ -175,6 +188,9 @@ def _read_test(at: Section, name: str, wanted: object, *, typed: bool) -> ValueT
     if isinstance(wanted, dict):
         exists, checks = _read_operators(at, name, wanted, typed=typed)
         return ValueTest(name, exists=exists, checks=checks)
+    if isinstance(wanted, list):
+        at.error(f"{name} must be one value, not a list; write {{in: [..]}}", "wrong-type")
+        return ValueTest(name)
     scalar = _read_scalar(at, wanted, typed=typed)
     if typed:
         return ValueTest(name, checks=(Check("eq", scalar),))
@@ -184,7 +200,14 @@ def _read_test(at: Section, name: str, wanted: object, *, typed: bool) -> ValueT
 def _read_operators(
     at: Section, name: str, wanted: dict[str, object], *, typed: bool
 ) -> tuple[bool | None, tuple[Check, ...]]:
-    fields = at.mapping(wanted, OPERATORS) or {}
+    fields = wanted
+    for op in fields:
+        if op in _MEANT:
+            at.at(op).error(f'unknown operator "{op}"; {_MEANT[op]}', "unknown-field")
+        elif op not in OPERATORS:
+            known = f"; known: {', '.join(OPERATORS)}"
+            hint = at.source.hint(op, OPERATORS) or known
+            at.at(op).error(f'unknown operator "{op[:80]}"{hint}', "unknown-field")
     if not fields:
         at.error(f"{name}: write a value, or an operator such as {{exists: true}}, {{gt: 100}}")
     exists = fields.get("exists")
@@ -246,7 +269,8 @@ def _number_text(at: Section, value: float) -> str:
 
 def _read_number(at: Section, value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        at.error("a comparison needs a number")
+        quotes = ", without quotes" if isinstance(value, str) else ""
+        at.error(f"{at.path[-1]} compares with a number; write one{quotes}")
         return Decimal(0)
     return Decimal(str(value))
 
@@ -336,12 +360,14 @@ def _read_time(at: Section, value: object) -> TimeTest | None:
         days = frozenset(_several(at, fields, "days", _parse_day))
     begin = _read_clock(at.at("from"), fields["from"]) if "from" in fields else 0
     end = _read_clock(at.at("to"), fields["to"]) if "to" in fields else 24 * 60
-    if begin == end:
+    if begin == end and begin is not None:
         at.error("from and to are the same time")
     zone = None
     if at.has(fields, "zone", ": the times are by the clocks of which place?"):
         zone = at.at("zone").parsed(fields["zone"], _parse_zone)
-    return None if zone is None else TimeTest(zone, days, begin, end)
+    if zone is None or begin is None or end is None:
+        return None
+    return TimeTest(zone, days, begin, end)
 
 
 def _parse_day(text: str) -> int:
@@ -351,11 +377,12 @@ def _parse_day(text: str) -> int:
 _LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-def _read_clock(at: Section, value: object) -> int:
+def _read_clock(at: Section, value: object) -> int | None:
     """Minutes of the day."""
     if not isinstance(value, str) or not _CLOCK.fullmatch(value):
-        at.error('a time is written "09:00", in quotes')
-        return 0
+        shown = f'"{value[:80]}"' if isinstance(value, str) else value
+        at.error(f'{at.path[-1]}: {shown} is no time, such as "09:00" or "17:30", in quotes')
+        return None
     hours, minutes = value.split(":")
     return int(hours) * 60 + int(minutes)
 
@@ -405,10 +432,10 @@ def _read_when(at: Section, value: object) -> str | None:
 
 def _some(at: Section, value: object, known: tuple[str, ...]) -> dict[str, object]:
     """A mapping with at least one of the `known` fields."""
-    fields = at.mapping(value, known) or {}
-    if not fields:
+    fields = at.mapping(value, known)
+    if fields == {}:
         at.error(f"{at.path[-1]} is empty; give it {' or '.join(known)}")
-    return fields
+    return fields or {}
 
 
 def _several[T](

@@ -176,6 +176,8 @@ def parse_template(text: str) -> Template:
     """Reads a path template. Raises ValueError with a sentence."""
     if not text.startswith("/"):
         raise ValueError(f"the path {shown(text)} must begin with `/`")
+    if "?" in text:
+        raise ValueError(f"{shown(text)}: a path has no query; write that under `query:`")
     if "//" in text:
         raise ValueError(f"{shown(text)}: `//` is in no path that Keybroker accepts")
     parts = text.split("/")[1:]

@@ -88,6 +88,8 @@ def parse_method(text: str) -> str:
     """A method as requests carry it, in capitals. Raises ValueError."""
     if text in ("CONNECT", "TRACE", "TRACK"):
         raise ValueError(f"{text} is never forwarded, so no rule can match it")
+    if text == "*":
+        raise ValueError('"*" is not a method; leave the field out for every method')
     if not _METHOD.fullmatch(text):
         meant = text.upper() if _METHOD.fullmatch(text.upper()) else "GET"
         raise ValueError(f'"{text[:40]}" is not a method; write capitals, such as {meant}')

@@ -93,7 +93,8 @@ def parse_yaml(text: str, file: str) -> tuple[object, Lines]:
         if where and error.context_mark:
             where += f" that begins in line {error.context_mark.line + 1}"
         where += ")" if where else ""
-        builder.problem(mark.line + 1 if mark else 0, f"not valid YAML: {because}{where}")
+        because += where + _mend(error, text)
+        builder.problem(mark.line + 1 if mark else 0, f"not valid YAML: {because}")
     except (yaml.YAMLError, UnicodeError) as error:
         because = getattr(error, "reason", "it cannot be read")
         odd = Reader.NON_PRINTABLE.search(text)
@@ -102,6 +103,20 @@ def parse_yaml(text: str, file: str) -> tuple[object, Lines]:
     if builder.problems:
         raise InvalidFile(sorted(builder.problems))
     return builder.value, Lines(builder.tree)
+
+
+def _mend(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What is meant most often, where the parser's words do not say it."""
+    problem, context, mark = error.problem or "", error.context or "", error.problem_mark
+    if "alias" in context:
+        return "; put text that begins with * in quotes"
+    if "mapping values are not allowed" in problem:
+        return "; put text with a colon and a blank in it in quotes"
+    if "cannot start any token" in problem and mark is not None:
+        line = "".join(text.split("\n")[mark.line : mark.line + 1])
+        tab = line.startswith("\t", mark.column)
+        return "; indent with blanks, not tabs" if tab else "; put it in quotes"
+    return ""
 
 
 class _TooDeep(Exception):

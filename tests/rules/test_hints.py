@@ -117,3 +117,36 @@ def test_in_packs(text: str, meant: str) -> None:
 def test_a_method_in_small_letters_is_told_in_capitals() -> None:
     text = f"version: 1\n{in_match('method: post')}\n"
     assert any("write capitals, such as POST" in problem for problem in messages(load_policy, text))
+
+
+@pytest.mark.parametrize(
+    ("match", "sentence"),
+    [
+        ("query: {a: {eq: x}}", 'unknown operator "eq"; a bare value is equality'),
+        ("json: {/a: {'>': 5}}", 'unknown operator ">"; write gt'),
+        ("query: {a: {ne: x}}", 'unknown operator "ne"; write not_in: [..]'),
+        ("query: {a: {regex: ^x}}", 'unknown operator "regex"; write a glob'),
+        ("query: {a: {contains: x}}", 'unknown operator "contains"; write glob: "*..*"'),
+        ("query: {a: {gte1: 5}}", 'unknown operator "gte1" (did you mean "gte"?)'),
+        ("query: {a: {huge: 5}}", 'unknown operator "huge"; known: in, not_in, gt, '),
+        ("query: {a: [x, y]}", "a must be one value, not a list; write {in: [..]}"),
+        ("json: {/a: {gt: '5'}}", "gt compares with a number; write one, without quotes"),
+        ("json: {/a: {gt: true}}", "gt compares with a number; write one"),
+        ("json: 5", "json must be a mapping, not the number 5"),
+        ("graphql: 5", "graphql must be a mapping, not the number 5"),
+        ("time: {from: 9:00, zone: UTC}", 'from: "9:00" is no time, such as "09:00"'),
+        ("path: '/v1/x?a=b'", "a path has no query; write that under `query:`"),
+        ("method: '*'", '"*" is not a method; leave the field out for every method'),
+    ],
+)
+def test_a_slip_is_told_once_and_with_what_to_write(match: str, sentence: str) -> None:
+    [problem] = messages(load_policy, f"version: 1\n{in_match(match)}\n")
+    assert sentence in problem
+
+
+def test_two_times_that_are_none_are_not_told_to_be_the_same() -> None:
+    text = f"version: 1\n{in_match('time: {from: 9am, to: 5pm, zone: UTC}')}\n"
+    assert [problem.split(" is ")[0] for problem in messages(load_policy, text)] == [
+        'rule "r": from: "9am"',
+        'rule "r": to: "5pm"',
+    ]

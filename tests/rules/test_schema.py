@@ -154,7 +154,7 @@ def test_an_empty_exclude_excludes_nobody() -> None:
         ("effect: deny, match: {query: {a: {exists: yes}}}", "exists must be true or false"),
         ("effect: deny, match: {query: {a: {}}}", "write a value, or an operator such as {exists"),
         ("effect: deny, match: {query: {a: true}}", "a must be text, not true; put it in quotes"),
-        ("effect: deny, match: {query: {a: [1]}}", "a must be text, not a list"),
+        ("effect: deny, match: {query: {a: [1]}}", "a must be one value, not a list"),
         ("effect: deny, match: {headers: {Host: x}}", "never forwarded"),
         ("effect: deny, match: {headers: {x_a: x}}", "is not a header name"),
         ("effect: deny, match: {}, summary: '{amount}'", "{amount} cannot be filled in"),
