@@ -342,9 +342,21 @@ def _read_mcp(at: Section, value: object) -> McpTest | None:
 
 def _read_grpc(at: Section, value: object) -> GrpcTest | None:
     fields = _some(at, value, GRPC)
+    services = _several(at, fields, "service", _parse_grpc("[A-Za-z0-9_.*]+", "shop.v1.Orders"))
     return GrpcTest(
-        _several(at, fields, "service", _parse_glob), _several(at, fields, "method", _parse_glob)
+        services, _several(at, fields, "method", _parse_grpc("[A-Za-z0-9_*]+", "Cancel"))
     )
+
+
+def _parse_grpc(spelling: str, example: str) -> Callable[[str], str]:
+    """What is in no gRPC name would match no call: a deny of it would deny nothing."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(spelling, text, re.ASCII):
+            raise ValueError(f'"{text[:80]}" is in no gRPC call; write it like {example}')
+        return _parse_glob(text)
+
+    return parse
 
 
 def _read_upgrade(at: Section, value: object) -> bool | None:

@@ -177,8 +177,8 @@ def _match() -> Json:
             "arguments": _tests(_typed(), pointers=True),
         }),
         "grpc": fields_of(matches.GRPC, {
-            "service": several(text(), "Globs: shop.v1.Orders."),
-            "method": several(text(), "Globs."),
+            "service": several(pattern("^ *[A-Za-z0-9_.*]+ *$"), "Globs: shop.v1.Orders."),
+            "method": several(pattern("^ *[A-Za-z0-9_*]+ *$"), "Globs: Cancel."),
         }),
         "upgrade": choice(matches.UPGRADES, "Whether a WebSocket is asked for."),
         "time": fields_of(matches.TIME, {

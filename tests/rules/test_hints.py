@@ -137,6 +137,8 @@ def test_a_method_in_small_letters_is_told_in_capitals() -> None:
         ("time: {from: 9:00, zone: UTC}", 'from: "9:00" is no time, such as "09:00"'),
         ("path: '/v1/x?a=b'", "a path has no query; write that under `query:`"),
         ("method: '*'", '"*" is not a method; leave the field out for every method'),
+        ("grpc: {service: /shop.v1.Orders/Cancel}", "write it like shop.v1.Orders"),
+        ("grpc: {method: shop.Orders/Cancel}", "write it like Cancel"),
     ],
 )
 def test_a_slip_is_told_once_and_with_what_to_write(match: str, sentence: str) -> None:
