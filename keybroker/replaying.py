@@ -20,7 +20,7 @@ from rules.model import Policy, Subject
 from rules.request import Via
 from rules.trying.glimpse import Glimpse
 from rules.trying.learn import Learner
-from rules.trying.replay import Change, Replay, Seen, approvers
+from rules.trying.replay import Ask, Change, Replay, Seen
 from rules.yamlfile import parse_duration
 
 VOTING = ("approver", "admin")
@@ -168,19 +168,19 @@ def _glimpse(call: PastCall, moment: datetime) -> Glimpse:
 
 
 def _load(
-    held: Mapping[tuple[str, frozenset[str], str | None, bool], int],
+    held: Mapping[Ask, int],
     policy: Policy,
     voters: Sequence[str],
     days: float,
 ) -> Load:
     sure: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     unsure: defaultdict[str, int] = defaultdict(int)
-    for (day, tiers, owner, certain), count in held.items():
-        for person in approvers(policy, tiers, owner, voters or (ANY_APPROVER,)):
-            if certain:
-                sure[person][day] += count
-            else:
-                unsure[person] += count
+    for ask, count in held.items():
+        asked, maybe = ask.people(policy, voters or (ANY_APPROVER,))
+        for person in asked:
+            sure[person][ask.day] += count
+        for person in maybe:
+            unsure[person] += count
     return Load(
         days=round(days, 2),
         average={name: round(sum(sure[name].values()) / days, 2) for name in sorted(sure)},

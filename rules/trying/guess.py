@@ -26,7 +26,9 @@ class Guess:
     rules: tuple[str, ...] = ()
     """Ids of those that decide for certain; empty if no rule matches, or it cannot be told."""
     tiers: frozenset[str] = frozenset()
-    """Of a certain hold those for certain, of a possible one all that may ask."""
+    """In which people are asked for certain."""
+    further: frozenset[str] = frozenset()
+    """In which they may be asked besides, or at all."""
     credentials: tuple[str, ...] = ()
     """Names, of a certain outcome."""
     doubts: tuple[tuple[str, str], ...] = ()
@@ -151,8 +153,8 @@ class Guesser:
         limited = any(r.limits for r in (*certain, *(rule for rule, _ in maybe)))
         if len(effects) > 1:
             holding = [*certain, *(rule for rule, _ in maybe)] if "hold" in effects else []
-            tiers = frozenset([r.tier for r in holding if r.effect == "hold" and r.tier])
-            return Guess(effects, tiers=tiers, doubts=doubts, exact=False, limited=limited)
+            further = _tiers(holding)
+            return Guess(effects, further=further, doubts=doubts, exact=False, limited=limited)
         (effect,) = effects
         if effect == "deny":
             denying = [rule.id for rule in certain if rule.effect == "deny"]
@@ -162,7 +164,8 @@ class Guesser:
         return Guess(
             effects,
             rules=tuple([rule.id for rule in deciding]),
-            tiers=frozenset([r.tier for r in deciding if r.tier]) if effect == "hold" else _NONE,
+            tiers=_tiers(certain),
+            further=_tiers([rule for rule, _ in maybe]) - _tiers(certain),
             credentials=self._used(going, request),
             doubts=doubts,
             exact=not any(rule.effect in ("allow", "hold") for rule, _ in maybe),
@@ -192,7 +195,9 @@ class Guesser:
         return len(slots) != len(set(slots))
 
 
-_NONE: frozenset[str] = frozenset()
+def _tiers(rules: Sequence[Rule]) -> frozenset[str]:
+    """In which those of the rules that hold ask people."""
+    return frozenset([rule.tier for rule in rules if rule.effect == "hold" and rule.tier])
 
 
 def _applies(entry: _Entry, look: Look) -> tuple[bool | None, str]:

@@ -98,6 +98,27 @@ class Group:
             self.examples.append(change)
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What calls of one day have in common of which the same people are asked."""
+
+    day: str
+    owner: str | None
+    """Of the agent."""
+    tiers: frozenset[str]
+    """In which they are asked for certain."""
+    further: frozenset[str] = frozenset()
+    """In which they may be asked besides."""
+
+    def people(
+        self, policy: Policy, anyone: Iterable[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Who is asked by the policy, and who else may be."""
+        sure = approvers(policy, self.tiers, self.owner, anyone)
+        more = [approvers(policy, (*self.tiers, t), self.owner, anyone) for t in self.further]
+        return sure, frozenset().union(*more) - sure
+
+
 class Replay:
     """Takes past calls, one at a time, in any order."""
 
@@ -113,23 +134,23 @@ class Replay:
         self.limited = 0
         """Calls under a rule with a limit, which is not replayed."""
         self.groups: dict[tuple[object, ...], Group] = {}
-        self.holds: Counter[tuple[str, frozenset[str], str | None, bool]] = Counter()
-        """By day, tiers, owner of the agent, and whether it is certain."""
-        self.held_then: Counter[tuple[str, frozenset[str], str | None, bool]] = Counter()
+        self.holds: Counter[Ask] = Counter()
+        """How often people would be asked."""
+        self.held_then: Counter[Ask] = Counter()
         """The same for what was held in fact."""
 
     def take(self, seen: Seen) -> Change | None:
         """What the candidate changes for the call, if anything."""
         self.calls += 1
+        day, owner = seen.day, seen.subject.owner
         if seen.said == "hold" and seen.asks:
-            self.held_then[seen.day, seen.tiers, seen.subject.owner, True] += 1
+            self.held_then[Ask(day, owner, seen.tiers)] += 1
         guess = self._guess(seen)
         if seen.asks and "hold" in guess.effects:
-            sure = guess.effect == "hold"
-            self.holds[seen.day, guess.tiers, seen.subject.owner, sure] += 1
+            self.holds[Ask(day, owner, guess.tiers, guess.further)] += 1
         elif seen.asks and seen.said == "hold" and guess.limited:
             # What a limit held then it may hold again.
-            self.holds[seen.day, seen.tiers, seen.subject.owner, False] += 1
+            self.holds[Ask(day, owner, frozenset(), seen.tiers)] += 1
         self.limited += guess.limited
         change = _change(seen, guess)
         if change is None:

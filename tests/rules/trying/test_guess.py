@@ -218,5 +218,6 @@ def test_the_truth_is_always_among_what_was_possible(
     assert decision.effect in guess.effects
     if guess.effect == "hold":
         assert guess.tiers <= set(decision.tiers)
+    assert set(decision.tiers) <= guess.tiers | guess.further
     if guess.effect in ("allow", "hold"):
         assert set(guess.rules) <= set(decision.rules)

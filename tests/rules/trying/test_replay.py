@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from collections import Counter
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rules.decide import Rulebook
 from rules.load import load_policy
-from rules.model import Effect, Policy, Subject
+from rules.model import Decision, Effect, Policy, Quorum, Rule, Subject
+from rules.request import Request
 from rules.trying import replay
 from rules.trying.glimpse import Glimpse
-from rules.trying.replay import Change, Replay, Seen, approvers
+from rules.trying.replay import Ask, Change, Replay, Seen, approvers
+from tests.support.policies import SUBJECTS, near, policies
 
 BOT = Subject("bot", frozenset(), "alice")
 CONDITION = "match: {host: a.example, json: {/n: 1}}"
@@ -92,8 +100,31 @@ def test_people_may_be_asked_again_for_what_a_limit_held() -> None:
     told = trial.take(call)
     assert told is not None
     assert (told.kind, told.outcome) == ("uncertain", "allow or hold")
-    assert dict(trial.held_then) == {(call.day, frozenset(("high",)), "alice", True): 1}
-    assert dict(trial.holds) == {(call.day, frozenset(("high",)), "alice", False): 1}
+    high = frozenset(("high",))
+    assert dict(trial.held_then) == {Ask(call.day, "alice", high): 1}
+    assert dict(trial.holds) == {Ask(call.day, "alice", frozenset(), high): 1}
+
+
+def test_who_may_be_asked_besides_is_told() -> None:
+    teams = policy(
+        "id: sure, match: {host: a.example}, effect: hold, risk: one",
+        f"id: maybe, {CONDITION}, effect: hold, risk: other",
+        head="""\
+approvers: {some: [olga, paul], others: [olga, vera]}
+tiers:
+  one: {quorum: [{group: some, count: 1}]}
+  other: {quorum: [{group: others, count: 1}], exclude: [paul]}
+""",
+    )
+    trial = Replay(teams, lambda _: None)
+    trial.take(seen("allow"))
+    (ask,) = trial.holds
+    sure, maybe = ask.people(teams, ())
+    assert (set(sure), set(maybe)) == ({"olga", "paul"}, {"vera"})
+    # That one of two may not vote in one tier keeps nobody from being asked in the other alone.
+    either = Ask("2026-11-22", None, frozenset(), frozenset(("one", "other")))
+    sure, maybe = either.people(teams, ())
+    assert (set(sure), set(maybe)) == (set(), {"olga", "paul", "vera"})
 
 
 def test_tunnels_stay_or_are_opened() -> None:
@@ -144,3 +175,120 @@ tiers:
     assert approvers(teams, ["all"], None, ["erin", "frank"]) == {"frank"}
     assert approvers(teams, ["both", "all"], "alice", ["frank"]) == {"bob", "dave", "frank"}
     assert approvers(teams, ["gone"], None, ["frank"]) == set()
+
+
+# -- against a simple reference: every call decided anew, with all that is in it
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> tuple[Policy, Policy]:
+    """A policy, and one made from it: rules go, are renamed, do something else or come."""
+    drawn, other = draw(policies()), draw(policies())
+    tiers = {
+        **drawn.tiers,
+        "medium": dataclasses.replace(drawn.tiers["medium"], quorum=(Quorum("some", 1),)),
+        "high": dataclasses.replace(drawn.tiers["high"], quorum=(Quorum("others", 2),)),
+    }
+    groups = {"some": ("paul", "olga"), "others": ("olga", "vera")}
+    then = dataclasses.replace(
+        drawn, tiers=tiers, approvers=groups, rules=tuple(map(_unlimited, drawn.rules))
+    )
+    rules = []
+    for rule in then.rules:
+        match draw(st.sampled_from(("keep", "keep", "drop", "rename", "effect"))):
+            case "keep":
+                rules.append(rule)
+            case "rename":
+                rules.append(dataclasses.replace(rule, id=f"{rule.id}-renamed"))
+            case "effect":
+                effect: Effect = draw(st.sampled_from(("allow", "hold", "deny")))
+                risk = "high" if effect == "hold" else None
+                use = () if effect == "deny" else rule.use
+                rules.append(dataclasses.replace(rule, effect=effect, risk=risk, use=use))
+    rules += [
+        dataclasses.replace(_unlimited(rule), id=f"{rule.id}-new")
+        for rule in other.rules[: draw(st.integers(0, 2))]
+    ]
+    return then, dataclasses.replace(then, rules=tuple(rules))
+
+
+def _unlimited(rule: Rule) -> Rule:
+    return dataclasses.replace(rule, limits=())
+
+
+def as_recorded(subject: Subject, request: Request, decision: Decision) -> Seen:
+    """What the ledger keeps of a call: of a denial the first rule only."""
+    rules: tuple[str, ...] | None = (*decision.rules, *decision.allowed_by)
+    if decision.effect == "deny":
+        rules = decision.rules[:1] if decision.code == "policy_denied" else None
+    glimpse = Glimpse(
+        request.method,
+        request.scheme,
+        request.host,
+        request.port,
+        request.path,
+        request.moment,
+        request.via,
+        request.run,
+        len(request.body),
+    )
+    return Seen(
+        "c1",
+        subject,
+        str(request.moment)[:10],
+        decision.effect,
+        glimpse,
+        rules,
+        1,
+        frozenset(decision.tiers),
+        None if decision.effect == "deny" else decision.credentials,
+    )
+
+
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_what_is_told_of_a_ledger_is_so(data: st.DataObject) -> None:
+    then, now = data.draw(candidates())
+    before, after = Rulebook(then), Rulebook(now)
+    trial = Replay(now, lambda _: then)
+    changes: Counter[tuple[object, ...]] = Counter()
+    asked: Counter[tuple[str, str]] = Counter()
+    calls = data.draw(st.integers(1, 4))
+    for _ in range(calls):
+        rule = data.draw(st.sampled_from((*then.rules, *now.rules)))
+        subject = data.draw(st.sampled_from(SUBJECTS))
+        request = data.draw(near(data.draw(st.sampled_from(rule.matches)), subject))
+        was, would = before.decide(subject, request), after.decide(subject, request)
+        told = trial.take(as_recorded(subject, request, was))
+        _check_told(told, was, would)
+        if told is not None:
+            changes[told.kind, was.effect, told.outcome, told.rule, told.was, told.why] += 1
+        for person in approvers(now, would.tiers, subject.owner, ()):
+            asked[str(request.moment)[:10], person] += 1
+    assert trial.calls == calls == trial.unchanged + changes.total()
+    grouped = {(g.kind, g.before, g.after, g.rule, g.was, g.why): g.calls
+               for g in trial.groups.values()}  # fmt: skip
+    assert grouped == changes
+    sure: Counter[tuple[str, str]] = Counter()
+    most: Counter[tuple[str, str]] = Counter()
+    for ask, count in trial.holds.items():
+        certain, maybe = ask.people(now, ())
+        for person in certain | maybe:
+            most[ask.day, person] += count
+            sure[ask.day, person] += count * (person in certain)
+    assert sure <= asked <= most
+
+
+def _check_told(told: Change | None, was: Decision, would: Decision) -> None:
+    """Nothing but the truth, and of effects the whole of it."""
+    if told is None:
+        assert would.effect == was.effect
+    elif told.kind == "changed":
+        assert told.after == {would.effect} != {was.effect}
+        assert would.effect == "deny" or told.rule in would.rules
+    elif told.kind == "uncertain":
+        assert would.effect in told.after
+    else:
+        assert would.effect == was.effect
+        assert ("risk" in told.why) == (set(would.tiers) != set(was.tiers))
+        assert ("credentials" in told.why) == (set(would.credentials) != set(was.credentials))
