@@ -17,6 +17,7 @@ from broker.refusals import denied_policy, over_limit, unknown_agent
 from rules.decide import Rulebook
 from rules.limits import Over
 from rules.model import Credential, Decision, Policy, Subject
+from rules.reading.call import Reading
 from rules.request import Request
 
 EFFECTS = frozenset({"allow", "hold", "deny", "tunnel"})
@@ -73,11 +74,12 @@ class Judge:
             raise Refusal("policy_denied", "No policy is loaded, so every call is denied.")
         subject = agent.subject
         policy = published.rulebook.policy
-        decision = published.rulebook.decide(subject, request)
+        call = Reading(request, subject)
+        decision = published.rulebook.decide_on(call)
         if not isinstance(decision, Decision) or decision.effect not in EFFECTS:
             raise TypeError("the rules returned no decision")
         if published.shadow is not None:
-            decision = decision._replace(shadow=published.shadow.cast(subject, request, decision))
+            decision = decision._replace(shadow=published.shadow.cast(call, decision))
         if decision.effect not in ("allow", "hold"):
             raise denied_policy(decision, published.version)
         credentials = tuple([policy.credentials[name] for name in decision.credentials])

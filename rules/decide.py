@@ -61,14 +61,19 @@ class Rulebook:
 
     def decide(self, subject: Subject, request: Request) -> Decision:
         """What the policy says of the call: allow, hold or deny, never tunnel. Never raises."""
+        return self.decide_on(Reading(request, subject))
+
+    def decide_on(self, call: Reading) -> Decision:
+        """The same of a call that others read too: what is read of it is read once. Never
+        raises."""
         try:
-            return self._decide(subject, Reading(request, subject))
+            return self._decide(call.subject, call)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is deny
             return _failed(error)
 
-    def matching(self, subject: Subject, request: Request) -> tuple[Rule, ...]:
+    def matching(self, call: Reading) -> tuple[Rule, ...]:
         """The rules under which the call falls, in file order; tunnels are none of them."""
-        return tuple(self._matching(subject, Reading(request, subject)))
+        return tuple(self._matching(call.subject, call))
 
     def settle(self, subject: Subject, call: Reading, matching: list[Rule]) -> Decision:
         """What the rules under which the call falls, one at least, make of it together. Never

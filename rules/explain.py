@@ -95,18 +95,18 @@ class Explanation:
 def explain(rulebook: Rulebook, subject: Subject, request: Request) -> Explanation:
     """Why the call is decided as it is. Never raises on account of the request."""
     call = Reading(request, subject)
-    decision = rulebook.decide(subject, request)
+    decision = rulebook.decide_on(call)
     missed = misses(rulebook.index, subject, call)
     some = [miss for miss in missed if miss.is_near] or missed
     overlay = Overlay.of_rules(rulebook.policy)
     return Explanation(
         decision,
         rulebook.policy,
-        rulebook.matching(subject, request),
+        rulebook.matching(call),
         tuple(
             [Near(miss.rule, tuple(miss.reasons(call, openly=True))) for miss in some[:MAX_NEAR]]
         ),
-        overlay.cast(subject, request, decision) if overlay is not None else None,
+        overlay.cast(call, decision) if overlay is not None else None,
     )
 
 

@@ -15,6 +15,7 @@ from rules.lint.within import match_within
 from rules.lint.witness import calls
 from rules.matching import is_wide
 from rules.model import Match, Rule, ValueTest
+from rules.reading.call import Reading
 from rules.yamlfile import did_you_mean
 
 
@@ -114,7 +115,7 @@ def _missing(view: View, rule: Rule, match: Match) -> Example | None:
 
 def falls_under(alone: Rulebook, example: Example) -> bool:
     """Whether the call falls under the only rule of the book."""
-    return bool(alone.matching(example.subject, example.request))
+    return bool(alone.matching(Reading(example.request, example.subject)))
 
 
 def _relaxed(match: Match) -> Match:

@@ -33,6 +33,7 @@ from rules.model import (
     ValueTest,
 )
 from rules.paths import parse_template
+from rules.reading.call import Reading
 from rules.request import DEFAULT_PORTS, Request
 from rules.words import describe_limit
 
@@ -163,7 +164,8 @@ def _take(
     if tunnel:
         sides = [Side.of(b.tunnel(subject, request.host, request.port)) for b in books]
     else:
-        sides = [Side.of(book.decide(subject, request)) for book in books]
+        call = Reading(request, subject)
+        sides = [Side.of(book.decide_on(call)) for book in books]
     before, after = sides
     if not _differ(before, after):
         return

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rules.decide import Rulebook
-from rules.model import Decision, Policy, Shadow, Subject
-from rules.request import Request
+from rules.model import Decision, Policy, Shadow
+from rules.reading.call import Reading
 
 
 class Overlay:
@@ -38,22 +38,22 @@ class Overlay:
         """A whole file. What is in shadow within it stays out of it."""
         return cls(Rulebook(policy), tried=None, version=version)
 
-    def cast(self, subject: Subject, request: Request, decision: Decision) -> Shadow | None:
+    def cast(self, call: Reading, decision: Decision) -> Shadow | None:
         """What it says of a call on which this was decided; None if no rule in shadow is about it.
         Never raises."""
         try:
-            return self._cast(subject, request, decision)
+            return self._cast(call, decision)
         except Exception:  # noqa: BLE001 - what is only tried must not stop what is in force
             return None
 
-    def _cast(self, subject: Subject, request: Request, decision: Decision) -> Shadow | None:
+    def _cast(self, call: Reading, decision: Decision) -> Shadow | None:
         if self._tried is None:
-            would = self._whole.decide(subject, request)
+            would = self._whole.decide_on(call)
             ids: tuple[str, ...] = (*would.rules, *would.allowed_by)
         else:
-            ids = tuple([rule.id for rule in self._tried.matching(subject, request)])
+            ids = tuple([rule.id for rule in self._tried.matching(call)])
             if not ids:
                 return None
-            would = self._whole.decide(subject, request)
+            would = self._whole.decide_on(call)
         rules = tuple([(id, self._effects[id]) for id in ids])
         return Shadow(decision.effect, would.effect, rules, self.version)

@@ -135,7 +135,7 @@ STAGES = [
     Stage("agents", "current", SYNC),
     Stage("pipeline", "canonicalise", SYNC),
     Stage("policies", "current", SYNC),
-    Stage("rulebook", "decide", SYNC),
+    Stage("rulebook", "decide_on", SYNC),
     Stage("judging", "place", SYNC),
     Stage("judging", "request_digest", PURE),
     Stage("egress", "check", AWAITED),

@@ -15,6 +15,7 @@ from rules.lint.never import why_never
 from rules.lint.view import Accounts
 from rules.load import read_whole
 from rules.model import Decision, Policy, Rule, Subject
+from rules.reading.call import Reading
 from rules.request import Request
 from rules.source import Section, Source
 from rules.trial.requests import read_request
@@ -89,7 +90,7 @@ class Case:
 
     def falls_under(self, rule: Rule) -> bool:
         alone = Rulebook(replace(self.policy, rules=(rule,)))
-        return bool(alone.matching(self.example.subject, self.request))
+        return bool(alone.matching(Reading(self.request, self.example.subject)))
 
     @cached_property
     def without(self) -> Decision:

@@ -47,7 +47,7 @@ def test_it_decides_as_the_rulebook_does(data: st.DataObject) -> None:
             assert decision.effect == "deny"
             continue
         assert told(verdicts.decide(Reading(request, subject))) == told(decision)
-        stops = {r.effect for r in book.matching(subject, request)} & {"deny", "hold"}
+        stops = {r.effect for r in book.matching(Reading(request, subject))} & {"deny", "hold"}
         running = verdicts.if_it_runs(Reading(request, subject))
         assert (running is None) is bool(stops)
         assert running is None or told(running) == told(decision)

@@ -12,6 +12,7 @@ from rules.decide import Rulebook
 from rules.errors import InvalidFile
 from rules.load import load_policy
 from rules.model import Policy, Shadow, Subject
+from rules.reading.call import Reading
 from rules.request import Request
 from rules.trying.shadow import Overlay
 from tests.support.policies import SUBJECTS, near, policies
@@ -36,7 +37,7 @@ def request(path: str = "/x", method: str = "GET") -> Request:
 def cast(tried: Policy, path: str = "/x") -> Shadow | None:
     overlay = Overlay.of_rules(tried)
     assert overlay is not None
-    return overlay.cast(BOT, request(path), Rulebook(tried).decide(BOT, request(path)))
+    return overlay.cast(Reading(request(path), BOT), Rulebook(tried).decide(BOT, request(path)))
 
 
 @pytest.mark.parametrize(
@@ -75,10 +76,10 @@ def test_nothing_is_told_of_other_calls() -> None:
 def test_a_whole_file_says_what_it_would_decide() -> None:
     decision = Rulebook(policy(ALLOW)).decide(BOT, request())
     overlay = Overlay.of_file(policy(ALLOW, HOLD), 7)
-    shadow = overlay.cast(BOT, request(), decision)
+    shadow = overlay.cast(Reading(request(), BOT), decision)
     rules = (("hold", "hold"), ("allow", "allow"))
     assert shadow == Shadow("allow", "hold", rules, 7)  # type: ignore[arg-type]
-    nothing = Overlay.of_file(policy(), 8).cast(BOT, request(), decision)
+    nothing = Overlay.of_file(policy(), 8).cast(Reading(request(), BOT), decision)
     assert nothing == Shadow("allow", "deny", (), 8)
 
 
@@ -86,7 +87,7 @@ def test_whatever_fails_in_it_is_nothing() -> None:
     overlay = Overlay.of_file(policy(ALLOW), 1)
     overlay._effects.clear()
     decision = Rulebook(policy(ALLOW)).decide(BOT, request())
-    assert overlay.cast(BOT, request(), decision) is None
+    assert overlay.cast(Reading(request(), BOT), decision) is None
 
 
 def test_credentials_of_a_rule_in_shadow_go_nowhere() -> None:
@@ -147,7 +148,7 @@ def test_no_rule_in_shadow_ever_decides(rules: list[tuple[str, str, bool]], path
     assert {demand.rule for demand in one.limits} <= in_force
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.DataObject) -> None:
     """And of what is decided it changes nothing, not even in part."""
@@ -156,7 +157,7 @@ def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.Dat
     subject = data.draw(st.sampled_from(SUBJECTS))
     asked = data.draw(near(data.draw(st.sampled_from(rule.matches)), subject))
     decision = Rulebook(live).decide(subject, asked)
-    shadow = Overlay.of_file(replace(tried, shadow=True), 7).cast(subject, asked, decision)
+    shadow = Overlay.of_file(replace(tried, shadow=True), 7).cast(Reading(asked, subject), decision)
     would = Rulebook(tried).decide(subject, asked)
     assert shadow is not None
     assert (shadow.decided, shadow.effect, shadow.version) == (decision.effect, would.effect, 7)
@@ -165,7 +166,7 @@ def test_a_file_in_shadow_says_what_it_would_decide_if_it_were_live(data: st.Dat
     assert all(effect == effects[id] for id, effect in shadow.rules)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_rules_in_shadow_say_what_would_be_decided_if_they_were_live(data: st.DataObject) -> None:
     whole: Policy = data.draw(policies())
@@ -182,9 +183,9 @@ def test_rules_in_shadow_say_what_would_be_decided_if_they_were_live(data: st.Da
     decision = book.decide(subject, asked)
     assert decision == Rulebook(replace(mixed, shadows=())).decide(subject, asked)
     overlay = Overlay.of_rules(mixed)
-    shadow = overlay.cast(subject, asked, decision) if overlay is not None else None
+    shadow = overlay.cast(Reading(asked, subject), decision) if overlay is not None else None
     live = Rulebook(whole)
-    matching = [rule.id for rule in live.matching(subject, asked) if rule in tried]
+    matching = [rule.id for rule in live.matching(Reading(asked, subject)) if rule in tried]
     if not matching:
         assert shadow is None
         # None of them is about the call: with them it would be decided alike.
