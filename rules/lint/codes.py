@@ -118,6 +118,11 @@ _FOUND: Mapping[str, tuple[Severity, str, str]] = {
         "a part of the rule does nothing",
         "resolve the contradiction, or take the match out",
     ),
+    "except-never-holds": (
+        "warning",
+        "what was to be taken out of the rule stays in it",
+        "name the hosts, ports and methods of the rule, or take the except out",
+    ),
     "body-of-get": (
         "note",
         "hardly any client sends a body with GET or HEAD",

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Literal
 
 from rules.decide import Rulebook
+from rules.describe import describe_match
 from rules.lint.finding import Example, Finding
-from rules.lint.meeting import without_body
+from rules.lint.meeting import meet, without_body
 from rules.lint.possible import asks_form, asks_json, impossible, never_with_body
 from rules.lint.view import View
 from rules.lint.within import match_within
@@ -66,7 +67,38 @@ def _of_rule(view: View, rule: Rule) -> Iterator[Finding]:
                 match = rule.matches[index]
                 example = _missing(view, replace(rule, matches=(match,)), match)
                 yield view.finding("match-never-holds", "warning", rule, message, example)
+    if not all(whys) and rule.id not in view.policy.packed:
+        yield from _idle_holes(view, rule)
     yield from _slips(view, rule)
+
+
+def _idle_holes(view: View, rule: Rule) -> Iterator[Finding]:
+    """What is excepted from the rule, and is about none of its calls."""
+    for hole in rule.excepts:
+        why, out = impossible(hole, wide=not is_wide(rule)), "no plainly written call"
+        if all(_part(match, hole) for match in rule.matches):
+            why, out = "it is about other hosts, ports or methods than the rule", "nothing"
+        example = None if why is None else _kept(view, rule, hole)
+        if example is not None:
+            message = f"its except of {describe_match(hole)} takes {out} out ({why})"
+            yield view.finding("except-never-holds", "warning", rule, message, example)
+
+
+def _part(match: Match, hole: Match) -> bool:
+    """Whether the two certainly have no call in common, by all but paths."""
+    return meet(replace(match, paths=()), replace(hole, paths=())) is None
+
+
+def _kept(view: View, rule: Rule, hole: Match) -> Example | None:
+    """A call that stays under the rule, as like to what is excepted as can be."""
+    for match in rule.matches:
+        subject = view.subject(rule.agents[0], match)
+        place = replace(match, paths=hole.paths or match.paths)
+        for asked in (place, match):
+            found = view.find(asked, subject, lambda _, __: True, rule)
+            if found is not None:
+                return found
+    return None
 
 
 def why_never(rule: Rule, match: Match, *, wide: bool) -> str | None:

@@ -141,6 +141,7 @@ SHOWS: Mapping[str, Callable[[Case], bool]] = {
     "never-matches": lambda c: not c.falls,
     "matches-no-plain-call": lambda c: not c.falls,
     "match-never-holds": _impossible,
+    "except-never-holds": lambda c: c.falls,
     "body-of-get": lambda c: not c.falls and c.request.method in ("GET", "HEAD"),
     "unusual-method": lambda c: c.request.method == "GET",
     "covered": lambda c: c.falls and not c.decides and same(c.decision, c.without),
