@@ -13,7 +13,7 @@ from keybroker.cli.imports import importing
 from keybroker.cli.packs import packs
 from keybroker.cli.trials import explain, schema, test
 from keybroker.cli.trying import learn, replay
-from keybroker.errors import Unreadable
+from keybroker.errors import Unusable
 
 EXIT_VALID, EXIT_INVALID, EXIT_UNREADABLE = 0, 1, 2
 
@@ -56,7 +56,7 @@ def check(app: App, context: click.Context, file: Path | None, strict: bool, as_
         services = app.services() if file is None or app.has_workspace() else None
         path = file if file is not None else app.workspace().policy_file
         found = read_policy(path)
-    except Unreadable as error:
+    except Unusable as error:
         if as_json:
             name = None if path is None else str(path)
             emit({"valid": False, "file": name, "error": str(error), "findings": []})

@@ -11,6 +11,7 @@ type Json = dict[str, Any]
 def fields_of(
     table: Iterable[str],
     fields: Mapping[str, Json],
+    about: str = "",
     *,
     required: Iterable[str] = (),
     empty: Iterable[str] = (),
@@ -20,12 +21,13 @@ def fields_of(
     if set(names) != fields.keys():
         raise AssertionError(f"not the loader's fields: {set(names) ^ fields.keys()}")
     bare = set(empty)
-    return {
-        "type": "object",
-        "properties": {n: or_null(fields[n]) if n in bare else fields[n] for n in names},
-        "required": list(required),
-        "additionalProperties": False,
-    }
+    return said(
+        about,
+        type="object",
+        properties={n: or_null(fields[n]) if n in bare else fields[n] for n in names},
+        required=list(required),
+        additionalProperties=False,
+    )
 
 
 def said(about: str, /, **parts: Any) -> Json:

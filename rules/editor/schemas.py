@@ -30,6 +30,7 @@ from rules.values import NUMERIC
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIZE = r"^[0-9]+(B|KiB|MiB|GiB)$"
+_CLOCK = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 _RUN = r"^t-[0-9a-z]{26}$"
 _DURATION = r"^[0-9]+(s|m|h|d)$"
 
@@ -151,7 +152,7 @@ def _matches() -> Json:
 
 def _match() -> Json:
     return fields_of(matches.MATCH, {
-        "method": several(text(), "In capitals: GET."),
+        "method": several(pattern("^ *[A-Z][A-Z-]* *$"), "In capitals: GET."),
         "host": several(text(), "api.example.com, *.example.com, either with :PORT."),
         "path": several(pattern("^ */"), "/v1/*/x, /v1/{name}:run, /v1/{+name}, /v1/**."),
         "scheme": choice(matches.SCHEMES, "https unless it says http."),
@@ -161,38 +162,38 @@ def _match() -> Json:
         "form": _tests(_untyped(), "Fields of a form; of a file exists and length, in bytes."),
         "body": fields_of(matches.BODY, {
             "type": several(text(), "application/json, text/*."),
-            "size": _size(bytes_=True),
-        }),
+            "size": _size("64KiB, or {lte: 64KiB}.", bytes_=True),
+        }, "Its Content-Type and size."),
         "graphql": fields_of(matches.GRAPHQL, {
-            "kind": several(choice(matches.KINDS)),
+            "kind": several(choice(matches.KINDS), "Of operation."),
             "fields": several(text(), "Globs of root fields."),
-        }),
+        }, "An allow wants every operation and root field to match, others any."),
         "jsonrpc": fields_of(matches.JSONRPC, {
-            "method": several(text(), "Globs."),
-            "params": _tests(_typed(), pointers=True),
-        }),
+            "method": several(text(), "Globs: eth_*."),
+            "params": _tests(_typed(), "By pointer: /0, /name.", pointers=True),
+        }, "JSON-RPC; an allow wants every call of a batch to match, others any."),
         "mcp": fields_of(matches.MCP, {
             "method": several(text(), "Globs; tools/call with a tool."),
             "tool": several(text(), "Globs of tools' names."),
-            "arguments": _tests(_typed(), pointers=True),
-        }),
+            "arguments": _tests(_typed(), "Of the tool, by pointer: /path.", pointers=True),
+        }, "Messages to an MCP server; an allow wants all of a batch to match, others any."),
         "grpc": fields_of(matches.GRPC, {
             "service": several(pattern("^ *[A-Za-z0-9_.*]+ *$"), "Globs: shop.v1.Orders."),
             "method": several(pattern("^ *[A-Za-z0-9_*]+ *$"), "Globs: Cancel."),
-        }),
+        }, "The gRPC call."),
         "upgrade": choice(matches.UPGRADES, "Whether a WebSocket is asked for."),
         "time": fields_of(matches.TIME, {
-            "days": several(suggest(DAYS)),
-            "from": text("09:00, in quotes."),
-            "to": text("17:00, in quotes; up to but not including."),
+            "days": several(suggest(DAYS), "Every day, if left out."),
+            "from": pattern(_CLOCK, "09:00, in quotes."),
+            "to": pattern(_CLOCK, "17:00, in quotes; up to but not including."),
             "zone": text("Whose clocks: Europe/Berlin."),
-        }, required=("zone",)),
+        }, "When the call comes.", required=("zone",)),
         "source": fields_of(matches.SOURCE, {
-            "via": choice(matches.VIAS),
+            "via": choice(matches.VIAS, "gateway: by the base URL."),
             "run": said("Whether it comes from `keybroker run`, or from which run.",
                         anyOf=[{"type": "boolean"}, several(pattern(_RUN))]),
             "tags": several(text(), "Tags of the agent; one suffices."),
-        }),
+        }, "Where the call comes from."),
         "when": text("An expression in CEL over `call`."),
     })  # fmt: skip
 
@@ -210,21 +211,24 @@ def _tests(value: Json, about: str = "", *, pointers: bool = False) -> Json:
 
 def _operators(value: Json) -> Json:
     fields: Json = {
-        "in": listed(value, least=1),
-        "not_in": listed(value, least=1),
-        "exists": {"type": "boolean"},
-        "length": _size(bytes_=False),
+        "in": listed(value, "It is one of these.", least=1),
+        "not_in": listed(value, "It is there, and none of these.", least=1),
+        "exists": said("Whether it is there.", type="boolean"),
+        "length": _size("Characters, items or members; of a file bytes.", bytes_=False),
     }
-    fields |= {name: {"type": "number"} for name in NUMERIC}
-    fields |= {name: {"type": "string"} for name in matches.TEXTS}
+    fields |= {name: said("It is a number that compares so.", type="number") for name in NUMERIC}
+    fields |= {name: text(f"Its {name}.") for name in matches.TEXTS}
+    fields["glob"] = text(
+        "Its whole text, with * for any run of characters; no regular expression."
+    )
     return fields_of(matches.OPERATORS, fields) | {"minProperties": 1}
 
 
-def _size(*, bytes_: bool) -> Json:
+def _size(about: str, *, bytes_: bool) -> Json:
     number: Json = {"type": "integer", "minimum": 0}
     one = {"anyOf": [number, pattern(_SIZE)]} if bytes_ else number
-    compared = fields_of(NUMERIC, dict.fromkeys(NUMERIC, one))
-    return {"anyOf": [one, compared | {"minProperties": 1}]}
+    compared = fields_of(NUMERIC, {n: said("A bound.", **one) for n in NUMERIC})
+    return said(about, anyOf=[one, compared | {"minProperties": 1}])
 
 
 def _typed() -> Json:

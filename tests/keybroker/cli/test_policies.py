@@ -116,6 +116,9 @@ def test_a_file_elsewhere_is_checked_without_a_workspace(
     found = json.loads(told.out)
     assert found["file"] == str(tmp_path / "missing.yaml")
     assert (found["valid"], found["findings"]) == (False, [])
+    nowhere = run("policy", "check", "--json")
+    assert nowhere.status == 2
+    assert "there is no workspace" in json.loads(nowhere.out)["error"]
 
 
 @pytest.mark.parametrize(

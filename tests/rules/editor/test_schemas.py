@@ -16,6 +16,7 @@ import pytest
 
 from rules import packs
 from rules.editor import schemas
+from rules.editor.pieces import Json
 from rules.errors import InvalidFile
 from rules.include import INCLUDE
 from rules.limit_schema import LIMIT
@@ -273,3 +274,20 @@ def test_the_examples_have_every_field_of_the_tables() -> None:
 def test_what_is_plainly_wrong_is_refused_by_both(wrong: str) -> None:
     assert refusals(wrong, load_policy)
     assert not POLICY.is_valid(parse_yaml(wrong, "")[0])
+
+
+def with_fields(schema: Json) -> Iterator[tuple[str, Json]]:
+    """The fields that stand in a schema, at any depth."""
+    for name, field in schema.get("properties", {}).items():
+        yield name, field
+        yield from with_fields(field)
+    inner = schema.get("additionalProperties") or {}
+    for one in (*schema.get("anyOf", ()), *([inner] if inner else ())):
+        yield from with_fields(one)
+
+
+def test_every_field_of_a_match_and_every_operator_has_words_for_a_hover() -> None:
+    fields = list(with_fields(schemas.policy_schema()["$defs"]["match"]))
+    assert {"glob", "kind", "grpc", "from", "lte"} <= {name for name, _ in fields}
+    bare = {name for name, field in fields if "description" not in field}
+    assert bare == set()
