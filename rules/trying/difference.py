@@ -261,7 +261,7 @@ def _beside_it(
         match
         for book in books
         for other in book.rules_for(subject)
-        if other.effect in ("allow", "hold") and other.id != rule.id
+        if other.effect in ("allow", "hold") and other is not rule
         for match in other.matches
     }
     found = [(m, o) for m in rule.matches for o in others if o != m and _meet(m, o)]

@@ -157,6 +157,11 @@ def told(old: Policy, new: Policy) -> set[tuple[str, str]]:
             {("hold", "deny")},
         ),
         (
+            ["id: r, match: {host: api.example, query: {q: x}}, effect: allow"],
+            ["id: r, match: {method: POST, path: /v1/**}, effect: hold"],
+            {("allow", "hold"), ("allow", "deny"), ("deny", "hold")},
+        ),
+        (
             ["match: {host: pypi.org}, effect: tunnel"],
             ["match: {host: '*.org'}, effect: tunnel"],
             {("deny", "tunnel")},
