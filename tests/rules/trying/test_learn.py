@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rules.decide import Rulebook
+from rules.lint.check import check
 from rules.load import load_policy
 from rules.model import Effect, Policy, Subject
 from rules.trying import learn
@@ -378,3 +381,28 @@ def _alike(one: Seen, other: Seen) -> bool:
     """Whether a hold reads the two paths as one."""
     paths = [seen.glimpse.path.lower().rstrip("/") for seen in (one, other)]
     return paths[0] == paths[1]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(CALLS, max_size=20))
+def test_what_is_proposed_is_sound(calls: list[Seen]) -> None:
+    """No error in it, no risky method that goes unasked, and each call that it says it covers."""
+    learner = Learner("bot", IN_FORCE)
+    for call in calls:
+        learner.take(call, TIME)
+    proposal = learner.propose()
+    assert check(proposal.text()).valid
+    book = Rulebook(load_policy(proposal.text())[0])
+    lost = 0
+    for call in calls:
+        requests = [
+            dataclasses.replace(call.glimpse, method=method).request()
+            for method in ("POST", "PUT", "DELETE", "PATCH", "PROPFIND")
+        ]
+        assert all(book.decide(BOT, request).effect != "allow" for request in requests)
+        if call.said != "deny":
+            effect = book.decide(BOT, call.glimpse.request()).effect
+            assert effect in ("allow", "hold", "deny")[call.said == "hold" :]
+            lost += effect == "deny"
+    assert lost <= proposal.left_out
+    assert proposal.calls + proposal.left_out == sum(call.said != "deny" for call in calls)
