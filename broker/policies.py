@@ -58,7 +58,7 @@ class Policies:
         digest = sources.digest(text)
         try:
             policy, warnings = load_policy(text, file, sources)
-            if policy.shadow and self._enforced() is None:
+            if policy.shadow and self.in_force() is None:
                 raise InvalidFile([Problem(file, 0, _NOTHING_BEFORE)])
         except InvalidFile as invalid:
             problems = [str(problem) for problem in invalid.problems[:_PROBLEMS_KEPT]]
@@ -145,7 +145,7 @@ class Policies:
         policy = self.version(newest)
         if policy is not None and not policy.shadow:
             return Published(newest, Rulebook(policy), Overlay.of_rules(policy))
-        number = self._enforced()
+        number = self.in_force()
         enforced = None if number is None else self.version(number)
         if policy is None or number is None or enforced is None:
             raise StoreUnavailable(
@@ -153,8 +153,8 @@ class Policies:
             )
         return Published(number, Rulebook(enforced), Overlay.of_file(policy, newest))
 
-    def _enforced(self) -> int | None:
-        """The newest version that is in force as a whole."""
+    def in_force(self) -> int | None:
+        """The number of the newest version that is not all shadow. Raises StoreUnavailable."""
         found = self._store.read().execute("SELECT max(version) FROM policies WHERE shadow = 0")
         row = found.fetchone()
         return None if row[0] is None else int(row[0])

@@ -53,6 +53,13 @@ DRAIN_MARGIN = 10.0
 BY = "keybroker up"
 
 
+def say_published(number: int, in_force: int | None) -> str:
+    """What a new version of the policy changes: nothing, if it is all shadow."""
+    if number == in_force:
+        return f"policy version {number} is in force"
+    return f"policy version {number} is in shadow; version {in_force} stays in force"
+
+
 def supervise(workspace: Workspace, *, as_json: bool) -> int:
     """Runs everything until it is told to stop; returns the exit status.
 
@@ -158,7 +165,7 @@ class Supervisor:
         for problem in warnings:
             warn(str(problem))
         if self._workers:
-            tell(f"policy version {number} is in force")
+            tell(say_published(number, self._services.policies.in_force()))
 
     def _rejected(self, sentence: str) -> None:
         self._row.meters.policy_rejected.add()

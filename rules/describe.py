@@ -21,8 +21,10 @@ def describe_match(match: Match) -> str:
         where += f" with the path {any_of(match.paths)}" if match.paths else ""
     joint = " " if match.methods and match.hosts else " to "
     tests = list(describe_tests(match))
-    if tests and match.scheme == "https" and not (match.methods or match.hosts or match.paths):
-        return f"any call with {all_of(tests)}"
+    if match.scheme == "https" and not (match.methods or match.hosts):
+        paths = [f"the path {any_of(match.paths)}"] if match.paths else []
+        if paths or tests:
+            return f"any call with {all_of(paths + tests)}"
     return methods + joint + where + (f" with {all_of(tests)}" if tests else "")
 
 

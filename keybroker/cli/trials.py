@@ -193,6 +193,8 @@ def explain(
     )
     loaded, known = _load(app, policy_file)
     hint_at(agent, known, loaded)
+    if loaded.shadow:
+        note("this policy is all shadow: told is what it would do if it were in force")
     told = explain_call(loaded, subject_of(agent, known), written)
     if as_json:
         emit(told)
@@ -211,7 +213,7 @@ def hint_at(agent: str, known: Sequence[Agent], policy: Policy) -> None:
 
 
 def _explain_past(app: App, id_: str, policy_file: Path | None, as_json: bool) -> None:
-    """A call of the ledger. The present policy is the newest that was published."""
+    """A call of the ledger. The present policy is the one in force."""
     from audit.reading import open_ledger
     from keybroker.past_calls import Candidate, explain_past
     from keybroker.policy import subjects
@@ -223,7 +225,7 @@ def _explain_past(app: App, id_: str, policy_file: Path | None, as_json: bool) -
     candidate = None
     if policy_file is not None:
         candidate = Candidate(str(policy_file), load_policy_file(policy_file)[0])
-    elif (number := services.policies.newest()) is not None and (policy := then(number)):
+    elif (number := services.policies.in_force()) is not None and (policy := then(number)):
         candidate = Candidate(f"version {number}", policy)
     with closing(open_ledger(app.workspace().database)) as db:
         agents = subjects(services.agents.list())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rules.checks import can_be_met
@@ -122,9 +122,9 @@ class _Asked:
     example: Example | None
 
 
-def _asked(view: View) -> Iterator[_Asked]:
-    """Every tier with each owner whose agents it is asked for, once."""
-    told: set[tuple[str, str | None]] = set()
+def _asked(view: View) -> Iterable[_Asked]:
+    """Every tier with each owner whose agents it is asked for, once; by a rule that has a call."""
+    told: dict[tuple[str, str | None], _Asked] = {}
     for rule in view.policy.rules:
         tier = view.policy.tiers.get(rule.tier or "")
         if tier is None:
@@ -132,9 +132,11 @@ def _asked(view: View) -> Iterator[_Asked]:
         for selector in rule.agents:
             for subject in _subjects(view, selector):
                 key = tier.name, subject.owner
-                if key not in told:
-                    told.add(key)
-                    yield _Asked(tier, rule, subject, _call(view, rule, subject))
+                if key not in told or told[key].example is None:
+                    found = _Asked(tier, rule, subject, _call(view, rule, subject))
+                    if key not in told or found.example is not None:
+                        told[key] = found
+    return told.values()
 
 
 def _subjects(view: View, selector: str) -> list[Subject]:

@@ -122,7 +122,7 @@ async def test_a_whole_file_in_shadow_leaves_the_version_before_in_force(world: 
     world.publish("mode: shadow\nversion: 1\nrules: []\n")
     current = world.services.policies.current()
     assert current is not None
-    assert current.version == before.version
+    assert current.version == before.version == world.services.policies.in_force()
     world.publish("version: 1\nrules: []\n")
     assert problem_of(await ask(world, raw()))["code"] == "policy_denied"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from keybroker.supervisor import say_published
 from tests.support.program import Program, environment, wait_until
 from tests.support.upstream import Upstream
 
@@ -149,6 +150,11 @@ def test_a_call_in_a_killed_worker_becomes_unknown_and_is_not_sent_again(kb: Pro
     assert len(kb.records(type="call.sent")) == 1
     assert len(kb.upstream.requests) - arrived <= 1
     kb.verify()
+
+
+def test_of_a_version_in_shadow_it_is_not_said_that_it_is_in_force() -> None:
+    assert say_published(2, 2) == "policy version 2 is in force"
+    assert say_published(3, 2) == "policy version 3 is in shadow; version 2 stays in force"
 
 
 def test_the_policy_is_followed_and_a_bad_one_changes_nothing(kb: Program) -> None:

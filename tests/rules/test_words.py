@@ -214,10 +214,12 @@ def rule(effect: str, match: Match, **more: object) -> Rule:
                 excepts=(
                     Match(form=(ValueTest("amount"),)),
                     Match(scheme="http", form=(ValueTest("amount"),)),
+                    Match(paths=("/x",), form=(ValueTest("amount"),)),
                 ),
             ),
             "any method to any https host, except any call with form amount absent; or any method"
-            " to any http host with form amount absent: denied.",
+            " to any http host with form amount absent; or any call with the path /x and form"
+            " amount absent: denied.",
         ),
         (
             rule("tunnel", Match(hosts=(parse_pattern("[2001:db8::1]"),))),

@@ -246,6 +246,14 @@ def test_a_body_can_come_from_stdin(run: Run) -> None:
     assert missing.err == f"keybroker: {says}\n"
 
 
+def test_of_a_file_in_shadow_that_is_said(run: Run, policy: Path) -> None:
+    call = ("policy", "explain", "--as", "bot", *REFUND, "--policy", policy)
+    policy.write_text("mode: shadow\n" + POLICY)
+    assert "all shadow: told is what it would do" in run(*call).err
+    policy.write_text(POLICY)
+    assert "shadow" not in run(*call).err
+
+
 def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Path) -> None:
     run("agent", "add", "bot")
     services = open_services(workspace)
@@ -272,6 +280,12 @@ def test_a_call_of_the_ledger_is_explained(run: Run, workspace: Path, policy: Pa
     assert 'allow: Rule "small" allows POST https://api.stripe.com/v1/refunds.' in out
     assert "version 1 says: the same" in out
     assert "in shadow: deny, by no" in out
+    services = open_services(workspace)
+    try:
+        services.policies.publish("mode: shadow\n" + POLICY, "cli:test")
+    finally:
+        services.close()
+    assert "version 1 says: the same" in run("policy", "explain", "c-1").out
     policy.write_text(POLICY.replace("lte: 1000", "lte: 10"))
     out = run("policy", "explain", "c-1", "--policy", policy).out
     assert f"{policy} says: allow or deny" in out

@@ -120,6 +120,18 @@ def test_an_unknown_agent_is_shown_by_the_first_rule_that_decides_something() ->
     assert finding.example is not None and finding.example.subject.name == "robot"
 
 
+def test_a_tier_is_shown_by_a_rule_that_holds_something() -> None:
+    text = policy_of(
+        "id: no, agents: [bot], match: {host: a.example}, effect: deny",
+        "id: dead, agents: [bot], match: {host: a.example, path: /x}, effect: hold, risk: own",
+        "id: live, agents: [bot], match: {host: b.example}, effect: hold, risk: own",
+        head="version: 1\ntiers: {own: {quorum: [{group: any, count: 1}], exclude: []}}\n",
+    )
+    (found,) = [f for f in confirm(text, PEOPLE).findings if f.code == "owner-may-approve"]
+    assert found.rule == "live"
+    assert found.example is not None
+
+
 @pytest.mark.parametrize("risk", ["medium", "own"])
 def test_of_a_person_in_a_group_that_no_hold_asks_that_is_said(risk: str) -> None:
     text = policy_of(
