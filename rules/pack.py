@@ -46,13 +46,18 @@ class Parameter:
     kind: str
     """`name`: one segment of a path at most; `host`: a host with an optional port."""
 
+    @property
+    def any(self) -> bool:
+        """Without a value it stands for any one segment."""
+        return self.default is not None and self.default[0].startswith(("*", "{"))
+
     def parse(self, text: str) -> str:
         """A value that stays in its place. Raises ValueError."""
         if self.kind == "host":
             if parse_pattern(text).wildcard:
                 raise ValueError(f'"{text}" stands for many hosts; name one')
         elif not _VALUE.fullmatch(text):
-            hint = "; leave it out to mean any" if text == "*" and self.default == ("*",) else ""
+            hint = "; leave it out to mean any" if text == "*" and self.any else ""
             raise ValueError(
                 f'"{text[:80]}" is more than one name; use letters, digits and . _ @ + -{hint}'
             )

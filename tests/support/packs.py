@@ -69,7 +69,7 @@ def request_of(spec: Mapping[str, Any], host: str) -> Request:
         body = spec["body"].encode()
     if kind and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", kind))
-    return canonicalise(raw_request(spec["method"], url, headers, body))
+    return canonicalise(raw_request(spec["method"], url, headers, body), slashes=True)
 
 
 def matched(book: Rulebook, request: Request) -> list[Rule]:
