@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from rules.openapi.document import Operation
@@ -37,6 +38,7 @@ from rules.openapi.lexicon import (
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 """Methods that change nothing (RFC 9110 9.2.1), if the service keeps to it."""
+_SUMS = frozenset({"amount", "total", "price", "value", "unit_amount"})
 
 DOUBTS = {
     "read-by-post": "Allowed although it is no GET: its path says that it only searches or reads, "
@@ -379,7 +381,7 @@ def _evidence(operation: Operation, names: _Names) -> list[tuple[str, Kind]]:
         if name in ("secret", "access", "money", "admin") and noun not in nouns:
             found.setdefault(f'its tag says "{noun}": {KINDS[name].why}', KINDS[name])
     fields = {f.name.lower() for f in operation.fields if not f.place.startswith("query:")}
-    if "currency" in fields and fields & {"amount", "total", "price", "value", "unit_amount"}:
+    if any(map(_is_sum, (fields, *(f.within for f in operation.fields)))):
         found.setdefault("its body names an amount and a currency", KINDS["money"])
     secrets = sorted(fields & SECRET_VALUES - {"token", "credentials"})
     if secrets:
@@ -388,6 +390,10 @@ def _evidence(operation: Operation, names: _Names) -> list[tuple[str, Kind]]:
     if given:
         found.setdefault(f"its answer has the field {given[0]}", KINDS["secret"])
     return list(found.items())
+
+
+def _is_sum(fields: AbstractSet[str]) -> bool:
+    return "currency" in fields and not fields.isdisjoint(_SUMS)
 
 
 def _rank(entry: tuple[str, Kind]) -> tuple[int, int]:

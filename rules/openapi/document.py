@@ -42,6 +42,8 @@ class Field:
     name: str
     place: str
     required: bool
+    within: frozenset[str] = frozenset()
+    """Names of the fields of a body's object, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +242,15 @@ class Document:
                 continue
             shape = self._shape(_mapping(media).get("schema"))
             return tuple(
-                Field(name, _place(way, name), name in shape.required) for name in shape.properties
+                Field(name, _place(way, name), name in shape.required, self._within(schema, index))
+                for index, (name, schema) in enumerate(shape.properties.items())
             )
         return ()
+
+    def _within(self, schema: Plain, index: int) -> frozenset[str]:
+        if index >= _MAX_PARTS:
+            return frozenset()
+        return frozenset(name.lower() for name in self._shape(schema).properties)
 
     def _answer(
         self, responses: Mapping[str, Plain]

@@ -94,6 +94,15 @@ def test_a_summary_has_the_words_without_their_markup(
     assert rule("get", "/a", operation).summary == summary
 
 
+def test_an_amount_with_its_currency_inside_is_money() -> None:
+    amount = {"type": "object", "properties": {"currency": {}, "value": {}}}
+    schema = {"type": "object", "properties": {"amount": amount}}
+    found = rule("post", "/submit", {"summary": "Submit it", "requestBody": body(schema)})
+    assert (found.risk, found.impact) == ("high", "Money moves, or somebody has to pay.")
+    del amount["properties"]["currency"]  # type: ignore[attr-defined]
+    assert rule("post", "/submit", {"requestBody": body(schema)}).risk == "medium"
+
+
 def test_the_most_telling_fields_are_chosen() -> None:
     assert [f.name for f in telling(fields("a", "b", "c", "d"))] == ["a", "b", "c"]
     assert [f.name for f in telling(fields("a", "b", "amount"))] == ["amount", "a", "b"]
