@@ -6,7 +6,7 @@ the other way round, is an error. The schema is for typing; what it lets through
 
 from __future__ import annotations
 
-from rules import limits, load, matches, pack, packs, schema
+from rules import limits, load, matches, operators, pack, packs, schema
 from rules.conditions import DAYS
 from rules.editor.pieces import (
     Json,
@@ -217,11 +217,11 @@ def _operators(value: Json) -> Json:
         "length": _size("Characters, items or members; of a file bytes.", bytes_=False),
     }
     fields |= {name: said("It is a number that compares so.", type="number") for name in NUMERIC}
-    fields |= {name: text(f"Its {name}.") for name in matches.TEXTS}
+    fields |= {name: text(f"Its {name}.") for name in operators.TEXTS}
     fields["glob"] = text(
         "Its whole text, with * for any run of characters; no regular expression."
     )
-    return fields_of(matches.OPERATORS, fields) | {"minProperties": 1}
+    return fields_of(operators.OPERATORS, fields) | {"minProperties": 1}
 
 
 def _size(about: str, *, bytes_: bool) -> Json:

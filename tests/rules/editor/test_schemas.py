@@ -21,7 +21,8 @@ from rules.errors import InvalidFile
 from rules.include import INCLUDE
 from rules.limit_schema import LIMIT
 from rules.load import FIELDS, load_policy, starter_policy
-from rules.matches import BODY, GRAPHQL, GRPC, JSONRPC, MATCH, MCP, OPERATORS, SOURCE, TIME
+from rules.matches import BODY, GRAPHQL, GRPC, JSONRPC, MATCH, MCP, SOURCE, TIME
+from rules.operators import OPERATORS
 from rules.pack import read_pack
 from rules.schema import CREDENTIAL, RULE, TIER, VARIABLE
 from rules.trial.cases import CASE, EXPECT, read_cases
