@@ -121,7 +121,7 @@ class _Placed(Source):
                 return
             self.told.add(message)
         line = self.place(path)
-        self.problems.append(Problem(self.policy.file, line, message, severity, code, rule))
+        self.add(Problem(self.policy.file, line, message, severity, code, rule))
 
     def _of_override(self, name: str | int) -> bool:
         """Whether the override is to be mended: of its own fields, and of what does not go with
@@ -266,7 +266,7 @@ def _read_include(
 ) -> tuple[str, Pack, Values, dict[str, object]] | None:
     """The prefix, the pack, its parameters and the fields that its rules get; None after noting
     problems."""
-    before = len(at.source.problems)
+    before = at.source.faults
     fields = at.mapping(value, INCLUDE)
     if fields is None:
         return None
@@ -285,7 +285,7 @@ def _read_include(
     if pack is None or prefix is None:
         return None
     values = _read_values(at, pack, fields.get("with"))
-    if len(at.source.problems) > before:
+    if at.source.faults > before:
         return None
     return prefix, pack, values, given
 

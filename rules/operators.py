@@ -3,6 +3,7 @@ their operators, and sizes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import cast
@@ -27,6 +28,7 @@ _MEANT = {
     ),
 }
 """Operators of other languages, and what stands for them here."""
+_REGEX = re.compile(r"^\^|\$$|\\[dwsbDWSB.]|\[[^]]+\][*+?]|\(\?|\.\*\$")
 
 
 def read_texts(at: Section, value: object) -> tuple[ValueTest, ...]:
@@ -66,9 +68,9 @@ def _read_tests(
     for name, wanted in tests.items():
         here = at.at(name)
         known = read_name(here, name)
-        before = len(here.source.problems)
+        before = here.source.faults
         test = _read_test(here, known or name, wanted, typed=typed)
-        if known is not None and len(here.source.problems) == before:
+        if known is not None and here.source.faults == before:
             found.append(test)
     return tuple(found)
 
@@ -122,6 +124,12 @@ def _read_operators(
             text = _read_text(here, fields[op])
             if op == "glob" and "**" in text:
                 here.error("`*` is any run of characters already; write one")
+            elif op == "glob" and _REGEX.search(text):
+                here.warn(
+                    f"the glob {text[:80]!a} looks like a regular expression, and is read to the "
+                    'letter but for its `*`; in `when:` there is matches("..")',
+                    "glob-like-regex",
+                )
             checks.append(Check(cast(Op, op), text))
         elif op == "length":
             checks.append(Check("length", read_size(here, fields[op], bytes_=False)))

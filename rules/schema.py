@@ -61,7 +61,7 @@ HEADER = ("header", "format")
 
 def read_credential(at: Section, name: str, value: object) -> Credential | None:
     """One entry of `credentials:`; None after noting problems."""
-    before = len(at.source.problems)
+    before = at.source.faults
     at.parsed(name, parse_name)
     fields = at.mapping(value, CREDENTIAL)
     if fields is None:
@@ -74,7 +74,7 @@ def read_credential(at: Section, name: str, value: object) -> Credential | None:
     if at.has(fields, "inject"):
         inject = _read_injection(at.at("inject"), fields["inject"])
     env = _read_variable(at.at("env"), fields["env"]) if "env" in fields else None
-    if not secret or not hosts or not inject or len(at.source.problems) > before:
+    if not secret or not hosts or not inject or at.source.faults > before:
         return None
     return Credential(name, secret, hosts, inject, at.line, env)
 
@@ -255,7 +255,7 @@ MODES = ("enforce", "shadow")
 
 def read_rule(at: Section, value: object) -> Rule | None:
     """One entry of `rules:`; None after noting problems."""
-    before = len(at.source.problems)
+    before = at.source.faults
     fields = at.mapping(value, RULE, INSIDE)
     if fields is None:
         return None
@@ -301,7 +301,7 @@ def read_rule(at: Section, value: object) -> Rule | None:
         at.at("mode").error("a tunnel cannot be tried; shadow is for allow, hold and deny")
     if effect == "hold" and risk is None:
         risk = DEFAULT_RISK
-    if found is None or effect is None or len(at.source.problems) > before:
+    if found is None or effect is None or at.source.faults > before:
         return None
     return Rule(
         id=found,

@@ -27,6 +27,8 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
     """Of rules by id that come from another file: where in it they stand, for people."""
+    faults: int = 0
+    """How many of the problems are errors; what has warnings only is read as it stands."""
     _hints: int = 0
 
     def place(self, path: Path) -> int:
@@ -36,7 +38,11 @@ class Source:
     def note(
         self, path: Path, message: str, severity: str = "error", code: str = "", rule: str = ""
     ) -> None:
-        self.problems.append(Problem(self.file, self.place(path), message, severity, code, rule))
+        self.add(Problem(self.file, self.place(path), message, severity, code, rule))
+
+    def add(self, problem: Problem) -> None:
+        self.faults += problem.severity == "error"
+        self.problems.append(problem)
 
     def errors(self) -> list[Problem]:
         return sorted(p for p in self.problems if p.severity == "error")

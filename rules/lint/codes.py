@@ -123,6 +123,11 @@ _FOUND: Mapping[str, tuple[Severity, str, str]] = {
         "what was to be taken out of the rule stays in it",
         "name the hosts, ports and methods of the rule, or take the except out",
     ),
+    "glob-like-regex": (
+        "warning",
+        "the value that is meant does not look like it, so that the rule never applies",
+        "write a glob, or matches(..) in `when:`",
+    ),
     "body-of-get": (
         "note",
         "hardly any client sends a body with GET or HEAD",

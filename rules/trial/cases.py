@@ -153,7 +153,7 @@ def _read_case(root: Section, index: int, value: object) -> Case | None:
     fields = at.mapping(value, CASE)
     if fields is None:
         return None
-    before = len(at.source.problems)
+    before = at.source.faults
     name = agent = written = expected = None
     if "name" in fields:
         name = at.at("name").text(fields["name"], 300)
@@ -173,7 +173,7 @@ def _read_case(root: Section, index: int, value: object) -> Case | None:
         expected = _read_expected(at.at("expect"), fields["expect"])
     if agent is None or written is None or expected is None or repeat is None:
         return None
-    if len(at.source.problems) > before:
+    if at.source.faults > before:
         return None
     name = name or f"{written.method} {written.url}"
     return Case(name, agent, tags, written, repeat, expected, at.source.file, at.line)

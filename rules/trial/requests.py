@@ -139,7 +139,7 @@ def _home(match: Match, host: HostPattern) -> str:
 
 def read_request(at: Section, value: object, home: str | None) -> Written | None:
     """One REQUEST; None after noting problems. `home` is where a path without a host goes."""
-    before = len(at.source.problems)
+    before = at.source.faults
     if value is None:
         at.error("a request is empty; write {method: GET, url: https://..}")
         return None
@@ -157,7 +157,7 @@ def read_request(at: Section, value: object, home: str | None) -> Written | None
     moment = read_moment(at.at("at"), fields["at"]) if "at" in fields else None
     via = at.at("via").choice(fields.get("via", "proxy"), VIAS)
     run = _read_run(at.at("run"), fields.get("run", False))
-    if len(at.source.problems) > before:
+    if at.source.faults > before:
         return None
     return Written(method, url, tuple(headers), body, target, moment, via or "proxy", run)
 

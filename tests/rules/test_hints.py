@@ -152,3 +152,21 @@ def test_two_times_that_are_none_are_not_told_to_be_the_same() -> None:
         'rule "r": from: "9am"',
         'rule "r": to: "5pm"',
     ]
+
+
+@pytest.mark.parametrize(
+    ("glob", "told"),
+    [(r"^refs/heads/.*$", True), (r"\d+", True), ("[a-z]+*", True), ("(?i)main", True),
+     ("refs/heads/*", False), ("file.*", False), ("US$ *", False), ("[*]", False)],
+)  # fmt: skip
+def test_a_glob_that_is_a_regular_expression_is_told(glob: str, told: bool) -> None:
+    text = f"version: 1\n{in_match(f'json: {{/ref: {{glob: {glob!r}}}}}')}\n"
+    _, warnings = load_policy(text.replace("\\\\", "\\"))
+    assert [w.code for w in warnings] == (["glob-like-regex"] if told else [])
+
+
+def test_a_warning_takes_nothing_out_of_a_rule() -> None:
+    text = f"version: 1\n{in_match('json: {/ref: {glob: "^a$"}}')}\n"
+    policy, warnings = load_policy(text)
+    assert warnings
+    assert [test.name for rule in policy.rules for m in rule.matches for test in m.json] == ["/ref"]

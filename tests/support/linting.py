@@ -179,6 +179,7 @@ SHOWS: Mapping[str, Callable[[Case], bool]] = {
     "looked-at-in-part": lambda c: c.falls,
     "hold-tells-nobody": lambda c: c.decides and c.decision.effect == "hold",
     "no-effect": lambda c: c.decides,
+    "glob-like-regex": lambda c: c.falls,
     "loosened": lambda c: c.decides,
     "shadow": lambda c: bool(c.request.url) and c.finding.rule not in c.decision.rules,
     "wider-than-credential": lambda c: (
