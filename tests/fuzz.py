@@ -25,6 +25,7 @@ from rules.load import load_policy
 from rules.model import Subject
 from rules.paths import ENCODED_SLASH
 from rules.request import RawRequest, Request
+from tests.support.raw import as_raw
 from tests.support.vectors import load_vectors
 
 BOT = Subject("bot", frozenset({"ci"}))
@@ -162,31 +163,6 @@ def _spoilt(data: bytes, chance: random.Random) -> bytes:
             return data[:to] + data[at:to] + data[to:]
         case _:
             return data[:at] + token + data[to:]
-
-
-def as_raw(request: Request) -> RawRequest:
-    """A canonical request as a client would send it to the proxy over HTTP/1.1."""
-    headers = [("Host", request.authority), *request.headers]
-    if request.upgrade:
-        headers += [("Connection", "Upgrade"), ("Upgrade", request.upgrade)]
-    if request.claim:
-        headers.append(("Keybroker-Reason", request.claim))
-    if request.respond_async:
-        headers.append(("Prefer", "respond-async"))
-    if request.unread and request.length is not None:
-        headers.append(("Content-Length", str(request.length)))
-    https = request.scheme == "https"
-    return RawRequest(
-        scheme=request.scheme,
-        connect=(request.host, request.port) if https else None,
-        sni=None,
-        authority=None if https else request.authority,
-        method=request.method,
-        target=request.target,
-        headers=tuple((n.encode(), v.encode()) for n, v in headers),
-        body=request.body,
-        unread=request.unread,
-    )
 
 
 def check_canonical(mutator: Mutator, chance: random.Random) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rules.canonical import canonicalise, needs_body
 from rules.errors import Ambiguous
 from rules.request import RawRequest, Request
+from tests.support.raw import as_raw
 
 TUNNELLED = RawRequest(
     scheme="https",
@@ -52,28 +53,6 @@ def refusal(raw: RawRequest, **changes: Any) -> str:
 
 def with_host(host: str) -> dict[str, object]:
     return {"headers": ((b"Host", host.encode("latin-1")), (b"Content-Length", b"8"))}
-
-
-def as_raw(request: Request) -> RawRequest:
-    """A canonical request as a client would send it."""
-    headers = [("Host", request.authority), *request.headers]
-    if request.upgrade:
-        headers += [("Connection", "Upgrade"), ("Upgrade", request.upgrade)]
-    if request.claim:
-        headers.append(("Keybroker-Reason", request.claim))
-    if request.respond_async:
-        headers.append(("Prefer", "respond-async"))
-    https = request.scheme == "https"
-    return RawRequest(
-        scheme=request.scheme,
-        connect=(request.host, request.port) if https else None,
-        sni=None,
-        authority=None if https else request.authority,
-        method=request.method,
-        target=request.target,
-        headers=tuple((n.encode(), v.encode()) for n, v in headers),
-        body=request.body,
-    )
 
 
 def test_a_request_in_a_tunnel() -> None:
