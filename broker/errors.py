@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rules.limits import Over
-from rules.model import Shadow
-from rules.words import describe_over
+if TYPE_CHECKING:
+    from rules.limits import Over
+    from rules.model import Shadow
 
 
 class KeybrokerError(Exception):
@@ -107,6 +107,9 @@ class OverLimit(KeybrokerError):
     """The call goes beyond a limit of its rules; nothing was changed."""
 
     def __init__(self, over: Sequence[Over]) -> None:
+        # Only here: every command loads this module, and few of them what the words need.
+        from rules.words import describe_over
+
         super().__init__(" ".join([describe_over(each) for each in over]))
         self.over = tuple(over)
 
