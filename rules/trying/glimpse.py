@@ -88,10 +88,6 @@ class Look:
         grpc = replace(self.request, headers=(("content-type", _GRPC),))
         return self._same(condition, wide, self.request, grpc)
 
-    def _of_empty(self, condition: Condition, wide: bool) -> bool | None:
-        """Of an empty body nothing is hidden, whatever the head says that it is."""
-        return self._plainly(condition, wide) if self.glimpse.size == 0 else None
-
     def _of_rpc(self, condition: Condition, wide: bool) -> bool | None:
         """What is called stands in a body; but it may also do so in the query, or be said over a
         WebSocket."""
@@ -108,9 +104,9 @@ class Look:
         request = replace(self.request, unread=True, length=size)
         return _holds(condition, Reading(request, self._subject), wide)
 
-    def _of_field(self, condition: Condition, wide: bool) -> bool | None:
+    def _of_value(self, condition: Condition, wide: bool) -> bool | None:
         # Widely, and where a name must be absent, the query counts too.
-        if self.glimpse.size != 0 or not isinstance(condition, Field):
+        if self.glimpse.size != 0 or not isinstance(condition, Field | Member):
             return None
         return None if wide or condition.test.exists is False else False
 
@@ -136,8 +132,8 @@ _ASKED: dict[type[Condition], Callable[[Look, Condition, bool], bool | None]] = 
     Upgrade: Look._of_upgrade,
     GrpcMethod: Look._of_grpc,
     Body: Look._of_size,
-    Field: Look._of_field,
-    Member: Look._of_empty,
+    Field: Look._of_value,
+    Member: Look._of_value,
     RpcCalls: Look._of_rpc,
     ToolCalls: Look._of_rpc,
 }

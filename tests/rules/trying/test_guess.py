@@ -97,6 +97,12 @@ def test_an_empty_body_hides_nothing() -> None:
     assert asks.guess(BOT, glimpse(size=None)).effects == {"allow", "deny"}
 
 
+@pytest.mark.parametrize("asked", ["json: {/n: 1}", "form: {n: 1}"])
+def test_a_value_of_a_body_may_stand_in_the_query(asked: str) -> None:
+    asks = guesser(f"match: {{{AT}, {asked}}}, effect: hold", f"match: {{{AT}}}, effect: allow")
+    assert asks.guess(BOT, glimpse("GET", size=0)).effects == {"hold", "allow"}
+
+
 @pytest.mark.parametrize("asked", ["mcp: {tool: x}", "jsonrpc: {method: x}"])
 def test_calls_of_a_tool_need_no_body(asked: str) -> None:
     """A WebSocket opens without one."""
