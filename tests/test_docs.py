@@ -164,12 +164,15 @@ def test_settings_table_has_the_defaults(tmp_path: Path) -> None:
     [
         ("## The file", ("version", "mode", "credentials", "approvers", "tiers", "rules")),
         ("## Rules", RULE),
-        ("## Match", MATCH),
         ("## Tiers", TIER),
     ],
 )
 def test_policy_guide_has_every_field(heading: str, fields: tuple[str, ...]) -> None:
     assert set(rows("policy.md", heading)) == set(fields)
+
+
+def test_guide_to_matching_has_every_field() -> None:
+    assert set(rows("policy-match.md", "## Fields")) == set(MATCH)
 
 
 @pytest.mark.parametrize(
