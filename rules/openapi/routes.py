@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import count
 from urllib.parse import quote
 
 from rules.openapi.document import Operation, Unfit
@@ -29,6 +30,8 @@ _SAFE = "!$&'()+,=:@~"
 """What stands in a path by itself, besides letters, digits and `-._`; see rules.paths."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHOLE = re.compile(r"\{\+?([^{}]*?)([+*]?)\}")
+_BEGUN = re.compile(r"\{([^{}]*)\}([:.][\w.:~-]*[\w~-])", re.ASCII)
+"""A parameter that its segment goes on after, as the policy's templates can say it too."""
 _BRACES = re.compile(r"\{[^{}]*\}")
 
 
@@ -54,12 +57,17 @@ class Route:
     """Routes whose class it was given, since none of them gives way to all others."""
 
     @property
-    def key(self) -> tuple[tuple[int, str], ...]:
+    def key(self) -> tuple[tuple[int, int, str], ...]:
         """Orders routes so that of those that match a call the first is the best fit: literal
-        segments before parameters, from the left, as routers do."""
+        segments before parameters, and those that must end in more before others, from the
+        left, as routers do."""
         template = self.templates[0]
-        key = [(1, "") if part is None else (0, part) for part in template.wide_segments]
-        return (*key, (2, "")) if template.rest else tuple(key)
+        suffixes = _suffixes(template)
+        key = [
+            (0, 0, part) if part is not None else (1, -len(end := suffixes.get(index, "")), end)
+            for index, part in enumerate(template.wide_segments)
+        ]
+        return (*key, (2, 0, "")) if template.rest else tuple(key)
 
 
 def template_of(path: str, base: str, deep: Iterable[str]) -> tuple[Template, bool]:
@@ -85,6 +93,12 @@ def template_of(path: str, base: str, deep: Iterable[str]) -> tuple[Template, bo
             plain = _NAME.fullmatch(name) and name not in names
             names.add(name)
             parts.append("{" + name + "}" if plain else "*")
+        elif begun := _BEGUN.fullmatch(segment):
+            name = re.sub(r"[^A-Za-z0-9_]", "_", begun[1])
+            if not _NAME.fullmatch(name) or name in names:
+                name = next(n for n in (f"p{i}" for i in count(index)) if n not in names)
+            names.add(name)
+            parts.append("{" + name + "}" + begun[2])
         elif _BRACES.search(segment) or "*" in segment or "{" in segment or "}" in segment:
             parts.append("*")
             wider = True
@@ -108,14 +122,17 @@ def arrange(routes: Sequence[Route]) -> list[Route]:
     merged: dict[tuple[object, ...], Route] = {}
     for route in routes:
         template = route.templates[0]
-        alike = (route.method, route.host, template.wide_segments, template.rest)
+        ends = tuple(sorted(_suffixes(template).items()))
+        alike = (route.method, route.host, template.wide_segments, ends, template.rest)
         first = merged.setdefault(alike, route)
         if first is not route:
             first.operations += route.operations
             first.paths += route.paths
             first.wider += route.wider
-            known = {template.segments for template in first.templates}
-            first.templates += [t for t in route.templates if t.segments not in known]
+            known = {(t.segments, *t.suffixes.values()) for t in first.templates}
+            first.templates += [
+                t for t in route.templates if (t.segments, *t.suffixes.values()) not in known
+            ]
             first.risk = max(first.risk, route.risk, key=ORDER.__getitem__)
     found = list(merged.values())
     pairs = _overlapping(found)
@@ -179,9 +196,38 @@ def _covers(general: Route, special: Route) -> bool:
         return False
     if not one.rest and (other.rest or len(other.wide_segments) > len(one.wide_segments)):
         return False
+    theirs = _suffixes(other)
     return all(
         a is None or a == b for a, b in zip(one.wide_segments, other.wide_segments, strict=False)
+    ) and all(
+        (theirs.get(index, "") if (b := other.wide_segments[index]) is None else b).endswith(end)
+        for index, end in _suffixes(one).items()
     )
+
+
+def _suffixes(template: Template) -> dict[int, str]:
+    """How segments must end, as the wide reading compares it."""
+    return {index: end.lower() for index, end in template.suffixes.items()}
+
+
+def _can_meet(one: Route, other: Route) -> bool:
+    """Whether the ends of their segments let one path fall under both."""
+    a, b = one.templates[0], other.templates[0]
+    return _lets(a, b) and _lets(b, a)
+
+
+def _lets(one: Template, other: Template) -> bool:
+    theirs, last = _suffixes(other), len(one.segments) - 1
+    for index, end in _suffixes(one).items():
+        if index >= len(other.wide_segments) or (index == last and end.startswith(".")):
+            continue  # a format at the end may be left out
+        part = other.wide_segments[index]
+        if part is not None:
+            if not part.endswith(end):
+                return False
+        elif not (found := theirs.get(index, "")).endswith(end) and not end.endswith(found):
+            return False
+    return True
 
 
 def _covers_to_letter(general: Route, special: Route) -> bool:
@@ -199,6 +245,11 @@ def _holds_all(general: Template, special: Template) -> bool:
     return all(
         a == b or (a is None and b != "")
         for a, b in zip(general.segments, special.segments, strict=False)
+    ) and all(
+        special.suffixes.get(index, "").endswith(end)
+        if (part := special.segments[index]) is None
+        else part.endswith(end) and part != end
+        for index, end in general.suffixes.items()
     )
 
 
@@ -211,6 +262,9 @@ def _without_covered(routes: list[Route]) -> list[Route]:
         for route in routes
         if not any(other is not route and _covers_to_letter(other, route) for other in routes)
     ]
+
+
+type Segments = tuple[str | None, ...]
 
 
 class _Node:
@@ -236,28 +290,38 @@ def _overlapping(routes: Sequence[Route]) -> list[tuple[Route, Route]]:
         root = _Node()
         for index in members:
             template = routes[index].templates[0]
-            here, steps = _meet(root, template, steps)
-            found.update((other, index) for other in here)
-            _insert(root, template, index)
-    return [(routes[one], routes[other]) for one, other in sorted(found)]
+            readings = _readings(template.wide_segments)
+            for segments in readings:
+                here, steps = _meet(root, segments, template.rest, steps)
+                found.update((other, index) for other in here)
+            for segments in readings:
+                _insert(root, segments, template.rest, index)
+    pairs = [(routes[one], routes[other]) for one, other in sorted(found)]
+    return [pair for pair in pairs if _can_meet(*pair)]
 
 
-def _insert(root: _Node, template: Template, index: int) -> None:
+def _readings(segments: Segments) -> list[Segments]:
+    """The path, and without a format at its end: `/pets.json` may be another name for `/pets`."""
+    stem, dot, _ = (segments[-1] or "").rpartition(".") if segments else ("", "", "")
+    return [segments, (*segments[:-1], stem)] if dot and stem else [segments]
+
+
+def _insert(root: _Node, segments: Segments, rest: bool, index: int) -> None:
     node = root
-    for part in template.wide_segments:
+    for part in segments:
         if part is None:
             node.any = node.any or _Node()
             node = node.any
         else:
             node = node.literal.setdefault(part, _Node())
-    (node.rests if template.rest else node.ends).append(index)
+    (node.rests if rest else node.ends).append(index)
 
 
-def _meet(root: _Node, template: Template, steps: int) -> tuple[list[int], int]:
+def _meet(root: _Node, segments: Segments, rest: bool, steps: int) -> tuple[list[int], int]:
     """Which templates in the trie share a path with this one."""
     found: list[int] = []
     level = [root]
-    for part in template.wide_segments:
+    for part in segments:
         following: list[_Node] = []
         for node in level:
             found += node.rests
@@ -275,9 +339,9 @@ def _meet(root: _Node, template: Template, steps: int) -> tuple[list[int], int]:
         following = []
         for node in level:
             found += node.rests + node.ends
-            if template.rest:
+            if rest:
                 following += [*node.literal.values(), *([node.any] if node.any else ())]
-        if not template.rest:
+        if not rest:
             break
         level = following
         steps += len(level)

@@ -23,6 +23,7 @@ from rules.trial.requests import raw_request
 
 BOT = Subject("bot")
 _PARAMETER = re.compile(r"\{[^{}]*\}")
+_BEGUN = re.compile(r"\{[^{}]*\}([:.][\w.:~-]*[\w~-])", re.ASCII)
 _GREEDY = re.compile(r"/\{[^{}]*\+\}$")
 
 
@@ -88,7 +89,8 @@ def broken(imported: Imported, *, host: str, most: int = 6, seed: int = 1) -> li
                     continue  # Keybroker refuses the call itself
                 decision = rulebook.decide(BOT, request)
                 risks = {risk_of[name] for name in (*decision.rules, *decision.allowed_by)}
-                fitting = {p for p in (*near, *deep) if shapes[p].fullmatch(target)}
+                texts = (target, _FORMAT.sub("", target))
+                fitting = {p for p in (*near, *deep) if any(map(shapes[p].fullmatch, texts))}
                 exact = {p for p in fitting if letters[p].fullmatch(target)}
                 told = f"{method} {url}: {decision.effect} by {sorted(risks)}"
                 if decision.effect == "deny" or (decision.effect == "hold") == ("low" in risks):
@@ -102,13 +104,26 @@ def broken(imported: Imported, *, host: str, most: int = 6, seed: int = 1) -> li
     return wrong
 
 
+_FORMAT = re.compile(r"(?<=[^/])\.[^./]+(?=/?\Z)")
+"""Servers may take `/pets.json` for `/pets`."""
+
+
 def _depth(path: str) -> int:
     return re.split(r"[?#]", path)[0].rstrip("/").count("/")
 
 
 def _shape(path: str, end: str = "") -> str:
-    """A regular expression for what a rule of this path covers: each parameter is a segment."""
+    """A regular expression for what a rule of this path covers: each parameter is a segment, or
+    the beginning of one."""
     whole = re.split(r"[?#]", path)[0]
     segments = _GREEDY.sub("", whole if not end else whole.rstrip("/")).split("/")
-    shape = "/".join("[^/]+" if "{" in part else re.escape(part) for part in segments)
+    shape = "/".join(map(_segment, segments))
+    if end and "{" not in segments[-1]:
+        shape = re.sub(r"([^/])\\\.([a-z]+)$", r"\1(?:\\.\2)?", shape)
     return shape + ("(?:/.*)?" if _GREEDY.search(whole) else end)
+
+
+def _segment(part: str) -> str:
+    if begun := _BEGUN.fullmatch(part):
+        return "[^/]+" + re.escape(begun[1])
+    return "[^/]+" if "{" in part else re.escape(part)

@@ -177,7 +177,8 @@ def test_names_of_packs(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "risk"),
     [
-        ("post", "/v1/{name}:search", "medium"),
+        ("post", "/v1/({name}):search", "medium"),
+        ("post", "/v1/{name}:search", "low"),
         ("post", "/v1/{name}/search", "low"),
         ("delete", "/v1/x/{id}.json/star?a=b", "high"),
         ("delete", "/v1/x/{id}/star", "medium"),

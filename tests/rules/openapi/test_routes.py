@@ -29,9 +29,12 @@ from tests.support.openapi import broken
         ("/v1/{+name}", "/v1/**", False),
         ("/v1/{proxy+}", "/v1/**", False),
         ("/v1/{name*}", "/v1/**", False),
-        ("/a/{id}.json", "/a/*", True),
+        ("/a/{id}.json", "/a/{id}.json", False),
+        ("/{id}/{id}.tar.gz", "/{id}/{p1}.tar.gz", False),
+        ("/p1/{p1}/{-}:x", "/p1/{p1}/{_}:x", False),
+        ("/a/{id}.", "/a/*", True),
         ("/a/{x}...{y}", "/a/*", True),
-        ("/v1/{name}:cancel", "/v1/*", True),
+        ("/v1/{name}:cancel", "/v1/{name}:cancel", False),
         ("/users('{id}')", "/*", True),
         ("/a/*", "/a/*", True),
         ("/a/{id", "/a/*", True),
@@ -108,6 +111,18 @@ def test_what_cannot_be_told_apart_is_one_route_with_the_strictest_class() -> No
     assert found.paths == ["/a/{x}", "/A/{y}/", "/a/{z}"]
 
 
+def test_how_a_segment_ends_tells_routes_apart() -> None:
+    given = [route(f"/a/{{x}}{end}", "high") for end in (":start", ":stop", ".gz", ".tar.gz", "")]
+    assert excepts(*given) == {
+        "/a/{x}:start": [],
+        "/a/{x}:stop": [],
+        "/a/{x}.gz": ["/a/{x}.tar.gz"],
+        "/a/{x}.tar.gz": [],
+        "/a/{x}": ["/a/{x}:start", "/a/{x}:stop", "/a/{x}.gz"],
+    }
+    assert len(arrange([route("/a/{x}.JSON", "low"), route("/a/{y}.json", "low")])) == 1
+
+
 def test_a_circle_gets_one_class() -> None:
     """The first is a special case of the second; the third is stricter than the first, and less
     strict than the second: each would leave /a/b/c/d to the next."""
@@ -138,7 +153,9 @@ def test_paths_that_take_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -
         arrange(given)
 
 
-SEGMENTS = st.sampled_from(["a", "b", "A", "{x}", "{x}.json", "{y}:act", "a b", "x-1"])
+SEGMENTS = st.sampled_from(
+    ["a", "b", "A", "{x}", "{x}.json", "{z}.JSON", "a.json", "{y}:act", "a:act", "a b", "{x}-1"]
+)
 PATHS = st.builds(
     lambda parts, end: "/" + "/".join([*parts, *end]),
     st.lists(SEGMENTS, min_size=1, max_size=4),
