@@ -7,7 +7,7 @@ counts only alone, and only for a host without a credential.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -46,8 +46,8 @@ class Rulebook:
         self.policy = policy
         self.index = Index(policy)
         self._definitions = Definitions(policy)
-        self._ordered: dict[tuple[str, ...], tuple[Tier, ...]] = {}
-        """The tiers of rules that hold calls together, strictest first."""
+        self._asked_by: dict[tuple[str, ...], _Asked] = {}
+        """What people are asked for by the tiers of rules that hold calls together."""
         self._credential_order = {name: i for i, name in enumerate(policy.credentials)}
         self.streams = any(rule.stream for rule in policy.rules)
         """Whether any call may be sent before its body was read."""
@@ -149,8 +149,8 @@ class Rulebook:
             said,
             rules=_ids(deciding),
             allowed_by=allowed_by,
-            tiers=tuple([tier.name for tier in asked.tiers]),
-            risk=asked.tiers[0].name if asked.tiers else "low",
+            tiers=asked.names,
+            risk=asked.names[0] if asked.names else "low",
             credentials=tuple([credential.name for credential in credentials]),
             summaries=tuple(
                 [fill_summary(r.summary, request, call) for r in deciding if r.summary]
@@ -184,15 +184,15 @@ class Rulebook:
     def _asked(self, holds: Sequence[Rule], call: Reading) -> _Asked:
         """What the rules ask of people together."""
         names = tuple([rule.tier for rule in holds if rule.tier])
-        tiers = self._ordered.get(names)
-        if tiers is None:
+        asked = self._asked_by.get(names)
+        if asked is None:
             named = [self.policy.tiers[name] for name in set(names)]
-            tiers = tuple(sorted(named, key=_strictness, reverse=True))
-            self._ordered[names] = tiers
-        retyped = [tier.name for tier in tiers if tier.confirm == "retype"]
-        if not retyped:
-            return _Asked(tiers)
-        return _Asked(tiers, *_to_retype([r for r in holds if r.tier in retyped], call))
+            tiers = sorted(named, key=_strictness, reverse=True)
+            asked = self._asked_by[names] = _Asked.of(tiers)
+        if not asked.retyped:
+            return asked
+        place, value = _to_retype([rule for rule in holds if rule.tier in asked.retyped], call)
+        return asked._replace(place=place, value=value)
 
     def _say_held(
         self, holds: list[Rule], tiers: Sequence[Tier], call: Reading, subject: Subject | None
@@ -217,8 +217,8 @@ class Rulebook:
         return decision._replace(
             effect="hold",
             said=f"{say_held(holding, asked.tiers, call.request)} {why}",
-            tiers=tuple([tier.name for tier in asked.tiers]),
-            risk=asked.tiers[0].name,
+            tiers=asked.names,
+            risk=asked.names[0],
             confirm_place=asked.place,
             confirm_value=asked.value,
             stream=False,
@@ -275,21 +275,22 @@ class Rulebook:
         return Decision("deny", said, ground=basis)
 
 
-def taking(entries: Iterable[Entry], call: Reading) -> list[Rule]:
+def taking(entries: Sequence[Entry], call: Reading) -> list[Rule]:
     """The rules under which the call falls, of entries in file order for its host and method."""
     port, path = call.request.port, call.request.path
     texts: tuple[str, ...] | None = None
     found: list[Rule] = []
+    several = len(entries) > 1
     for entry in entries:
-        # The prefix settles most cases quickly.
-        if entry.wide:
-            texts = texts or wide_texts(path)
-            if not texts[0].startswith(entry.prefixes) and (
-                len(texts) == 1 or not any(t.startswith(entry.prefixes) for t in texts)
-            ):
+        if several:  # the prefix settles most cases quickly
+            if entry.wide:
+                texts = texts or wide_texts(path)
+                if not texts[0].startswith(entry.prefixes) and (
+                    len(texts) == 1 or not any(t.startswith(entry.prefixes) for t in texts)
+                ):
+                    continue
+            elif not path.startswith(entry.prefixes):
                 continue
-        elif not path.startswith(entry.prefixes):
-            continue
         if entry.port not in (None, port):
             continue
         rule = entry.rule
@@ -314,9 +315,18 @@ class _Asked(NamedTuple):
 
     tiers: tuple[Tier, ...] = ()
     """Strictest first."""
+    names: tuple[str, ...] = ()
+    """Theirs."""
+    retyped: frozenset[str] = frozenset()
+    """The names of those that have a value retyped."""
     place: str | None = None
     value: str | None = None
     """What is to be retyped, and where it stands."""
+
+    @classmethod
+    def of(cls, tiers: Sequence[Tier]) -> _Asked:
+        names = tuple([tier.name for tier in tiers])
+        return cls(tuple(tiers), names, frozenset([t.name for t in tiers if t.confirm == "retype"]))
 
 
 _NOBODY = _Asked()

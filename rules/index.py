@@ -80,8 +80,11 @@ class Entry:
         return (
             self.scheme == call.request.scheme
             and all_hold(self.conditions, call, wide=self.wide)
-            and not any(hole.holds_at_host(call, wide=not self.wide) for hole in self.excepts)
+            and not (self.excepts and self._spares(call))
         )
+
+    def _spares(self, call: Reading) -> bool:
+        return any(hole.holds_at_host(call, wide=not self.wide) for hole in self.excepts)
 
     def may_cover(self, path: str, port: int) -> bool:
         """Whether there can be such calls to the port and path, as far as is quickly told."""

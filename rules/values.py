@@ -64,9 +64,14 @@ def lenient_decimal(text: str) -> Decimal | None:
 def lenient_decimals(text: str) -> Iterator[Decimal]:
     """All numbers that some reader may take `text` for: to many, `parseInt` and PHP too, what
     it begins with is enough."""
+    first = text.strip()[:1]
+    if first.isalpha() and first.isascii() and first not in _FIRST:
+        return  # a quick look that settles most text
     whole = lenient_decimal(text)
     if whole is not None:
         yield whole
+        if text.isascii() and text.isdecimal():
+            return
     sign, hexadecimal, integer, fraction, exponent = cast(
         re.Match[str], _BEGINS.match(text.strip())
     ).groups("")

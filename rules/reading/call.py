@@ -56,9 +56,15 @@ class Reading:
         self.request = request
         self.subject = subject
         """Who makes the call."""
-        self._kept: dict[str, object] = {}
+
+    @cached_property
+    def _kept(self) -> dict[str, object]:
         """What was read, or why it could not be: an agent chose what that costs."""
-        self._variables: dict[bool, Variables] = {}
+        return {}
+
+    @cached_property
+    def _variables(self) -> dict[bool, Variables]:
+        return {}
 
     def at(self, place: Place) -> str | None:
         """The value at `place` as text, None if there is none.
