@@ -76,10 +76,10 @@ def _import(document: Document, file: str, name: str, given: Sequence[str]) -> I
     routes: list[Route] = []
     unreachable = 0
     for operation in operations:
-        host, own = _own_place(operation, document, hosts)
-        made = _routes(
-            operation, host, bases if own is None else [own], verdicts[id(operation)], remarks
-        )
+        made: list[Route] = []
+        for host, own in _own_places(operation, document, hosts, remarks):
+            below = bases if own is None else [own]
+            made += _routes(operation, host, below, verdicts[id(operation)], remarks)
         unreachable += not made
         routes += made
     if operations and not routes:
@@ -153,19 +153,25 @@ def _routes(
     return found
 
 
-def _own_place(
-    operation: Operation, document: Document, hosts: Sequence[str]
-) -> tuple[str, str | None]:
+def _own_places(
+    operation: Operation, document: Document, hosts: Sequence[str], remarks: Remarks
+) -> list[tuple[str, str | None]]:
     """The host of an operation with servers of its own ("" if it is one of the pack's), and its
-    base path; None where it has the description's."""
+    base path; None where it has the description's. Empty if no call can reach its servers."""
+    if not operation.servers:
+        return [("", None)]
     everywhere = {split_server(url)[1] for url in document.servers}
+    if any(_among(authority, hosts) for authority in everywhere):
+        everywhere = set()  # else the pack's hosts stand for all of the description's
     for url in operation.servers:
         scheme, authority, base = split_server(url)
         if not authority or authority in everywhere:
-            return "", base
+            return [("", base)]
         if scheme == "https" and _pattern(authority):
-            return ("" if _among(authority, hosts) else authority), base
-    return "", None
+            return [("" if _among(authority, hosts) else authority, base)]
+    at = ", ".join([visible(url) for url in operation.servers[:3]])
+    remarks.note("unreachable", f"{operation.method} {visible(operation.path)} (only at {at})")
+    return []
 
 
 def _places(

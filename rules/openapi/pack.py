@@ -61,8 +61,8 @@ REMARKS = {
     "other-host": "Served at a host of its own; the credential must be for that host too.",
     "slashes": "A parameter that may hold slashes, by its name, is one segment here; calls with "
     "more are denied. Write `**` where they are meant.",
-    "unreachable": "No call can have such a path, or Keybroker would refuse it, or no rule can "
-    "hold it; so there is no rule, and it is denied.",
+    "unreachable": "No call can have such a path, or Keybroker would refuse it, no rule can hold "
+    "it, or it is served where no https call gets to; so there is no rule, and it is denied.",
 }
 """Code: the sentence over a list of operations."""
 

@@ -84,7 +84,21 @@ def test_an_operation_may_have_servers_of_its_own() -> None:
     assert at("https://one.in.example") == [("", ("/up",))]
     assert at("https://b.example/v2") == [("", ("/v2/up",))]
     assert at("/v3") == [("", ("/v3/up",))]
-    assert at("http://up.example") == [("", ("/v1/up",))]
+
+
+@pytest.mark.parametrize("url", ["http://up.example", "https://{region}.up.example/x"])
+def test_an_operation_that_is_elsewhere_alone_gets_no_rule_here(url: str) -> None:
+    paths = {"/up": {"get": {"servers": servers(url)}}, "/pets": {"get": {}}}
+    found = made("a.example", servers=servers("https://a.example"), paths=paths)
+    assert places(found) == [("", ("/pets",))]
+    (about,) = [remark.about for remark in found.remarks if remark.code == "unreachable"]
+    assert about[0].startswith("GET /up (only at http")
+
+
+def test_another_server_of_the_description_is_another_host() -> None:
+    paths = {"/up": {"get": {"servers": servers("https://b.example")}}, "/pets": {"get": {}}}
+    found = made(servers=servers("https://a.example", "https://b.example"), paths=paths)
+    assert places(found) == [("b.example", ("/up",)), ("", ("/pets",))]
 
 
 @pytest.mark.parametrize(
