@@ -154,6 +154,14 @@ class Template:
             return False
         return ENCODED_SLASH not in path or self._takes_slashes_of(segments)
 
+    def filled(self, word: str) -> list[str]:
+        """The segments of a path that falls under it, `word` standing for any and nothing for the
+        rest."""
+        return [
+            word + self.suffixes.get(index, "") if part is None else part
+            for index, part in enumerate(self.segments)
+        ]
+
     def _matches_widely(self, path: Sequence[str]) -> bool:
         if not _match(self.wide_segments, self.rest, path) and (
             self.without_format is self.wide_segments

@@ -127,10 +127,7 @@ def _like(glob: str) -> str:
 
 def _target(path: str, filler: str) -> str:
     template = parse_template(path)
-    parts = [
-        filler + template.suffixes.get(index, "") if part is None else part
-        for index, part in enumerate(template.segments)
-    ]
+    parts = template.filled(filler)
     if template.rest and filler != FILLERS[0]:
         parts.append(filler)
     return "/" + "/".join(parts)

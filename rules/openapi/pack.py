@@ -287,10 +287,7 @@ def _sample(route: Route) -> str:
     none at hand."""
     template = route.templates[0]
     for word in ("x1", "x2", "x3"):
-        parts = [
-            word + template.suffixes.get(index, "") if part is None else part
-            for index, part in enumerate(template.segments)
-        ]
+        parts = template.filled(word)
         path = "/" + "/".join([*parts, "x1"] if template.rest else parts)
         if not any(t.matches(path, ignore_case=True) for o in route.excepts for t in o.templates):
             return path
